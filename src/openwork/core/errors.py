@@ -1,0 +1,65 @@
+"""The one small tree of exceptions.
+
+    OpenworkError
+    ├── ModelError          a checkpoint, config, tokenizer or template cannot be used
+    │   └── UnsupportedModel    it is well formed, but asks for something that is not there
+    ├── RequestError        one request is wrong; nobody else is touched
+    │   └── PromptTooLong       it can never fit the context window
+    ├── MemoryTooSmall      the machine or the given budget cannot hold what was asked for
+    ├── BackendError        the native core is missing, or cannot do what was asked for
+    └── EngineError         the engine failed or was closed; the message names the step
+
+Every message says what happened, where, and what to do. Nothing here knows who will print it.
+"""
+
+from __future__ import annotations
+
+
+class OpenworkError(Exception):
+    """Root of everything this library raises on purpose.
+
+    ``message`` says what happened and where, ``hint`` what to do about it.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        self.message = message
+        self.hint = hint
+        super().__init__(f"{message} {hint}".strip())
+
+
+class ModelError(OpenworkError):
+    """A checkpoint file cannot be used. ``where`` names the file, ``field`` the entry in it."""
+
+    def __init__(self, message: str, hint: str = "", *, where: str = "", field: str = "") -> None:
+        self.where = where
+        self.field = field
+        place = ": ".join(part for part in (where, field) if part)
+        super().__init__(f"{place}: {message}" if place else message, hint)
+
+
+class UnsupportedModel(ModelError):
+    """The checkpoint is well formed but needs something openwork does not have."""
+
+
+class RequestError(OpenworkError):
+    """A request is wrong. ``param`` is the name of the parameter at fault."""
+
+    def __init__(self, message: str, hint: str = "", *, param: str = "") -> None:
+        self.param = param
+        super().__init__(f"{param}: {message}" if param else message, hint)
+
+
+class PromptTooLong(RequestError):
+    """The prompt leaves no room for a single new token in the context window."""
+
+
+class MemoryTooSmall(OpenworkError):
+    """Too little memory: the message names the bytes needed and the bytes there are."""
+
+
+class BackendError(OpenworkError):
+    """The asked-for backend, instruction set or number format is not available here."""
+
+
+class EngineError(OpenworkError):
+    """The engine could not carry out a step, or is closed."""

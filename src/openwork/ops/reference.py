@@ -1,0 +1,245 @@
+"""Reference: what every operation means, in plain NumPy. It is the contract, the base class and a working backend.
+
+It guarantees the numeric contract by the simplest means: whatever sums over an axis is computed for one row at a time,
+with arrays whose shapes depend on that row alone, so a row's bits cannot depend on its neighbours. It is slow on
+purpose. A backend subclasses it and overrides what it does better; what it leaves alone stays correct. It knows
+nothing of models, requests or steps: rows go in, rows come out.
+
+Arrays of activations are float32 and C-contiguous. "Rows" are (rows, size). A product with a bfloat16 matrix rounds its
+input row to bfloat16 first, because that is what the dot-product instruction reads; sums stay float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from openwork.ops.packed import LANES, Packed, bfloat16_round, from_bfloat16, to_bfloat16
+from openwork.ops.paged import PagedKV, Rows
+from openwork.ops.weights import Attention, Linear, Mlp, Norm
+
+SPLIT = 256  # keys of one attention split: cut at absolute positions, merged in index order
+Record = TypeVar("Record")
+
+
+class Reference:
+    """Every operation in NumPy. Subclass it to make a backend."""
+
+    name = "reference"
+    contract_id = "numpy-v1"
+    num_threads = 1
+
+    # -- preparing -----------------------------------------------------------------------------------------------
+
+    def bind(self, record: Record) -> Record:
+        """Prepare a weight record (Norm, Linear, Attention, Mlp) or a PagedKV once; call ops with what this returns."""
+        if isinstance(record, Linear):  # unpacked once, for matrix-vector products
+            return replace(record, native=record.weight.unpack())
+        if isinstance(record, Attention):
+            return replace(record, qkv=self.bind(record.qkv), out=self.bind(record.out))
+        if isinstance(record, Mlp):
+            return replace(record, up=self.bind(record.up), down=self.bind(record.down))
+        return record
+
+    def bind_rows(self, rows: Rows) -> Rows:
+        """Prepare the rows of one step."""
+        return rows
+
+    def pack_rows(self, packed: Packed, row: int, source: np.ndarray) -> None:
+        """Write source (rows, k), float32 / float16 / bfloat16 bits (uint16), any strides, into a packed matrix."""
+        packed.put(row, source.astype(np.float32) if source.dtype == np.float16 else source)
+
+    # -- rows ----------------------------------------------------------------------------------------------------
+
+    def embed(self, table: Linear, ids: np.ndarray, scale: float = 1.0) -> np.ndarray:
+        """Rows ``ids`` (rows,) int32 of a packed table, times ``scale`` -> (rows, k)."""
+        return table.weight.unpack(ids) * np.float32(scale)
+
+    def linear(self, x: np.ndarray, w: Linear) -> np.ndarray:
+        """x (rows, k) -> W x + bias (rows, n), one matrix-vector product a row."""
+        if w.weight.dtype == "bfloat16":
+            x = bfloat16_round(x)
+        matrix = w.weight.unpack() if w.native is None else w.native
+        out = np.empty((len(x), w.weight.n), np.float32)
+        for row, values in enumerate(x):
+            out[row] = matrix @ values
+        return out if w.bias is None else out + w.bias
+
+    def norm(self, x: np.ndarray, w: Norm) -> np.ndarray:
+        """RMSNorm x / sqrt(mean x^2 + eps) * weight, or LayerNorm; over the last axis of x (rows, size)."""
+        if w.kind == "layer":
+            x = x - x.mean(axis=-1, keepdims=True)
+        spread = np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + np.float32(w.eps))
+        out = x / spread * w.weight
+        return out if w.bias is None else out + w.bias
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """x += y, in place; the residual stream. Returns x."""
+        x += y
+        return x
+
+    def act(self, x: np.ndarray, kind: str) -> np.ndarray:
+        """The activation of every entry. gelu is the exact one (erf), gelu_tanh its usual approximation."""
+        if kind == "silu":
+            return x / (1 + np.exp(-x))
+        if kind == "relu":
+            return np.maximum(x, 0)
+        if kind == "gelu_tanh":
+            inner = np.float32(0.7978845608028654) * (x + np.float32(0.044715) * x * x * x)
+            return np.float32(0.5) * x * (1 + np.tanh(inner))
+        if kind == "gelu":
+            return (np.float32(0.5) * x * (1 + _erf(x * np.float32(0.7071067811865476)))).astype(np.float32)
+        raise ValueError(f"unknown activation {kind!r}")
+
+    # -- attention -----------------------------------------------------------------------------------------------
+
+    def rotate(self, x: np.ndarray, rows: Rows, dim: int) -> np.ndarray:
+        """Rope on the first ``dim`` entries of every head of x (rows, heads, head_dim): i turns with i + dim/2."""
+        assert rows.cos is not None and rows.sin is not None
+        cos, sin = rows.cos[:, None, :], rows.sin[:, None, :]  # (rows, 1, dim/2)
+        a, b = x[..., : dim // 2], x[..., dim // 2 : dim]
+        return np.concatenate([a * cos - b * sin, b * cos + a * sin, x[..., dim:]], axis=-1)
+
+    def write(self, kv: PagedKV, layer: int, k: np.ndarray, v: np.ndarray, rows: Rows) -> None:
+        """Put k and v (rows, kv_heads, head_dim) into their slots. One writer a slot."""
+        counts = np.diff(rows.starts)
+        table_of_row = np.repeat(np.arange(rows.num_sequences), counts)
+        block = rows.tables[table_of_row, rows.positions // kv.block_size]  # (rows,)
+        slot = rows.positions % kv.block_size
+        tile, lane = slot // LANES, slot % LANES
+        if kv.dtype == "float32":
+            kv.keys[layer, block, :, tile, :, lane] = k
+            kv.values[layer, block, :, slot, : kv.head_dim] = v
+            return
+        bits = to_bfloat16(k)
+        kv.keys[layer, block, :, tile, :, lane, 0] = bits[..., 0::2]
+        kv.keys[layer, block, :, tile, : kv.head_dim // 2, lane, 1] = bits[..., 1::2]
+        kv.values[layer, block, :, slot, : kv.head_dim] = to_bfloat16(v)
+
+    def read(self, kv: PagedKV, layer: int, table: np.ndarray, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Keys and values at positions first .. last - 1 of one sequence, float32 (kv_heads, positions, head_dim)."""
+        position = np.arange(first, last)
+        block, slot = table[position // kv.block_size], position % kv.block_size
+        tile, lane = slot // LANES, slot % LANES
+        v = kv.values[layer, block, :, slot, : kv.head_dim]  # (positions, kv_heads, head_dim)
+        if kv.dtype == "float32":
+            k = kv.keys[layer, block, :, tile, :, lane]
+        else:
+            pairs = kv.keys[layer, block, :, tile, :, lane, :]  # (positions, kv_heads, head_dim/2, 2)
+            k = from_bfloat16(pairs.reshape(*pairs.shape[:2], -1)[..., : kv.head_dim])
+            v = from_bfloat16(v)
+        return np.ascontiguousarray(k.swapaxes(0, 1)), np.ascontiguousarray(v.swapaxes(0, 1))
+
+    def attend(self, q: np.ndarray, kv: PagedKV, layer: int, rows: Rows, w: Attention) -> np.ndarray:
+        """Causal attention of q (rows, heads, head_dim) over the cached keys -> (rows, heads * head_dim).
+
+        Keys are cut at absolute multiples of SPLIT. Each split gives (max, sum, weighted values); splits merge in
+        index order (Milakov & Gimelshein 2018, online softmax). A window hides keys at or before position - window.
+        """
+        if kv.dtype == "bfloat16":
+            q = bfloat16_round(q)
+        group = w.num_heads // w.num_kv_heads
+        out = np.empty((len(q), w.num_heads, w.head_dim), np.float32)
+        for s in range(rows.num_sequences):
+            table = rows.tables[s]
+            for row in range(rows.starts[s], rows.starts[s + 1]):
+                heads = q[row].reshape(w.num_kv_heads, group, w.head_dim)
+                out[row] = self._attend_row(heads, kv, layer, table, int(rows.positions[row]), w)
+        return out.reshape(len(q), -1)
+
+    def _attend_row(
+        self, q: np.ndarray, kv: PagedKV, layer: int, table: np.ndarray, position: int, w: Attention
+    ) -> np.ndarray:
+        lowest = 0 if w.window is None else max(0, position - w.window + 1)
+        top = total = out = None
+        for split in range(lowest // SPLIT, position // SPLIT + 1):
+            k, v = self.read(kv, layer, table, max(lowest, split * SPLIT), min(position + 1, (split + 1) * SPLIT))
+            scores = (q @ k.swapaxes(1, 2)) * np.float32(w.scale)  # (kv_heads, group, keys)
+            if w.softcap is not None:
+                scores = np.float32(w.softcap) * np.tanh(scores / np.float32(w.softcap))
+            high = scores.max(axis=-1, keepdims=True)
+            weights = np.exp(scores - high)
+            mass, mixed = weights.sum(axis=-1, keepdims=True), weights @ v
+            if top is None:
+                top, total, out = high, mass, mixed
+                continue
+            best = np.maximum(top, high)
+            old, new = np.exp(top - best), np.exp(high - best)
+            top, total, out = best, total * old + mass * new, out * old + mixed * new
+        return (out / total).reshape(w.num_heads, w.head_dim)
+
+    def attention_block(self, x: np.ndarray, w: Attention, rows: Rows, kv: PagedKV, layer: int) -> np.ndarray:
+        """Normed rows (rows, hidden) -> projections, head norms, rope, cache write, attention, output (rows, hidden)."""
+        count, q_size, kv_size = len(x), w.num_heads * w.head_dim, w.num_kv_heads * w.head_dim
+        qkv = self.linear(x, w.qkv)
+        q = qkv[:, :q_size].reshape(count, w.num_heads, w.head_dim)
+        k = qkv[:, q_size : q_size + kv_size].reshape(count, w.num_kv_heads, w.head_dim)
+        v = qkv[:, q_size + kv_size :].reshape(count, w.num_kv_heads, w.head_dim)
+        if w.q_norm is not None:
+            q = self.norm(q, w.q_norm)
+        if w.k_norm is not None:
+            k = self.norm(k, w.k_norm)
+        if w.rotary_dim:
+            q, k = self.rotate(q, rows, w.rotary_dim), self.rotate(k, rows, w.rotary_dim)
+        self.write(kv, layer, k, v, rows)
+        return self.linear(self.attend(q, kv, layer, rows, w), w.out)
+
+    def mlp_block(self, x: np.ndarray, w: Mlp) -> np.ndarray:
+        """Normed rows (rows, hidden) -> the feed-forward network (rows, hidden)."""
+        up = self.linear(x, w.up)
+        if not w.gated:
+            return self.linear(self.act(up, w.activation), w.down)
+        size = up.shape[1] // 2
+        return self.linear(self.act(up[:, :size], w.activation) * up[:, size:], w.down)
+
+    def copy_blocks(self, kv: PagedKV, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copy whole blocks, all layers, one pair after the other in the order given."""
+        for source, target in zip(sources, targets, strict=True):
+            kv.keys[:, target] = kv.keys[:, source]
+            kv.values[:, target] = kv.values[:, source]
+
+    # -- the head ------------------------------------------------------------------------------------------------
+
+    def logits(self, x: np.ndarray, head: Linear, softcap: float | None = None) -> np.ndarray:
+        """Final-normed rows (rows, hidden) -> (rows, vocab), softly capped when asked."""
+        out = self.linear(x, head)
+        return out if softcap is None else np.float32(softcap) * np.tanh(out / np.float32(softcap))
+
+    def logsumexp(self, logits: np.ndarray) -> np.ndarray:
+        """log sum exp of every row of (rows, vocab) -> (rows,) float64, summed in float64."""
+        out = np.empty(len(logits))
+        for row, values in enumerate(logits):
+            high = float(values.max())
+            out[row] = high + np.log(np.exp(values.astype(np.float64) - high).sum())
+        return out
+
+    def argmax(self, logits: np.ndarray) -> np.ndarray:
+        """Index of the highest entry of every row (rows,) int64; ties go to the lowest index."""
+        return logits.argmax(axis=-1)
+
+    def top_k(self, logits: np.ndarray, k: int) -> np.ndarray:
+        """Indices of the k highest entries of one row (vocab,), best first, ties to the lowest index -> (k,) int64."""
+        k = min(k, len(logits))
+        edge = np.partition(logits, len(logits) - k)[len(logits) - k]
+        above = np.flatnonzero(logits > edge)
+        level = np.flatnonzero(logits == edge)[: k - len(above)]
+        chosen = np.concatenate([above, level])
+        return chosen[np.lexsort((chosen, -logits[chosen]))]
+
+    def is_finite(self, logits: np.ndarray) -> np.ndarray:
+        """Which rows of (rows, vocab) hold no NaN and no +inf -> (rows,) bool."""
+        return np.isfinite(logits.max(axis=-1))
+
+
+def _erf(x: np.ndarray) -> np.ndarray:
+    """The error function, correct to 1.2e-7 (Numerical Recipes 6.2.2, a Chebyshev fit of erfc), in float64."""
+    z = np.abs(x.astype(np.float64))
+    t = 1 / (1 + 0.5 * z)
+    fit: Any = 0.17087277
+    for c in (-0.82215223, 1.48851587, -1.13520398, 0.27886807, -0.18628806, 0.09678418, 0.37409196, 1.00002368):
+        fit = fit * t + c
+    tail = t * np.exp(-z * z - 1.26551223 + t * fit)
+    return np.where(x >= 0, 1 - tail, tail - 1)
