@@ -1,0 +1,75 @@
+"""openwork: an inference engine for decoder-only Transformers whose every step is open to inspection.
+
+The public names are resolved when they are first used, so that ``import openwork`` costs almost nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from openwork.core.errors import (
+        BackendError,
+        EngineError,
+        MemoryTooSmall,
+        ModelError,
+        OpenworkError,
+        PromptTooLong,
+        RequestError,
+        UnsupportedModel,
+    )
+    from openwork.core.output import Chunk, Completion, Logprob, Output, Timings
+    from openwork.core.request import SamplingParams
+    from openwork.llm import LLM
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "LLM": "openwork.llm",
+    "SamplingParams": "openwork.core.request",
+    **dict.fromkeys(("Chunk", "Completion", "Logprob", "Output", "Timings"), "openwork.core.output"),
+    **dict.fromkeys(
+        (
+            "BackendError",
+            "EngineError",
+            "MemoryTooSmall",
+            "ModelError",
+            "OpenworkError",
+            "PromptTooLong",
+            "RequestError",
+            "UnsupportedModel",
+        ),
+        "openwork.core.errors",
+    ),
+}
+
+__all__ = [
+    "LLM",
+    "BackendError",
+    "Chunk",
+    "Completion",
+    "EngineError",
+    "Logprob",
+    "MemoryTooSmall",
+    "ModelError",
+    "OpenworkError",
+    "Output",
+    "PromptTooLong",
+    "RequestError",
+    "SamplingParams",
+    "Timings",
+    "UnsupportedModel",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'openwork' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,108 @@
+"""Step: the work of one forward pass, as data. Result: what came back.
+
+A Step says everything a runner needs and orders nothing twice: which blocks to copy first, then for each sequence which
+positions to compute, into which blocks, and what to choose or score from the last rows. Works come back as Outcomes in
+the same order. Steps are frozen, so they can be recorded, priced and replayed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from openwork.core.output import Logprob
+from openwork.core.request import SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Copy a whole block, all layers, before anything is computed: the write of a copy-on-write."""
+
+    source: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Choose one token from the last row of a Work.
+
+    ``history`` holds the tokens that penalties look at (the prompt first, then what was generated), and is empty when
+    there are none. A pending token is not in it: the runner, which chose it, adds it.
+    """
+
+    params: SamplingParams
+    index: int  # of the sequence within its request: part of the noise counter
+    position: int  # absolute position of the token that is chosen
+    generated: int  # tokens generated before it, a pending one included
+    stop_ids: frozenset[int]  # withheld until params.min_tokens
+    history: tuple[int, ...] = ()
+    prompt_len: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Give the log-probability of each target: target i is what really follows row i of the Work."""
+
+    targets: tuple[int, ...]
+    top: int  # how many most likely tokens to give beside each
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One run of rows of one sequence: positions start .. start + count - 1.
+
+        positions   | start . . . . . . . . . . . | start + count
+        inputs      | tokens[0] . . . tokens[-1]  | + the token chosen for this sequence in the step before, if pending
+
+    ``blocks`` covers every position below start + count.
+    """
+
+    sequence: int
+    start: int
+    tokens: tuple[int, ...]
+    is_pending: bool
+    blocks: tuple[int, ...]
+    draws: tuple[Draw, ...] = ()
+    score: Score | None = None
+
+    @property
+    def count(self) -> int:
+        return len(self.tokens) + self.is_pending
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The work of one forward pass. ``number`` counts the steps of one engine from 0."""
+
+    number: int
+    works: tuple[Work, ...]
+    copies: tuple[Copy, ...] = ()
+
+    @property
+    def num_rows(self) -> int:
+        return sum(work.count for work in self.works)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A chosen token, with its log-probability when the request asked for it."""
+
+    token: int
+    logprob: Logprob | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one Work: a choice per draw, a log-probability per target, or why this sequence alone failed."""
+
+    choices: tuple[Choice, ...] = ()
+    scores: tuple[Logprob, ...] = ()
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Outcomes in the order of the step's works, and the seconds the runner spent on it."""
+
+    step: int
+    outcomes: tuple[Outcome, ...]
+    elapsed_s: float = 0.0

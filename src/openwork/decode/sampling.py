@@ -1,0 +1,50 @@
+"""Sampling: one token a step for each of n sequences, greedy when the temperature is 0.
+
+The n sequences of a request share one prefill: the last prompt row is drawn from n times, with the index of each
+sequence in its noise counter, and the sequence forks into n that share its blocks. So sequence i of a request is the
+same whether it is generated with its siblings or after a preemption, alone.
+"""
+
+from __future__ import annotations
+
+from openwork.core.sequence import Sequence
+from openwork.core.step import Choice, Draw
+from openwork.decode.stop import judge
+from openwork.decode.strategy import Branch, Decision, Fork
+
+
+class Sampling:
+    """Strategy of one sequence; ``fan`` is how many it becomes at its first token."""
+
+    def __init__(self, fan: int = 1) -> None:
+        self._fan = fan
+
+    @property
+    def may_fork(self) -> bool:
+        return self._fan > 1
+
+    def draws(self, sequence: Sequence) -> tuple[Draw, ...]:
+        request = sequence.request
+        params = request.params
+        position = sequence.known + sequence.pending
+        draw = Draw(
+            params=params,
+            index=sequence.index,
+            position=position,
+            generated=position - sequence.prompt_len,
+            stop_ids=request.stop_ids,
+            history=tuple(sequence.tokens) if params.has_penalties else (),
+            prompt_len=sequence.prompt_len,
+        )
+        if self._fan == 1:
+            return (draw,)
+        return tuple(
+            Draw(params, i, position, draw.generated, draw.stop_ids, draw.history, draw.prompt_len)
+            for i in range(self._fan)
+        )
+
+    def feed(self, sequence: Sequence, choices: tuple[Choice, ...]) -> Decision:
+        request, generated = sequence.request, sequence.generated
+        if self._fan == 1:
+            return judge(request, generated, choices[0])
+        return Fork(tuple(Branch(i, Sampling(), judge(request, generated, choice)) for i, choice in enumerate(choices)))

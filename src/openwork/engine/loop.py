@@ -1,0 +1,67 @@
+"""Loop: plan -> submit -> collect -> commit, with one step in flight.
+
+    turn i     plan step i    submit i    collect i-1    commit i-1
+                              |------ the runner works on i ------ ...
+
+While the runner works on a step, the result of the one before is committed and its events reach their readers; then
+the next step is planned without waiting, tokens still unknown standing in it as pending. It guarantees that results
+are committed in order and that a step that failed ends its own sequences and never the loop. It does not know what a
+runner is made of, nor which clock it reads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openwork.core.errors import EngineError
+from openwork.core.event import Event
+from openwork.core.step import Step
+from openwork.engine.ports import Clock, Recorder, Runner
+from openwork.schedule.scheduler import Scheduler
+
+
+class Loop:
+    """Turns until nothing is left to do."""
+
+    def __init__(self, scheduler: Scheduler, runner: Runner, clock: Clock, recorder: Recorder | None = None) -> None:
+        self.scheduler = scheduler
+        self.clock = clock
+        self._runner = runner
+        self._recorder = recorder
+        self._in_flight: tuple[Step, Any] | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        return self._in_flight is None and self.scheduler.is_idle
+
+    def turn(self) -> list[Event]:
+        """Submit the next step, if there is one, and commit the one before. Returns what happened, in order."""
+        step, events = self.scheduler.plan(self.clock.now())
+        if step is not None and self._recorder is not None:
+            self._recorder.planned(step, events)
+        before = self._in_flight
+        self._in_flight = None if step is None else (step, self._runner.submit(step))
+        if before is not None:
+            events += self._commit(*before)
+        elif step is None and not self.scheduler.is_idle:
+            raise EngineError("the scheduler has requests but planned no step", "This is a bug: please report it.")
+        return events
+
+    def close(self) -> None:
+        """Let the runner go. The caller has drained the loop."""
+        self._runner.close()
+
+    def _commit(self, step: Step, ticket: Any) -> list[Event]:
+        try:
+            result = self._runner.collect(ticket)
+        except Exception as error:  # whatever a runner raises ends this step's sequences, not the loop
+            return self._fail(step, error)
+        events = self.scheduler.commit(step, result, self.clock.now())
+        if self._recorder is not None:
+            self._recorder.ran(step, result, events)
+        return events
+
+    def _fail(self, step: Step, error: Exception) -> list[Event]:
+        """End the sequences of a failed step; those it shares with the step in flight are not waited for."""
+        message = f"step {step.number} failed: {type(error).__name__}: {error}"
+        return self.scheduler.fail(step, message, self.clock.now())

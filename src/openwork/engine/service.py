@@ -1,0 +1,91 @@
+"""Engine: submit, cancel, drain. The face that every caller sees, whoever turns the loop.
+
+It guarantees that each request gets a number of its own, that its events arrive in its own stream, in order, and that
+the stream ends exactly once. Whoever reads a stream turns the engine until there is something to read; there is no
+thread here. It does not know text: prompts and tokens are ids.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from openwork.core.errors import EngineError
+from openwork.core.event import Ended, Event
+from openwork.core.output import FinishReason
+from openwork.core.request import Request
+from openwork.engine.loop import Loop
+
+
+class Stream:
+    """The events of one request. ``has_ended`` is true once Ended has been put in."""
+
+    def __init__(self, request_id: int, request: Request) -> None:
+        self.request_id = request_id
+        self.request = request
+        self.has_ended = False
+        self._events: deque[Event] = deque()
+
+    def put(self, event: Event) -> None:
+        self._events.append(event)
+        self.has_ended = self.has_ended or isinstance(event, Ended)
+
+    def take(self) -> list[Event]:
+        """Everything that has arrived since the last call."""
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+
+class Engine:
+    """A loop with an inbox."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._streams: dict[int, Stream] = {}
+        self._num_requests = 0
+        self._is_closed = False
+
+    @property
+    def is_idle(self) -> bool:
+        return self._loop.is_idle
+
+    def submit(self, request: Request) -> Stream:
+        """Take a request in and return its stream. Raises EngineError when the engine is closed."""
+        if self._is_closed:
+            raise EngineError("the engine is closed", "Make a new one.")
+        stream = Stream(self._num_requests, request)
+        self._num_requests += 1
+        self._streams[stream.request_id] = stream
+        self._deliver(self._loop.scheduler.add(stream.request_id, request, self._loop.clock.now()))
+        return stream
+
+    def cancel(self, stream: Stream, index: int | None = None, reason: FinishReason = "cancelled") -> None:
+        """End a request, or its sequence ``index``, now. What is in flight for it is dropped when it comes back."""
+        scheduler, now = self._loop.scheduler, self._loop.clock.now()
+        self._deliver(scheduler.cancel(stream.request_id, now, index, reason))
+
+    def turn(self) -> None:
+        """One turn of the loop; its events are in their streams afterwards."""
+        self._deliver(self._loop.turn())
+
+    def drain(self) -> None:
+        """Turn until nothing is left to do."""
+        while not self._loop.is_idle:
+            self.turn()
+
+    def close(self) -> None:
+        """Cancel what is left, wait for what is in flight, and let the runner go. Does nothing the second time."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        for stream in list(self._streams.values()):
+            self.cancel(stream)
+        self.drain()
+        self._loop.close()
+
+    def _deliver(self, events: list[Event]) -> None:
+        for event in events:
+            stream = self._streams[event.request]
+            stream.put(event)
+            if isinstance(event, Ended):
+                del self._streams[event.request]

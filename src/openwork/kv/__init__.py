@@ -1,0 +1,1 @@
+"""Paged memory for keys and values, as integers: who holds which block. No arrays, no clock."""
