@@ -1,0 +1,1 @@
+"""Where a Step becomes arrays, a forward pass, and chosen tokens."""

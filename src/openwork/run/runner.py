@@ -1,0 +1,145 @@
+"""TensorRunner: carries out steps on a model, one after the other, in a thread of its own.
+
+``submit`` returns at once; the step runs while the caller plans the next. It guarantees that steps run in the order
+they were submitted, that copies come before the forward pass, that a pending token is the one it chose in the step
+before, and that logits never take more than LOGITS_BYTES at a time, whatever the vocabulary. Apart from the cache and
+those last choices it keeps nothing: a Step says the rest. It does not know requests, text, or why it is asked.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from openwork.core.output import Logprob
+from openwork.core.step import Choice, Outcome, Result, Step, Work
+from openwork.models.decoder import Decoder
+from openwork.ops.paged import PagedKV
+from openwork.ops.reference import Reference
+from openwork.run.batch import Batch, assemble
+from openwork.run.sample import choose, logprobs
+
+LOGITS_BYTES = 32 << 20
+Tap = Callable[[int, int, np.ndarray], None]  # (sequence, position, logits row)
+
+_NOT_FINITE = (
+    "the logits are not finite (NaN or infinity)",
+    "The weights are damaged, or overflow in this number format: try dtype float32.",
+)
+
+
+class _Ticket:
+    """A step on its way: a result, or what went wrong."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.result: Result | None = None
+        self.error: BaseException | None = None
+        self.done = threading.Event()
+
+
+class TensorRunner:
+    """``tap`` sees every row of logits that is computed, before anything is chosen from it."""
+
+    def __init__(self, ops: Reference, model: Decoder, kv: PagedKV, tap: Tap | None = None) -> None:
+        self._ops = ops
+        self._model = model
+        self._kv = kv
+        self._tap = tap
+        self._chosen: dict[int, int] = {}  # sequence -> token chosen in the step before
+        self._rows_at_once = max(1, LOGITS_BYTES // (4 * model.spec.vocab_size))
+        self._inbox: queue.SimpleQueue[_Ticket | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="openwork-runner", daemon=True)
+        self._thread.start()
+
+    def submit(self, step: Step) -> _Ticket:
+        ticket = _Ticket(step)
+        self._inbox.put(ticket)
+        return ticket
+
+    def collect(self, ticket: _Ticket) -> Result:
+        ticket.done.wait()
+        if ticket.error is not None:
+            raise ticket.error
+        assert ticket.result is not None
+        return ticket.result
+
+    def close(self) -> None:
+        self._inbox.put(None)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while (ticket := self._inbox.get()) is not None:
+            try:
+                ticket.result = self.run(ticket.step)
+            except BaseException as error:  # handed to whoever collects; this thread must outlive a bad step
+                ticket.error = error
+            ticket.done.set()
+
+    def run(self, step: Step) -> Result:
+        """Carry out one step here and now: copies, forward pass, choices and scores."""
+        began = time.perf_counter()
+        if step.copies:
+            self._ops.copy_blocks(self._kv, [c.source for c in step.copies], [c.target for c in step.copies])
+        batch = assemble(step, self._chosen, self._model.cos_sin)
+        hidden = self._model.forward(batch.ids, self._ops.bind_rows(batch.rows), self._kv)
+        outcomes = self._outcomes(step, batch, hidden)
+        self._chosen = {
+            work.sequence: outcome.choices[0].token
+            for work, outcome in zip(step.works, outcomes, strict=True)
+            if outcome.choices
+        }
+        return Result(step.number, tuple(outcomes), time.perf_counter() - began)
+
+    def _outcomes(self, step: Step, batch: Batch, hidden: np.ndarray) -> list[Outcome]:
+        """Logits are made for the rows that are drawn from or scored, a bounded number at a time."""
+        choices: list[list[Choice]] = [[] for _ in step.works]
+        scores: list[list[Logprob]] = [[] for _ in step.works]
+        failed: dict[int, str] = {}
+        for where, logits in self._logits(_wanted(step, batch), hidden):
+            finite = self._ops.is_finite(logits)
+            for place, (index, row) in enumerate(where):
+                work = step.works[index]
+                offset = row - batch.starts[index]
+                if self._tap is not None:
+                    self._tap(work.sequence, work.start + offset, logits[place])
+                if not finite[place]:
+                    failed[index] = " ".join(_NOT_FINITE)
+                    continue
+                if work.score is not None and offset < len(work.score.targets):
+                    target = work.score.targets[offset]
+                    scores[index] += logprobs(self._ops, logits[place : place + 1], [target], work.score.top)
+                if offset == work.count - 1:
+                    newest = int(batch.ids[row]) if work.is_pending else None
+                    choices[index] = [choose(self._ops, logits[place], draw, newest) for draw in work.draws]
+        return [
+            Outcome(failure=failed[i]) if i in failed else Outcome(tuple(choices[i]), tuple(scores[i]))
+            for i in range(len(step.works))
+        ]
+
+    def _logits(
+        self, wanted: list[tuple[int, int]], hidden: np.ndarray
+    ) -> Iterator[tuple[list[tuple[int, int]], np.ndarray]]:
+        for first in range(0, len(wanted), self._rows_at_once):
+            part = wanted[first : first + self._rows_at_once]
+            yield part, self._model.logits(hidden[[row for _, row in part]])  # (part, vocab)
+
+
+def _wanted(step: Step, batch: Batch) -> list[tuple[int, int]]:
+    """(work, row) for each row whose logits are needed, in order."""
+    wanted: list[tuple[int, int]] = []
+    for index, work in enumerate(step.works):
+        first, last = batch.starts[index], batch.starts[index + 1] - 1
+        scored = _num_scored(work)
+        wanted += [(index, first + i) for i in range(scored)]
+        if work.draws and first + scored <= last:
+            wanted.append((index, last))
+    return wanted
+
+
+def _num_scored(work: Work) -> int:
+    return 0 if work.score is None else len(work.score.targets)

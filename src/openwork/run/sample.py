@@ -1,0 +1,70 @@
+"""From a row of logits to a token: biases, penalties, filters, the draw, and log-probabilities.
+
+A choice is a function of the row, the request's parameters and seed, the sequence's index and the absolute position:
+never of the other rows, so a request gives the same tokens alone and in any batch. Log-probabilities are those of the
+row as the model gave it. Sums run in fixed order and ties go to the lowest id (docs/numeric-contract.md, rule 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from openwork.core.noise import uniform
+from openwork.core.output import Logprob
+from openwork.core.request import SamplingParams
+from openwork.core.step import Choice, Draw
+from openwork.ops.reference import Reference
+
+
+def choose(ops: Reference, row: np.ndarray, draw: Draw, pending: int | None = None) -> Choice:
+    """Choose the token that follows ``row`` (vocab,) float32. ``pending`` is the newest token of the history."""
+    params = draw.params
+    adjusted = _adjust(row, draw, pending)
+    if params.is_greedy:
+        token = int(ops.argmax(adjusted[None, :])[0])
+    else:
+        noise = uniform(params.seed, draw.index, draw.position)
+        token = ops.choose(adjusted, params.temperature, params.top_k, params.top_p, params.min_p, noise)
+    return Choice(token, None if params.logprobs is None else logprobs(ops, row[None, :], [token], params.logprobs)[0])
+
+
+def logprobs(ops: Reference, rows: np.ndarray, tokens: Sequence[int], top: int) -> list[Logprob]:
+    """The log-probability of one token in each of ``rows`` (rows, vocab), and the ``top`` most likely beside it."""
+    masses = ops.logsumexp(rows)  # (rows,) float64
+    found = []
+    for row, mass, token in zip(rows, masses, tokens, strict=True):
+        best = ops.top_k(row, top) if top else ()
+        likely = tuple((int(i), float(row[i] - mass)) for i in best)
+        found.append(Logprob(token, float(row[token] - mass), ops.rank(row, token), likely))
+    return found
+
+
+def _adjust(row: np.ndarray, draw: Draw, pending: int | None) -> np.ndarray:
+    """The row with bias, penalties and minimum length applied: a copy if anything changes."""
+    params = draw.params
+    withheld = draw.stop_ids if draw.generated < params.min_tokens else frozenset()
+    if not (params.logit_bias or params.has_penalties or withheld):
+        return row
+    row = row.copy()
+    for token, bias in params.logit_bias.items():
+        row[token] += np.float32(bias)
+    if params.has_penalties:
+        history = draw.history if pending is None else (*draw.history, pending)
+        _penalise(row, history, draw.prompt_len, params)
+    if withheld:
+        row[sorted(withheld)] = -np.inf
+    return row
+
+
+def _penalise(row: np.ndarray, history: tuple[int, ...], prompt_len: int, params: SamplingParams) -> None:
+    """In place. Repetition: Keskar et al. 2019 (CTRL), prompt and output; presence and frequency: output only."""
+    tokens = np.array(history, np.int64)
+    if params.repetition_penalty != 1:
+        seen = np.unique(tokens)
+        penalty = np.float32(params.repetition_penalty)
+        row[seen] = np.where(row[seen] > 0, row[seen] / penalty, row[seen] * penalty)
+    generated, counts = np.unique(tokens[prompt_len:], return_counts=True)
+    row[generated] -= np.float32(params.frequency_penalty) * counts.astype(np.float32)
+    row[generated] -= np.float32(params.presence_penalty)
