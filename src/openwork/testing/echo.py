@@ -1,0 +1,104 @@
+"""EchoRunner: a runner with no model. It answers each draw by a rule, and checks that the step is possible.
+
+The rule is a function of the tokens at and before the drawn position, so whatever the schedule (chunks, preemption,
+other requests), the answer must be the same: a test that finds it different has found a fault in the schedule. It keeps a
+shadow of the cache, one token a slot, and reads its input back from it, so a wrong block table, a missing copy or a
+slot read before it was written is an error and not a lucky guess. VirtualClock is time that passes when told to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from openwork.core.settings import CacheSettings
+from openwork.core.step import Choice, Outcome, Result, Step, Work
+
+Rule = Callable[[Sequence[int], int], int]  # (tokens so far, sequence index) -> next token
+
+
+def successor(vocab_size: int) -> Rule:
+    """The next token is a hash of all before it: any slip shows."""
+
+    def rule(tokens: Sequence[int], index: int) -> int:
+        mixed = index + 1
+        for token in tokens:
+            mixed = (mixed * 1000003 + token + 1) % (2**61 - 1)
+        return mixed % vocab_size
+
+    return rule
+
+
+class VirtualClock:
+    """Seconds that pass only when somebody waits, or ``advance`` is called."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def now(self) -> float:
+        return self._now
+
+    def wait(self, until: float) -> None:
+        self._now = max(self._now, until)
+
+    def advance(self, seconds: float) -> None:
+        self._now += seconds
+
+
+class EchoRunner:
+    """Runs a step when it is collected. ``step_s`` passes on ``clock`` for each; ``fails`` makes chosen steps fail."""
+
+    def __init__(
+        self,
+        cache: CacheSettings,
+        rule: Rule,
+        clock: VirtualClock | None = None,
+        step_s: float = 0.001,
+        fails: Callable[[Step], bool] = lambda step: False,
+    ) -> None:
+        self.steps: list[Step] = []
+        self.in_flight = 0
+        self._rule = rule
+        self._clock = clock
+        self._step_s = step_s
+        self._fails = fails
+        self._block_size = cache.block_size
+        self._slots: list[int | None] = [None] * cache.capacity
+        self._chosen: dict[int, int] = {}
+
+    def submit(self, step: Step) -> Step:
+        self.steps.append(step)
+        self.in_flight += 1
+        assert self.in_flight <= 2, "more than one step in flight behind the one being collected"
+        return step
+
+    def collect(self, ticket: Step) -> Result:
+        self.in_flight -= 1
+        if self._clock is not None:
+            self._clock.advance(self._step_s)
+        if self._fails(ticket):
+            raise RuntimeError("this step was told to fail")
+        for copy in ticket.copies:
+            source, target = copy.source * self._block_size, copy.target * self._block_size
+            self._slots[target : target + self._block_size] = self._slots[source : source + self._block_size]
+        outcomes = tuple(self._outcome(work) for work in ticket.works)
+        self._chosen = {
+            work.sequence: outcome.choices[0].token
+            for work, outcome in zip(ticket.works, outcomes, strict=True)
+            if outcome.choices
+        }
+        return Result(ticket.number, outcomes, self._step_s)
+
+    def close(self) -> None:
+        assert self.in_flight == 0, "closed with a step in flight"
+
+    def _outcome(self, work: Work) -> Outcome:
+        inputs = [*work.tokens, self._chosen[work.sequence]] if work.is_pending else list(work.tokens)
+        for position, token in enumerate(inputs, start=work.start):
+            self._slots[self._slot(work, position)] = token
+        read = [self._slots[self._slot(work, position)] for position in range(work.start + work.count)]
+        assert None not in read, "a slot was read before it was written"
+        tokens = [token for token in read if token is not None]
+        return Outcome(tuple(Choice(self._rule(tokens, draw.index)) for draw in work.draws))
+
+    def _slot(self, work: Work, position: int) -> int:
+        return work.blocks[position // self._block_size] * self._block_size + position % self._block_size
