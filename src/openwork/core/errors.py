@@ -58,8 +58,22 @@ class MemoryTooSmall(OpenworkError):
 
 
 class BackendError(OpenworkError):
-    """The asked-for backend, instruction set or number format is not available here."""
+    """The asked-for backend, instruction set or number format is not available here.
+
+    ``is_missing`` is true when the native core was never built, so that the reference can stand in for it.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, is_missing: bool = False) -> None:
+        self.is_missing = is_missing
+        super().__init__(message, hint)
 
 
 class EngineError(OpenworkError):
-    """The engine could not carry out a step, or is closed."""
+    """The engine could not carry out a step, or is closed.
+
+    ``outputs`` holds what all requests of the call produced, the failed ones included, so that nothing is lost.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, outputs: tuple[object, ...] = ()) -> None:
+        self.outputs = outputs
+        super().__init__(message, hint)

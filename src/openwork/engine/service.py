@@ -29,6 +29,10 @@ class Stream:
         self._events.append(event)
         self.has_ended = self.has_ended or isinstance(event, Ended)
 
+    @property
+    def has_events(self) -> bool:
+        return bool(self._events)
+
     def take(self) -> list[Event]:
         """Everything that has arrived since the last call."""
         events = list(self._events)
@@ -60,7 +64,10 @@ class Engine:
         return stream
 
     def cancel(self, stream: Stream, index: int | None = None, reason: FinishReason = "cancelled") -> None:
-        """End a request, or its sequence ``index``, now. What is in flight for it is dropped when it comes back."""
+        """End a request, or its sequence ``index``, now. What is in flight for it is dropped when it comes back.
+
+        Nothing happens when it has ended already.
+        """
         scheduler, now = self._loop.scheduler, self._loop.clock.now()
         self._deliver(scheduler.cancel(stream.request_id, now, index, reason))
 

@@ -45,6 +45,4 @@ def assemble(step: Step, chosen: Mapping[int, int], cos_sin: CosSin) -> Batch:
     for row, work in enumerate(step.works):
         tables[row, : len(work.blocks)] = work.blocks
     cos, sin = cos_sin(positions)
-    return Batch(
-        np.array(ids, np.int32), Rows(positions, np.array(starts, np.int32), tables, cos, sin), starts
-    )
+    return Batch(np.array(ids, np.int32), Rows(positions, np.array(starts, np.int32), tables, cos, sin), starts)

@@ -1,0 +1,169 @@
+"""The composition root: the only place that chooses and wires.
+
+A checkpoint's name and a few wishes go in; an engine with everything behind it comes out. "auto" is resolved here, into
+values that are never changed afterwards. Nothing is left half-built: what cannot work is refused before
+memory is taken.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from openwork.core.errors import BackendError, MemoryTooSmall, ModelError, RequestError
+from openwork.core.request import Limits
+from openwork.core.settings import CacheSettings, ScheduleSettings
+from openwork.core.spec import ModelSpec
+from openwork.engine.loop import Loop
+from openwork.engine.service import Engine
+from openwork.kv.cache import KVCache
+from openwork.load import assemble, source
+from openwork.load.assemble import GenerationDefaults
+from openwork.ops.paged import PagedKV
+from openwork.ops.reference import Reference
+from openwork.run.clock import MonotonicClock
+from openwork.run.memory import available_bytes, plan_blocks
+from openwork.run.runner import Tap, TensorRunner
+from openwork.schedule.scheduler import Scheduler
+from openwork.text.tokenizer import Tokenizer
+
+BACKENDS = ("auto", "cpu", "reference")
+Progress = Callable[[str, int, int], None]  # (stage, done, total)
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What was chosen and wired, for people to read."""
+
+    model: str
+    directory: str
+    architecture: str
+    dtype: str
+    backend: str
+    contract_id: str
+    threads: int
+    context: int  # longest sequence, prompt and output together
+    block_size: int
+    num_blocks: int
+    weight_bytes: int
+    kv_bytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Built:
+    """An engine and what its faces need to know about it."""
+
+    engine: Engine
+    tokenizer: Tokenizer
+    spec: ModelSpec
+    limits: Limits
+    generation: GenerationDefaults
+    info: Info
+
+
+def make_ops(backend: str = "auto", threads: int | None = None) -> Reference:
+    """The operations: the C++ core where it is installed, else the NumPy reference with a warning.
+
+    Raises BackendError for an unknown name, or when "cpu" is asked for and not there.
+    """
+    if backend not in BACKENDS:
+        raise BackendError(f"there is no backend {backend!r}", f"Choose one of {', '.join(BACKENDS)}.")
+    if backend != "reference":
+        from openwork.ops.cpu import Cpu
+
+        try:
+            return Cpu(threads)
+        except BackendError as error:
+            if backend == "cpu" or not error.is_missing:
+                raise
+            warnings.warn(f"{error} The slow NumPy reference is used instead.", RuntimeWarning, stacklevel=2)
+    return Reference()
+
+
+def build(
+    model: str | Path | None = None,
+    *,
+    dtype: str = "auto",
+    kv_cache_bytes: int | None = None,
+    threads: int | None = None,
+    context: int | None = None,
+    backend: str = "auto",
+    block_size: int = 16,
+    schedule: ScheduleSettings | None = None,
+    progress: Progress | None = None,
+    tap: Tap | None = None,
+) -> Built:
+    """Load a checkpoint and wire an engine around it.
+
+    ``context`` None is the longest that model and memory allow; ``tap`` sees every row of logits. Raises ModelError,
+    MemoryTooSmall, BackendError or RequestError (a wish out of range), each saying what to do.
+    """
+    _check_wishes(kv_cache_bytes, threads, context)
+    directory = source.resolve(model)
+    ops = make_ops(backend, threads)
+    survey = assemble.inspect(directory, dtype=dtype, context=context)
+    spec, kv_dtype = survey.spec, survey.dtype
+    tokenizer = Tokenizer.load(directory)
+    if tokenizer.vocab_size > spec.vocab_size:
+        raise ModelError(
+            f"the tokenizer has ids up to {tokenizer.vocab_size - 1}, but the embedding only {spec.vocab_size} rows",
+            "The tokenizer belongs to another model: take both from the same checkpoint.",
+            where=str(directory / "tokenizer.json"),
+        )
+    wanted = spec.max_positions if context is None else context
+    block_bytes = PagedKV.block_bytes(spec.num_layers, spec.num_kv_heads, spec.head_dim, block_size, kv_dtype)
+    free = available_bytes() - survey.packed_bytes
+    if free <= 0:
+        raise MemoryTooSmall(
+            f"the weights need {survey.packed_bytes:,} bytes, more than the {available_bytes():,} that are free",
+            "Use a smaller model, or dtype bfloat16 if this was float32.",
+        )
+    cache = CacheSettings(plan_blocks(block_bytes, block_size, wanted, kv_cache_bytes, free), block_size)
+    if context is not None and context > cache.capacity:
+        raise MemoryTooSmall(
+            f"a context of {context} tokens needs {-(-context // block_size) * block_bytes:,} bytes of KV cache; "
+            f"there are {cache.num_blocks * block_bytes:,}",
+            "Ask for a shorter context, or give the cache more with kv_cache_bytes.",
+        )
+    window = min(wanted, cache.capacity)
+    loaded = assemble.load(
+        directory,
+        ops,
+        dtype=dtype,
+        context=window,
+        progress=None if progress is None else lambda done, total: progress("loading", done, total),
+    )
+    kv = ops.bind(
+        PagedKV.empty(spec.num_layers, cache.num_blocks, spec.num_kv_heads, spec.head_dim, block_size, kv_dtype)
+    )
+    scheduler = Scheduler(schedule or ScheduleSettings(), KVCache(cache))
+    engine = Engine(Loop(scheduler, TensorRunner(ops, loaded.model, kv, tap), MonotonicClock()))
+    info = Info(
+        model=str(model or source.EMBEDDED),
+        directory=str(directory),
+        architecture=spec.architecture,
+        dtype=kv_dtype,
+        backend=ops.name,
+        contract_id=ops.contract_id,
+        threads=ops.num_threads,
+        context=window,
+        block_size=block_size,
+        num_blocks=cache.num_blocks,
+        weight_bytes=loaded.weight_bytes,
+        kv_bytes=kv.num_bytes,
+    )
+    limits = Limits(spec.vocab_size, window, frozenset(loaded.generation.eos_ids))
+    return Built(engine, tokenizer, loaded.spec, limits, loaded.generation, info)
+
+
+def _check_wishes(kv_cache_bytes: int | None, threads: int | None, context: int | None) -> None:
+    for name, value, high in (
+        ("kv_cache_bytes", kv_cache_bytes, 2**50),
+        ("threads", threads, 1024),
+        ("context", context, 2**31 - 1),
+    ):
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        if value is not None and not (is_whole and 1 <= value <= high):
+            raise RequestError(f"must be a whole number from 1 to {high}, not {value!r}", param=name)

@@ -1,0 +1,227 @@
+"""LLM: the engine in this process, with text at its edge.
+
+    from openwork import LLM, SamplingParams
+
+    llm = LLM()                                             # the embedded story model
+    print(llm.generate("once upon a time")[0].text)
+
+It guarantees that a request gives the same tokens alone, among others, or streamed; that an abandoned stream stops
+being computed; and that calls from several threads do not disturb each other. It has an engine rather than being one:
+the same loop, scheduler and runner stand behind the server.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openwork.build import Info, Progress, build
+from openwork.core.errors import EngineError, RequestError
+from openwork.core.event import Arrived, Ended, Event, Prefilled
+from openwork.core.output import Chunk, Output
+from openwork.core.request import Request, SamplingParams
+from openwork.core.settings import ScheduleSettings
+from openwork.core.spec import ModelSpec
+from openwork.engine.service import Stream
+from openwork.text.answer import Answer
+from openwork.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from openwork.text.chat import ChatTemplate
+
+Prompt = str | Sequence[int]
+# A token is at most this many bytes of prompt; longer text can never fit and is refused before it is tokenised.
+LONGEST_TOKEN_BYTES = 1024
+
+
+class LLM:
+    """A loaded model, ready to generate.
+
+    model           a directory, a name on the hub such as "org/name", or None: the embedded ``openwork/stories``
+    dtype           "float32", "bfloat16", or "auto": what the checkpoint is stored in
+    kv_cache_bytes  memory for keys and values; None: enough for 32 full sequences, within half of what is free
+    threads         None: as many as there are cores for this process
+    context         longest sequence; None: the longest that model and cache allow
+    backend         "auto", "cpu" (the C++ core) or "reference" (NumPy)
+    progress        called with (stage, done, total) while the weights are loaded, in bytes
+    tap             called with (sequence, position, row) for each row of logits (vocab,) before a token is chosen
+
+    Raises ModelError, MemoryTooSmall or BackendError. Close it, or use it in a ``with`` statement, to stop its thread.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        dtype: str = "auto",
+        kv_cache_bytes: int | None = None,
+        threads: int | None = None,
+        context: int | None = None,
+        backend: str = "auto",
+        block_size: int = 16,
+        schedule: ScheduleSettings | None = None,
+        progress: Progress | None = None,
+        tap: Callable[[int, int, np.ndarray], None] | None = None,
+    ) -> None:
+        built = build(
+            model,
+            dtype=dtype,
+            kv_cache_bytes=kv_cache_bytes,
+            threads=threads,
+            context=context,
+            backend=backend,
+            block_size=block_size,
+            schedule=schedule,
+            progress=progress,
+            tap=tap,
+        )
+        self._engine = built.engine
+        self._limits = built.limits
+        self._template: ChatTemplate | None = None
+        self._turn = threading.RLock()
+        self.tokenizer: Tokenizer = built.tokenizer
+        self.spec: ModelSpec = built.spec
+        self.info: Info = built.info
+        self.defaults: SamplingParams = built.generation.as_params()
+
+    # -- generating ----------------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> list[Output]:
+        """Continue one or many prompts (text or token ids), all in one batch; outputs in the order of the prompts.
+
+        ``params`` is one for all or one for each; None: the checkpoint's own defaults. ``progress`` is called with
+        ("prefill", prompt tokens done, of all) and ("requests", finished, of all). Raises RequestError for a prompt or
+        parameter that cannot be served, before anything is computed, and EngineError when the engine fails.
+        """
+        many = [prompts] if _is_one(prompts) else list(prompts)
+        each = list(params) if isinstance(params, Sequence) else [params] * len(many)
+        if len(each) != len(many):
+            raise RequestError(f"{len(each)} were given for {len(many)} prompts", param="params")
+        requests = [self._request(prompt, how) for prompt, how in zip(many, each, strict=True)]
+        running = [self._submit(request, prompt) for request, prompt in zip(requests, many, strict=True)]
+        for _ in self._follow(running, progress):
+            pass
+        return [answer.output for _, answer in running if answer.output is not None]
+
+    def stream(
+        self, prompt: Prompt, params: SamplingParams | None = None, *, progress: Progress | None = None
+    ) -> Iterator[Chunk]:
+        """Continue one prompt; chunks come as tokens do, and the last one carries the whole Output.
+
+        Leaving the iteration early cancels the request. Raises as ``generate`` does; a wrong request at the call.
+        """
+        return self._follow([self._submit(self._request(prompt, params), prompt)], progress)
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], params: SamplingParams | None = None) -> Output:
+        """Answer a conversation, a list of {"role": ..., "content": ...}, by the checkpoint's chat template."""
+        return self.generate([self.chat_prompt(messages)], params)[0]
+
+    def chat_prompt(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """The token ids of a conversation, up to where the assistant's answer begins.
+
+        Raises ModelError when there is no usable template, RequestError when the conversation does not suit it.
+        """
+        if self._template is None:
+            from openwork.text.chat import ChatTemplate
+
+            self._template = ChatTemplate.load(self.tokenizer)
+        text = self._template.render(messages)
+        return self.tokenizer.encode(text, add_special=False, max_bytes=self._limits.context * LONGEST_TOKEN_BYTES)
+
+    # -- living --------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Cancel what is running and stop the engine's thread. Does nothing the second time."""
+        with self._turn:
+            self._engine.close()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # -- the way of a request ------------------------------------------------------------------------------------
+
+    def _request(self, prompt: Prompt, params: SamplingParams | None) -> Request:
+        if isinstance(prompt, str):
+            if not prompt:
+                raise RequestError("is empty", "Give at least one character.", param="prompt")
+            ids = self.tokenizer.encode(prompt, max_bytes=self._limits.context * LONGEST_TOKEN_BYTES)
+        else:
+            ids = list(prompt)
+        return Request(tuple(ids), self.defaults if params is None else params, self._limits)
+
+    def _submit(self, request: Request, prompt: Prompt) -> tuple[Stream, Answer]:
+        with self._turn:
+            stream = self._engine.submit(request)
+            arrived = next(event.time for event in stream.take() if isinstance(event, Arrived))
+        return stream, Answer(request, self.tokenizer, prompt if isinstance(prompt, str) else None, arrived)
+
+    def _follow(self, running: Sequence[tuple[Stream, Answer]], progress: Progress | None) -> Iterator[Chunk]:
+        """Turn the engine until these requests have ended; whatever else is running moves with them."""
+        report = _Report(running, progress)
+        try:
+            left = list(running)
+            while left:
+                with self._turn:
+                    if not any(stream.has_events for stream, _ in left):
+                        self._engine.turn()
+                for stream, answer in left:
+                    for event in stream.take():
+                        report.see(event)
+                        chunk = answer.take(event)
+                        if chunk is not None:
+                            yield chunk
+                    self._cancel_stopped(stream, answer)
+                left = [pair for pair in left if pair[1].output is None]
+        finally:
+            with self._turn:
+                for stream, _ in running:
+                    self._engine.cancel(stream)
+        failures = [answer.failure for _, answer in running if answer.failure]
+        if failures:
+            outputs = tuple(answer.output for _, answer in running)
+            raise EngineError(f"{len(failures)} of {len(running)} requests failed: {failures[0]}", outputs=outputs)
+
+    def _cancel_stopped(self, stream: Stream, answer: Answer) -> None:
+        """A stop string is text, so the engine hears of it from here."""
+        while answer.to_cancel:
+            with self._turn:
+                self._engine.cancel(stream, answer.to_cancel.pop(), "stop")
+
+
+class _Report:
+    """Progress over the requests of one call, for whoever watches."""
+
+    def __init__(self, running: Sequence[tuple[Stream, Answer]], progress: Progress | None) -> None:
+        self._progress = progress
+        self._num_tokens = sum(len(stream.request.prompt) for stream, _ in running)
+        self._num_requests = len(running)
+        self._num_ended = 0
+        self._computed: dict[int, int] = {}  # request -> prompt tokens, never falling
+
+    def see(self, event: Event) -> None:
+        if self._progress is None:
+            return
+        if isinstance(event, Prefilled):
+            self._computed[event.request] = max(event.computed, self._computed.get(event.request, 0))
+            self._progress("prefill", sum(self._computed.values()), self._num_tokens)
+        elif isinstance(event, Ended):
+            self._num_ended += 1
+            self._progress("requests", self._num_ended, self._num_requests)
+
+
+def _is_one(prompts: Prompt | Sequence[Prompt]) -> bool:
+    """Text, or a list of ids; an empty list is one empty prompt, and refused as such."""
+    return isinstance(prompts, str) or not any(isinstance(each, Sequence) for each in prompts)

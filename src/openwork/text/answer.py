@@ -1,0 +1,129 @@
+"""Answer: the events of one request as text, chunk by chunk, and the whole Output at its end.
+
+It guarantees that the chunks of a sequence put together are the text of its Completion, that a stop string ends the
+sequence it appears in (``to_cancel`` tells the caller which, since only the engine can stop computing it), and that the
+last chunk carries the Output. It does not know who turns the engine, or how chunks are shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from openwork.core.event import Admitted, Ended, Event, Finished, Token
+from openwork.core.output import Chunk, Completion, FinishReason, Logprob, Output, Timings
+from openwork.core.request import Request
+from openwork.text.stream import TextStream
+from openwork.text.tokenizer import Tokenizer
+
+
+@dataclass(slots=True)
+class _Line:
+    """One sequence of the answer."""
+
+    stream: TextStream
+    text: list[str] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[Logprob] = field(default_factory=list)
+    reason: FinishReason | None = None
+    stop_reason: str | int | None = None
+
+
+class Answer:
+    """Feed it every event of one request, in order.
+
+    ``to_cancel`` holds the sequences that a stop string has ended and the engine does not know of yet; ``failure`` says
+    what went wrong when the engine failed the request.
+    """
+
+    def __init__(self, request: Request, tokenizer: Tokenizer, prompt: str | None, arrived: float) -> None:
+        params = request.params
+        self.to_cancel: list[int] = []
+        self.output: Output | None = None
+        self.failure = ""
+        self._request = request
+        self._prompt = prompt
+        self._lines = [
+            _Line(TextStream(tokenizer, params.stop, params.skip_special_tokens, params.min_tokens, continues=True))
+            for _ in range(params.n)
+        ]
+        self._arrived = arrived
+        self._admitted: float | None = None
+        self._first: float | None = None
+        self._last = arrived
+
+    def take(self, event: Event) -> Chunk | None:
+        """The chunk that an event makes, if it makes one."""
+        match event:
+            case Admitted(time=time) if self._admitted is None:
+                self._admitted = time
+            case Token():
+                return self._token(event)
+            case Finished():
+                return self._finished(event)
+            case Ended():
+                self.output = self._whole(event)
+                return Chunk(0, "", (), output=self.output)
+        return None
+
+    def _token(self, event: Token) -> Chunk | None:
+        line = self._lines[event.index]
+        if line.reason is not None:  # chosen before the engine heard of the stop string
+            return None
+        self._first = event.time if self._first is None else self._first
+        self._last = event.time
+        text = line.stream.push((event.choice.token,))
+        line.text.append(text)
+        line.tokens.append(event.choice.token)
+        logprob = event.choice.logprob
+        if logprob is not None:
+            line.logprobs.append(logprob)
+        if line.stream.stopped is not None:
+            line.reason, line.stop_reason = "stop", line.stream.stopped
+            self.to_cancel.append(event.index)
+        logprobs = None if logprob is None else (logprob,)
+        return Chunk(event.index, text, (event.choice.token,), logprobs, line.reason)
+
+    def _finished(self, event: Finished) -> Chunk | None:
+        self.failure = self.failure or event.message
+        line = self._lines[event.index]
+        if line.reason is not None:
+            return None
+        rest = line.stream.finish()
+        line.text.append(rest)
+        line.reason, line.stop_reason = event.reason, event.stop_id
+        return Chunk(event.index, rest, (), None, line.reason)
+
+    def _whole(self, ended: Ended) -> Output:
+        wants = self._request.params.logprobs is not None
+        completions = tuple(
+            Completion(
+                index=index,
+                text="".join(line.text),
+                token_ids=tuple(line.tokens),
+                finish_reason=line.reason or "cancelled",
+                stop_reason=line.stop_reason,
+                logprobs=tuple(line.logprobs) if wants else None,
+            )
+            for index, line in enumerate(self._lines)
+        )
+        return Output(
+            self._prompt,
+            self._request.prompt,
+            completions,
+            self._timings(ended),
+            ended.kv_blocks,
+            ended.prompt_logprobs,
+        )
+
+    def _timings(self, ended: Ended) -> Timings:
+        admitted = ended.time if self._admitted is None else self._admitted
+        first = ended.time if self._first is None else self._first
+        prefill, decode = first - admitted, self._last - first if self._first is not None else 0.0
+        later = sum(max(0, len(line.tokens) - 1) for line in self._lines)
+        return Timings(
+            queued_s=admitted - self._arrived,
+            prefill_s=prefill,
+            decode_s=decode,
+            prefill_tok_s=len(self._request.prompt) / prefill if prefill > 0 else 0.0,
+            decode_tok_s=later / decode if decode > 0 else 0.0,
+        )
