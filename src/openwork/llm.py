@@ -120,7 +120,12 @@ class LLM:
 
         Leaving the iteration early cancels the request. Raises as ``generate`` does; a wrong request at the call.
         """
-        return self._follow([self._submit(self._request(prompt, params), prompt)], progress)
+        request = self._request(prompt, params)
+
+        def chunks() -> Iterator[Chunk]:  # nothing is submitted for a stream that nobody reads
+            yield from self._follow([self._submit(request, prompt)], progress)
+
+        return chunks()
 
     def chat(self, messages: Sequence[Mapping[str, Any]], params: SamplingParams | None = None) -> Output:
         """Answer a conversation, a list of {"role": ..., "content": ...}, by the checkpoint's chat template."""

@@ -2,6 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from openwork.core.noise import philox, uniform
 
 M = 0xFFFFFFFF

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+
 from openwork import PromptTooLong, RequestError, SamplingParams
 from openwork.core.request import Limits, Request
 

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from openwork import SamplingParams
 from openwork.core.request import Limits, Request
 from openwork.core.sequence import Sequence
@@ -65,7 +66,9 @@ def test_full_shared_blocks_are_never_copied():
     assert cache.pool.num_held == 3
 
 
-@given(st.lists(st.tuples(st.sampled_from("grow fork free".split()), st.integers(0, 5), st.integers(1, 40)), max_size=60))
+@given(
+    st.lists(st.tuples(st.sampled_from(["grow", "fork", "free"]), st.integers(0, 5), st.integers(1, 40)), max_size=60)
+)
 def test_conservation_under_any_order_of_calls(calls):
     cache = KVCache(CacheSettings(12))
     sequences = [sequence(i, 0) for i in range(6)]

@@ -1,13 +1,14 @@
 """Random arrivals, cancels, forks, pressure and failing steps: the answers never change and nothing is lost.
 
-Every schedule runs under virtual time on EchoRunner, whose answer to a draw is a hash of all tokens before it, read back
-through the block tables. So one wrong block, copy or position changes the text, and the text is known beforehand.
+Every schedule runs under virtual time on EchoRunner, whose answer to a draw is a hash of all tokens before it, read
+back through the block tables. So one wrong block, copy or position changes the text, and the text is known beforehand.
 """
 
 from dataclasses import dataclass, field
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from openwork import SamplingParams
 from openwork.core.event import Arrived, Ended, Finished, Preempted, Token
 from openwork.core.request import Limits, Request
@@ -54,7 +55,9 @@ class World:
         assert self.cache.pool.num_free == self.blocks, "blocks were lost"
 
     def tokens(self, request, index):
-        return [e.choice.token for e in self.events if isinstance(e, Token) and (e.request, e.index) == (request, index)]
+        return [
+            e.choice.token for e in self.events if isinstance(e, Token) and (e.request, e.index) == (request, index)
+        ]
 
 
 def expected(request: Request, index: int) -> list[int]:

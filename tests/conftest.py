@@ -1,0 +1,32 @@
+"""What all tests share: the --long flag, and a count of the positions whose logits were compared bit by bit."""
+
+import pytest
+
+POSITIONS = pytest.StashKey[dict]()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="draw many more schedules and shapes in the property tests")
+
+
+def pytest_configure(config):
+    config.stash[POSITIONS] = {}
+
+
+@pytest.fixture(scope="session")
+def is_long(request):
+    return request.config.getoption("--long")
+
+
+@pytest.fixture(scope="session")
+def positions_compared(request):
+    """Maps what was compared to how many positions of it."""
+    return request.config.stash[POSITIONS]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    counts = config.stash[POSITIONS]
+    for name, count in sorted(counts.items()):
+        terminalreporter.write_line(f"equal logit bytes: {count} positions compared ({name})")
+    if counts:
+        terminalreporter.write_line(f"equal logit bytes: {sum(counts.values())} positions compared in all")

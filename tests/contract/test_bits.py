@@ -1,0 +1,194 @@
+"""The numeric contract, end to end: whatever the schedule, the same logit bytes.
+
+A drawn world decides the batch, chunk sizes, block size and placement, cache pressure (so preemption and
+recomputation), forks, cancels, thread count, instruction set and number format. Every row of logits that the runner
+computes in it must equal, byte for byte, the row that the same tokens give when they are prefilled alone, in one chunk.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from openwork.ops.cpu import Cpu, available
+from openwork.testing.checkpoint import write_checkpoint
+
+from openwork import SamplingParams
+from openwork.core.event import Token
+from openwork.core.request import Limits, Request
+from openwork.core.settings import CacheSettings, ScheduleSettings
+from openwork.engine.loop import Loop
+from openwork.kv.cache import KVCache
+from openwork.load.assemble import load
+from openwork.ops.paged import PagedKV
+from openwork.ops.reference import Reference
+from openwork.run.runner import TensorRunner
+from openwork.schedule.scheduler import Scheduler
+from openwork.testing.echo import VirtualClock
+
+ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Gemma2ForCausalLM", "GPTNeoXForCausalLM")
+BACKENDS = ("reference", *available())
+EOS = 1
+
+
+@cache
+def checkpoint(directory, architecture):
+    """Small enough to run thousands of positions; windows shorter than the prompts."""
+    window = {} if architecture in ("LlamaForCausalLM", "GPTNeoXForCausalLM") else {"sliding_window": 24}
+    write_checkpoint(directory / architecture, architecture, seed=7, **window)
+    return directory / architecture
+
+
+@cache
+def loaded(directory, architecture, backend, threads, dtype):
+    ops = Reference() if backend == "reference" else Cpu(threads, isa=backend)
+    return ops, load(checkpoint(directory, architecture), ops, dtype=dtype)
+
+
+@dataclass
+class World:
+    """One engine over a loaded model; every row of logits it computes, by sequence and position."""
+
+    ops: Reference
+    model: object
+    dtype: str
+    blocks: int
+    block_size: int
+    step_tokens: int
+    shuffle: int
+
+    def __post_init__(self):
+        spec = self.model.spec
+        settings_ = CacheSettings(self.blocks, self.block_size)
+        self.limits = Limits(spec.vocab_size, min(settings_.capacity, spec.max_positions), frozenset({EOS}))
+        self.kv_cache = KVCache(settings_)
+        Random(self.shuffle).shuffle(self.kv_cache.pool._free)
+        kv = PagedKV.empty(spec.num_layers, self.blocks, spec.num_kv_heads, spec.head_dim, self.block_size, self.dtype)
+        # What another sequence left behind must never count: start from rubbish instead of zeros.
+        kv.keys[...] = np.array(0x7FC1 if self.dtype == "bfloat16" else np.nan).astype(kv.keys.dtype)
+        kv.values[...] = kv.keys.reshape(-1)[0]
+        self.rows = []  # (sequence, position, bytes)
+        self.runner = TensorRunner(
+            self.ops, self.model, self.ops.bind(kv), lambda s, p, row: self.rows.append((s, p, row.tobytes()))
+        )
+        self.scheduler = Scheduler(ScheduleSettings(self.step_tokens, min(8, self.step_tokens - 1)), self.kv_cache)
+        self.loop = Loop(self.scheduler, self.runner, VirtualClock())
+        self.events = []
+        self.owners = {}  # sequence -> (request, index)
+
+    def add(self, number, prompt, how):
+        self.events += self.scheduler.add(number, Request(tuple(prompt), how, self.limits), 0.0)
+
+    def turn(self):
+        self.owners.update({s.id: (s.request_id, s.index) for s in self.scheduler._sequences.values()})
+        self.events += self.loop.turn()
+
+    def drain(self):
+        while not self.loop.is_idle:
+            self.turn()
+        self.scheduler.check()
+        self.runner.close()
+
+    def generated(self):
+        """(request, index) -> tokens."""
+        found = {}
+        for event in self.events:
+            if isinstance(event, Token):
+                found.setdefault((event.request, event.index), []).append(event.choice.token)
+        return found
+
+
+def alone(directory, architecture, backend, dtype, tokens):
+    """The logit bytes at each position of a sequence prefilled alone: whole, on one thread, in blocks in order."""
+    ops, it = loaded(directory, architecture, backend, 1, dtype)
+    world = World(ops, it.model, dtype, blocks=len(tokens) // 16 + 1, block_size=16, step_tokens=512, shuffle=0)
+    world.kv_cache.pool._free.sort(reverse=True)
+    # Every position but the last is scored; one more token makes the last one of interest the last but one.
+    world.add(0, [*tokens, 0], SamplingParams(max_tokens=0, prompt_logprobs=0))
+    world.drain()
+    return {position: row for _, position, row in world.rows}
+
+
+prompts = st.lists(st.integers(2, 60), min_size=1, max_size=70)
+requests = st.tuples(
+    prompts,
+    st.integers(0, 24),  # max_tokens
+    st.sampled_from([1, 1, 1, 3]),  # n
+    st.sampled_from([0.0, 0.9]),  # temperature
+    st.booleans(),  # score the prompt
+    st.integers(0, 6),  # turns before the next one arrives
+    st.one_of(st.none(), st.none(), st.integers(0, 10)),  # cancelled so many turns after it came
+)
+
+
+def run_world(world, plan):
+    """Carry out a drawn plan; the prompts that fitted, by request."""
+    lines, leaving, turn = {}, {}, 0
+    for number, (prompt, max_tokens, n, temperature, scored, gap, stay) in enumerate(plan):
+        if len(prompt) >= world.limits.context:
+            continue
+        how = SamplingParams(
+            max_tokens=max_tokens, n=n, temperature=temperature, seed=number, prompt_logprobs=0 if scored else None
+        )
+        lines[number] = prompt
+        world.add(number, prompt, how)
+        if stay is not None:
+            leaving[number] = turn + stay
+        for _ in range(gap):
+            turn += 1
+            world.turn()
+            for gone in [request for request, when in leaving.items() if when <= turn]:
+                world.events += world.scheduler.cancel(gone, 0.0)
+                del leaving[gone]
+    world.drain()
+    return lines
+
+
+def compare(world, lines, truth_of):
+    """How many rows of a world were compared with their line alone, and which differ."""
+    generated, truth = world.generated(), {}
+    compared, strange = 0, []
+    for sequence, position, row in world.rows:
+        request, index = owner = world.owners[sequence]
+        # Before a fork, the row belongs to all lines of its request; any will do.
+        line = [*lines[request], *generated.get(owner, [])]
+        if position >= len(line):  # computed for a token that nobody waited for: cancelled, or after the end
+            continue
+        if owner not in truth:
+            truth[owner] = truth_of(line)
+        compared += 1
+        if truth[owner][position] != row:
+            strange.append((request, index, position))
+    return compared, strange
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_equal_logit_bytes_in_any_schedule(backend, tmp_path_factory, is_long, positions_compared):
+    directory = tmp_path_factory.mktemp("checkpoints")
+    slow = backend == "reference"
+
+    @settings(
+        max_examples=(400 if is_long else 30) // (4 if slow else 1),
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(
+        st.sampled_from(ARCHITECTURES),
+        st.sampled_from([1, 2, 3]),
+        st.sampled_from(["float32", "bfloat16"]),
+        st.lists(requests, min_size=1, max_size=6),
+        st.tuples(st.integers(6, 24), st.sampled_from([16, 32]), st.integers(3, 80), st.integers(0, 99)),
+    )
+    def draw(architecture, threads, dtype, plan, shape):
+        ops, it = loaded(directory, architecture, backend, threads, dtype)
+        world = World(ops, it.model, dtype, *shape)
+        lines = run_world(world, plan)
+        compared, strange = compare(world, lines, lambda line: alone(directory, architecture, backend, dtype, line))
+        positions_compared[backend] = positions_compared.get(backend, 0) + compared
+        assert not strange, f"rows that differ from the same tokens alone: {strange[:5]}"
+
+    draw()
+    assert positions_compared[backend] > 1000 // (4 if slow else 1)
