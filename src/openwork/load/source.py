@@ -1,0 +1,97 @@
+"""Source: from what a person calls a model to a directory on this machine.
+
+    nothing, openwork/stories    the embedded model, inside the package
+    a path that exists           that directory
+    org/name                     a repository of the Hugging Face hub, downloaded once, then used from its cache
+
+Only what a model needs is downloaded, never pickle files. Without a network, a copy in the cache is used. Whether the
+directory holds a usable checkpoint is not known here.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from pathlib import Path
+
+from openwork.core.errors import ModelError
+
+EMBEDDED = "openwork/stories"
+_WANTED = ["*.json", "*.safetensors", "*.jinja"]
+_UNWANTED = ["*/*", "consolidated*"]  # other copies of the same weights, in other layouts
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
+
+
+def resolve(model: str | Path | None = None) -> Path:
+    """The directory of a model. Downloads when it must, with a progress bar. Raises ModelError."""
+    if model is None or model == EMBEDDED:
+        return _embedded()
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ModelError("is a file; a model is a directory with config.json in it", _file_hint(path), where=str(model))
+    if isinstance(model, str) and _NAME.fullmatch(model):
+        return _download(model)
+    raise ModelError(
+        "there is no such directory, and it is not a name of the form org/name",
+        f"Give a path, a hub name, or nothing for the embedded model {EMBEDDED}.",
+        where=str(model),
+    )
+
+
+def _embedded() -> Path:
+    directory = Path(str(files("openwork"))) / "stories"
+    if not (directory / "config.json").is_file():
+        raise ModelError(
+            "the embedded model is not part of this installation", "Name a model, or install again.", where=EMBEDDED
+        )
+    return directory
+
+
+def _file_hint(path: Path) -> str:
+    if path.suffix == ".gguf":
+        return "GGUF files are not supported; use the model's original directory."
+    return f"Give the directory: {path.parent}"
+
+
+def _download(name: str) -> Path:
+    # The hub's client takes longer to import than a small model to load; most uses never need it.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+    except GatedRepoError as error:
+        hint = "Ask for access on its page, then log in with `hf auth login` or set HF_TOKEN."
+        raise ModelError("its owners give access on request", hint, where=name) from error
+    except RepositoryNotFoundError as error:
+        hint = "Check the spelling; a private model needs `hf auth login`. A local directory must exist."
+        raise ModelError("is neither a directory here nor a model on the hub", hint, where=name) from error
+    except LocalEntryNotFoundError as error:
+        hint = "Connect once to download it, or give the path of a directory that you have."
+        raise ModelError(
+            "is not in the cache of this machine, and the hub cannot be reached", hint, where=name
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        cached = _cached(name)
+        if cached is not None:
+            return cached
+        hint = "Try again later, or give the path of a directory that you have."
+        raise ModelError(f"could not be downloaded: {str(error)[:200]}", hint, where=name) from error
+
+
+def _cached(name: str) -> Path | None:
+    """A copy from an earlier download, when the hub answers with an error."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""Architectures: numbers, names and wiring, one file each, named as checkpoints name themselves."""
