@@ -56,7 +56,7 @@ class Built:
     """An engine and what its faces need to know about it."""
 
     engine: Engine
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None  # None: the checkpoint has none, and only token ids can be given
     spec: ModelSpec
     limits: Limits
     generation: GenerationDefaults
@@ -105,13 +105,7 @@ def build(
     ops = make_ops(backend, threads)
     survey = assemble.inspect(directory, dtype=dtype, context=context)
     spec, kv_dtype = survey.spec, survey.dtype
-    tokenizer = Tokenizer.load(directory)
-    if tokenizer.vocab_size > spec.vocab_size:
-        raise ModelError(
-            f"the tokenizer has ids up to {tokenizer.vocab_size - 1}, but the embedding only {spec.vocab_size} rows",
-            "The tokenizer belongs to another model: take both from the same checkpoint.",
-            where=str(directory / "tokenizer.json"),
-        )
+    tokenizer = _tokenizer(directory, spec)
     wanted = spec.max_positions if context is None else context
     block_bytes = PagedKV.block_bytes(spec.num_layers, spec.num_kv_heads, spec.head_dim, block_size, kv_dtype)
     free = available_bytes() - survey.packed_bytes
@@ -156,6 +150,20 @@ def build(
     )
     limits = Limits(spec.vocab_size, window, frozenset(loaded.generation.eos_ids))
     return Built(engine, tokenizer, loaded.spec, limits, loaded.generation, info)
+
+
+def _tokenizer(directory: Path, spec: ModelSpec) -> Tokenizer | None:
+    path = directory / "tokenizer.json"
+    if not path.exists():
+        return None
+    tokenizer = Tokenizer.load(directory)
+    if tokenizer.vocab_size > spec.vocab_size:
+        raise ModelError(
+            f"has ids up to {tokenizer.vocab_size - 1}, but the embedding only {spec.vocab_size} rows",
+            "The tokenizer belongs to another model: take both from the same checkpoint.",
+            where=str(path),
+        )
+    return tokenizer
 
 
 def _check_wishes(kv_cache_bytes: int | None, threads: int | None, context: int | None) -> None:

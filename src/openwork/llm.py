@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from openwork.build import Info, Progress, build
 from openwork.core.errors import EngineError, RequestError
@@ -50,6 +50,8 @@ class LLM:
     progress        called with (stage, done, total) while the weights are loaded, in bytes
     tap             called with (sequence, position, row) for each row of logits (vocab,) before a token is chosen
 
+    A checkpoint without a tokenizer works with token ids; ``tokenizer`` is None then, and texts are empty.
+
     Raises ModelError, MemoryTooSmall or BackendError. Close it, or use it in a ``with`` statement, to stop its thread.
     """
 
@@ -83,7 +85,7 @@ class LLM:
         self._limits = built.limits
         self._template: ChatTemplate | None = None
         self._turn = threading.RLock()
-        self.tokenizer: Tokenizer = built.tokenizer
+        self.tokenizer: Tokenizer | None = built.tokenizer
         self.spec: ModelSpec = built.spec
         self.info: Info = built.info
         self.defaults: SamplingParams = built.generation.as_params()
@@ -103,7 +105,7 @@ class LLM:
         ("prefill", prompt tokens done, of all) and ("requests", finished, of all). Raises RequestError for a prompt or
         parameter that cannot be served, before anything is computed, and EngineError when the engine fails.
         """
-        many = [prompts] if _is_one(prompts) else list(prompts)
+        many = _as_prompts(prompts)
         each = list(params) if isinstance(params, Sequence) else [params] * len(many)
         if len(each) != len(many):
             raise RequestError(f"{len(each)} were given for {len(many)} prompts", param="params")
@@ -136,12 +138,13 @@ class LLM:
 
         Raises ModelError when there is no usable template, RequestError when the conversation does not suit it.
         """
+        tokenizer = self._need_tokenizer("messages")
         if self._template is None:
             from openwork.text.chat import ChatTemplate
 
-            self._template = ChatTemplate.load(self.tokenizer)
+            self._template = ChatTemplate.load(tokenizer)
         text = self._template.render(messages)
-        return self.tokenizer.encode(text, add_special=False, max_bytes=self._limits.context * LONGEST_TOKEN_BYTES)
+        return tokenizer.encode(text, add_special=False, max_bytes=self._limits.context * LONGEST_TOKEN_BYTES)
 
     # -- living --------------------------------------------------------------------------------------------------
 
@@ -162,10 +165,24 @@ class LLM:
         if isinstance(prompt, str):
             if not prompt:
                 raise RequestError("is empty", "Give at least one character.", param="prompt")
-            ids = self.tokenizer.encode(prompt, max_bytes=self._limits.context * LONGEST_TOKEN_BYTES)
+            tokenizer = self._need_tokenizer("prompt")
+            ids = tokenizer.encode(prompt, max_bytes=self._limits.context * LONGEST_TOKEN_BYTES)
         else:
             ids = list(prompt)
-        return Request(tuple(ids), self.defaults if params is None else params, self._limits)
+        how = self.defaults if params is None else params
+        if how.stop:
+            self._need_tokenizer("stop")
+        return Request(tuple(ids), how, self._limits)
+
+    def _need_tokenizer(self, param: str) -> Tokenizer:
+        """Raises RequestError when text is given to a checkpoint that has no tokenizer."""
+        if self.tokenizer is None:
+            raise RequestError(
+                f"is text, but there is no tokenizer.json in {self.info.directory}",
+                "Give token ids, or add the tokenizer to the checkpoint.",
+                param=param,
+            )
+        return self.tokenizer
 
     def _submit(self, request: Request, prompt: Prompt) -> tuple[Stream, Answer]:
         with self._turn:
@@ -227,6 +244,7 @@ class _Report:
             self._progress("requests", self._num_ended, self._num_requests)
 
 
-def _is_one(prompts: Prompt | Sequence[Prompt]) -> bool:
-    """Text, or a list of ids; an empty list is one empty prompt, and refused as such."""
-    return isinstance(prompts, str) or not any(isinstance(each, Sequence) for each in prompts)
+def _as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """A list of prompts from one or many; an empty list is one empty prompt, and refused as such later."""
+    is_one = isinstance(prompts, str) or not any(isinstance(each, Sequence) for each in prompts)
+    return [cast(Prompt, prompts)] if is_one else list(cast(Sequence[Prompt], prompts))

@@ -20,7 +20,7 @@ from openwork.text.tokenizer import Tokenizer
 class _Line:
     """One sequence of the answer."""
 
-    stream: TextStream
+    stream: TextStream | None  # None: there is no tokenizer, and so no text
     text: list[str] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     logprobs: list[Logprob] = field(default_factory=list)
@@ -35,17 +35,13 @@ class Answer:
     what went wrong when the engine failed the request.
     """
 
-    def __init__(self, request: Request, tokenizer: Tokenizer, prompt: str | None, arrived: float) -> None:
-        params = request.params
+    def __init__(self, request: Request, tokenizer: Tokenizer | None, prompt: str | None, arrived: float) -> None:
         self.to_cancel: list[int] = []
         self.output: Output | None = None
         self.failure = ""
         self._request = request
         self._prompt = prompt
-        self._lines = [
-            _Line(TextStream(tokenizer, params.stop, params.skip_special_tokens, params.min_tokens, continues=True))
-            for _ in range(params.n)
-        ]
+        self._lines = [_Line(_text_stream(request, tokenizer)) for _ in range(request.params.n)]
         self._arrived = arrived
         self._admitted: float | None = None
         self._first: float | None = None
@@ -71,13 +67,13 @@ class Answer:
             return None
         self._first = event.time if self._first is None else self._first
         self._last = event.time
-        text = line.stream.push((event.choice.token,))
+        text = "" if line.stream is None else line.stream.push((event.choice.token,))
         line.text.append(text)
         line.tokens.append(event.choice.token)
         logprob = event.choice.logprob
         if logprob is not None:
             line.logprobs.append(logprob)
-        if line.stream.stopped is not None:
+        if line.stream is not None and line.stream.stopped is not None:
             line.reason, line.stop_reason = "stop", line.stream.stopped
             self.to_cancel.append(event.index)
         logprobs = None if logprob is None else (logprob,)
@@ -88,7 +84,7 @@ class Answer:
         line = self._lines[event.index]
         if line.reason is not None:
             return None
-        rest = line.stream.finish()
+        rest = "" if line.stream is None else line.stream.finish()
         line.text.append(rest)
         line.reason, line.stop_reason = event.reason, event.stop_id
         return Chunk(event.index, rest, (), None, line.reason)
@@ -127,3 +123,10 @@ class Answer:
             prefill_tok_s=len(self._request.prompt) / prefill if prefill > 0 else 0.0,
             decode_tok_s=later / decode if decode > 0 else 0.0,
         )
+
+
+def _text_stream(request: Request, tokenizer: Tokenizer | None) -> TextStream | None:
+    params = request.params
+    if tokenizer is None:
+        return None
+    return TextStream(tokenizer, params.stop, params.skip_special_tokens, params.min_tokens, continues=True)
