@@ -1,9 +1,9 @@
 """EchoRunner: a runner with no model. It answers each draw by a rule, and checks that the step is possible.
 
 The rule is a function of the tokens at and before the drawn position, so whatever the schedule (chunks, preemption,
-other requests), the answer must be the same: a test that finds it different has found a fault in the schedule. It keeps a
-shadow of the cache, one token a slot, and reads its input back from it, so a wrong block table, a missing copy or a
-slot read before it was written is an error and not a lucky guess. VirtualClock is time that passes when told to.
+other requests), the answer must be the same: a test that finds it different has found a fault in the schedule. It
+keeps a shadow of the cache, one token a slot, and reads its input back from it, so a wrong block table, a missing copy
+or a slot read before it was written is an error and not a lucky guess. VirtualClock is time that passes when told to.
 """
 
 from __future__ import annotations

@@ -1,0 +1,112 @@
+"""The face of the engine: every request has its stream, and each stream ends once."""
+
+import pytest
+
+from openwork import EngineError, SamplingParams
+from openwork.core.event import Ended, Finished, Token
+from openwork.core.request import Limits, Request
+from openwork.core.settings import CacheSettings, ScheduleSettings
+from openwork.engine.loop import Loop
+from openwork.engine.service import Engine
+from openwork.kv.cache import KVCache
+from openwork.schedule.scheduler import Scheduler
+from openwork.testing.echo import EchoRunner, VirtualClock, successor
+
+LIMITS = Limits(50, 160)
+
+
+class Notes:
+    """A recorder that remembers the order of things."""
+
+    def __init__(self, runner=None):
+        self.said = []
+        self.runner = runner
+
+    def planned(self, step, events):
+        self.said.append(("planned", step.number, len(self.runner.steps)))
+
+    def ran(self, step, result, events):
+        self.said.append(("ran", step.number, result.step))
+
+
+def engine(recorder=None, fails=lambda step: False):
+    cache, clock = CacheSettings(10), VirtualClock()
+    runner = EchoRunner(cache, successor(50), clock, fails=fails)
+    if recorder is not None:
+        recorder.runner = runner
+    loop = Loop(Scheduler(ScheduleSettings(32, 8), KVCache(cache)), runner, clock, recorder)
+    return Engine(loop), runner
+
+
+def request(*prompt, **params):
+    return Request(prompt or (1, 2, 3), SamplingParams(**{"max_tokens": 5, **params}), LIMITS)
+
+
+def test_events_go_to_their_own_stream():
+    it, _ = engine()
+    one, two = it.submit(request(1)), it.submit(request(2, max_tokens=9))
+    it.drain()
+    for stream, count in ((one, 5), (two, 9)):
+        events = stream.take()
+        assert {event.request for event in events} == {stream.request_id}
+        assert sum(isinstance(event, Token) for event in events) == count
+        assert isinstance(events[-1], Ended) and stream.has_ended
+        assert stream.take() == []
+
+
+def test_cancelling_ends_a_stream_at_once_and_twice_is_once():
+    it, _ = engine()
+    stream = it.submit(request(max_tokens=100))
+    for _ in range(3):
+        it.turn()
+    it.cancel(stream)
+    it.cancel(stream)
+    it.drain()
+    events = stream.take()
+    assert [event.reason for event in events if isinstance(event, Finished)] == ["cancelled"]
+    assert sum(isinstance(event, Ended) for event in events) == 1
+
+
+def test_one_line_of_several_can_be_ended():
+    it, _ = engine()
+    stream = it.submit(request(n=3, max_tokens=6))
+    events = []
+    while not any(isinstance(event, Token) for event in events):
+        it.turn()
+        events += stream.take()
+    it.cancel(stream, 1, "stop")
+    it.drain()
+    events += stream.take()
+    assert {e.index: e.reason for e in events if isinstance(e, Finished)} == {0: "length", 1: "stop", 2: "length"}
+
+
+def test_a_failed_step_is_told_to_its_requests_and_the_engine_goes_on():
+    it, _ = engine(fails=lambda step: step.number == 1)
+    stream = it.submit(request())
+    it.drain()
+    finished = [event for event in stream.take() if isinstance(event, Finished)]
+    assert finished[0].reason == "error" and "step 1" in finished[0].message
+    later = it.submit(request())
+    it.drain()
+    assert [e.reason for e in later.take() if isinstance(e, Finished)] == ["length"]
+
+
+def test_closing_cancels_waits_and_refuses():
+    it, runner = engine()
+    stream = it.submit(request(max_tokens=100))
+    it.turn()
+    it.close()
+    it.close()
+    assert stream.has_ended and runner.in_flight == 0
+    with pytest.raises(EngineError, match="closed"):
+        it.submit(request())
+
+
+def test_the_recorder_hears_of_a_step_before_the_runner_does():
+    notes = Notes()
+    it, _ = engine(notes)
+    it.submit(request())
+    it.drain()
+    planned = [entry for entry in notes.said if entry[0] == "planned"]
+    assert planned and all(number == submitted for _, number, submitted in planned)
+    assert [e[1] for e in notes.said if e[0] == "ran"] == [e[1] for e in planned]
