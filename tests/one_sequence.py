@@ -1,4 +1,4 @@
-"""A driver for tests: one sequence through a Decoder, in chunks, over a block table that is out of order."""
+"""One sequence through a Decoder, in chunks, over a block table that is out of order: the runner of model tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from openwork.ops.paged import PagedKV, Rows
 BLOCK = 16
 
 
-class Driver:
+class OneSequence:
     """Feeds tokens to a model and keeps their cache."""
 
     def __init__(self, model: Decoder, capacity: int = 256, dtype: str = "float32") -> None:
