@@ -136,7 +136,7 @@ class Tokenizer:
         return None if text is None else self._backend.token_to_id(text)
 
 
-def check_text(text: str, param: str, max_bytes: int | None = None) -> None:
+def check_text(text: object, param: str, max_bytes: int | None = None) -> None:
     """Raises RequestError when ``text`` is not text, holds a lone surrogate, or has more bytes than allowed."""
     if not isinstance(text, str):
         raise RequestError(f"must be text, not {type(text).__name__}", param=param)
