@@ -7,6 +7,7 @@ POSITIONS = pytest.StashKey[dict]()
 
 def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="draw many more schedules and shapes in the property tests")
+    parser.addoption("--write-golden", action="store_true", help="write the golden logs of tests/laws anew")
 
 
 def pytest_configure(config):
