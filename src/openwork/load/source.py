@@ -66,7 +66,7 @@ def _download(name: str) -> Path:
     )
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+        return _with_weights(snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED), name)
     except GatedRepoError as error:
         hint = "Ask for access on its page, then log in with `hf auth login` or set HF_TOKEN."
         raise ModelError("its owners give access on request", hint, where=name) from error
@@ -92,6 +92,16 @@ def _cached(name: str) -> Path | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED, local_files_only=True))
+        return Path(snapshot_download(name, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
+
+
+def _with_weights(directory: str, name: str) -> Path:
+    if any(Path(directory).glob("*.safetensors")):
+        return Path(directory)
+    raise ModelError(
+        "has no safetensors files on the hub; pickle files are never opened because reading one runs the code in it",
+        "Look for a converted copy of the model, or convert it with safetensors.torch.save_file.",
+        where=name,
+    )
