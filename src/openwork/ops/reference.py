@@ -74,7 +74,9 @@ class Reference:
             x = x - x.mean(axis=-1, keepdims=True)
         spread = np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + np.float32(w.eps))
         out = x / spread * w.weight
-        return out if w.bias is None else out + w.bias
+        if w.bias is not None:
+            out = out + w.bias
+        return np.asarray(out)
 
     def add(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """x += y, in place; the residual stream. Returns x."""
@@ -83,16 +85,19 @@ class Reference:
 
     def act(self, x: np.ndarray, kind: str) -> np.ndarray:
         """The activation of every entry. gelu is the exact one (erf), gelu_tanh its usual approximation."""
+        out: np.ndarray
         if kind == "silu":
-            return x / (1 + np.exp(-x))
-        if kind == "relu":
-            return np.maximum(x, 0)
-        if kind == "gelu_tanh":
+            out = x / (1 + np.exp(-x))
+        elif kind == "relu":
+            out = np.maximum(x, 0)
+        elif kind == "gelu_tanh":
             inner = np.float32(0.7978845608028654) * (x + np.float32(0.044715) * x * x * x)
-            return np.float32(0.5) * x * (1 + np.tanh(inner))
-        if kind == "gelu":
-            return (np.float32(0.5) * x * (1 + _erf(x * np.float32(0.7071067811865476)))).astype(np.float32)
-        raise ValueError(f"unknown activation {kind!r}")
+            out = np.float32(0.5) * x * (1 + np.tanh(inner))
+        elif kind == "gelu":
+            out = np.float32(0.5) * x * (1 + _erf(x * np.float32(0.7071067811865476)))
+        else:
+            raise ValueError(f"unknown activation {kind!r}")
+        return out.astype(np.float32, copy=False)
 
     # -- attention -----------------------------------------------------------------------------------------------
 
@@ -154,7 +159,8 @@ class Reference:
         self, q: np.ndarray, kv: PagedKV, layer: int, table: np.ndarray, position: int, w: Attention
     ) -> np.ndarray:
         lowest = 0 if w.window is None else max(0, position - w.window + 1)
-        top = total = out = None
+        top: np.ndarray | None = None
+        total = out = np.empty(0, np.float32)
         for split in range(lowest // SPLIT, position // SPLIT + 1):
             k, v = self.read(kv, layer, table, max(lowest, split * SPLIT), min(position + 1, (split + 1) * SPLIT))
             scores = (q @ k.swapaxes(1, 2)) * np.float32(w.scale)  # (kv_heads, group, keys)
@@ -169,10 +175,10 @@ class Reference:
             best = np.maximum(top, high)
             old, new = np.exp(top - best), np.exp(high - best)
             top, total, out = best, total * old + mass * new, out * old + mixed * new
-        return (out / total).reshape(w.num_heads, w.head_dim)
+        return np.divide(out, total).reshape(w.num_heads, w.head_dim)
 
     def attention_block(self, x: np.ndarray, w: Attention, rows: Rows, kv: PagedKV, layer: int) -> np.ndarray:
-        """Normed rows (rows, hidden) -> projections, head norms, rope, cache write, attention, output (rows, hidden)."""
+        """Normed rows (rows, hidden) -> projections, norms, rope, cache write, attention, output (rows, hidden)."""
         count, q_size, kv_size = len(x), w.num_heads * w.head_dim, w.num_kv_heads * w.head_dim
         qkv = self.linear(x, w.qkv)
         q = qkv[:, :q_size].reshape(count, w.num_heads, w.head_dim)
@@ -218,7 +224,7 @@ class Reference:
 
     def argmax(self, logits: np.ndarray) -> np.ndarray:
         """Index of the highest entry of every row (rows,) int64; ties go to the lowest index."""
-        return logits.argmax(axis=-1)
+        return np.asarray(logits.argmax(axis=-1))
 
     def top_k(self, logits: np.ndarray, k: int) -> np.ndarray:
         """Indices of the k highest entries of one row (vocab,), best first, ties to the lowest index -> (k,) int64."""
@@ -229,9 +235,35 @@ class Reference:
         chosen = np.concatenate([above, level])
         return chosen[np.lexsort((chosen, -logits[chosen]))]
 
+    def rank(self, logits: np.ndarray, token: int) -> int:
+        """Place of ``token`` in the order of top_k over one row (vocab,); the best is 1."""
+        own = logits[token]
+        return 1 + int(np.count_nonzero(logits > own)) + int(np.count_nonzero(logits[:token] == own))
+
+    def choose(
+        self, logits: np.ndarray, temperature: float, top_k: int, top_p: float, min_p: float, noise: float
+    ) -> int:
+        """Draw a token id from one row (vocab,) of finite logits; noise in [0, 1) is where on the line the draw falls.
+
+        Weights are exp((logit - highest) / temperature) in float64, temperature > 0. Kept are those of at least min_p
+        times the highest (0: all), of these the first top_k in the order of top_k, of these the shortest start of that
+        order whose mass reaches top_p of theirs (1: all). Laid end to end in ascending id, the first whose end exceeds
+        noise times the total is the answer.
+        """
+        weights = np.exp((logits.astype(np.float64) - float(logits.max())) / temperature)
+        weights[weights < min_p] = 0
+        order = np.lexsort((np.arange(len(logits)), -logits))[:top_k]
+        if top_p < 1:
+            goal = top_p * np.add.accumulate(weights[np.sort(order)])[-1]
+            order = order[: np.searchsorted(np.add.accumulate(weights[order]), goal) + 1]
+        kept = np.sort(order)
+        kept = kept[weights[kept] > 0]
+        ends = np.add.accumulate(weights[kept])
+        return int(kept[min(np.searchsorted(ends, noise * ends[-1], side="right"), len(kept) - 1)])
+
     def is_finite(self, logits: np.ndarray) -> np.ndarray:
         """Which rows of (rows, vocab) hold no NaN and no +inf -> (rows,) bool."""
-        return np.isfinite(logits.max(axis=-1))
+        return np.asarray(np.isfinite(logits.max(axis=-1)))
 
 
 def _erf(x: np.ndarray) -> np.ndarray:
@@ -242,4 +274,4 @@ def _erf(x: np.ndarray) -> np.ndarray:
     for c in (-0.82215223, 1.48851587, -1.13520398, 0.27886807, -0.18628806, 0.09678418, 0.37409196, 1.00002368):
         fit = fit * t + c
     tail = t * np.exp(-z * z - 1.26551223 + t * fit)
-    return np.where(x >= 0, 1 - tail, tail - 1)
+    return np.asarray(np.where(x >= 0, 1 - tail, tail - 1))

@@ -1,0 +1,175 @@
+#include "device.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "turn.h"
+
+namespace openwork {
+namespace {
+
+constexpr std::int64_t kFewRows = 8;      // up to here every worker takes columns, whatever their number
+constexpr std::int64_t kRowUnit = 6;      // rows of a register tile: a cut elsewhere wastes part of one
+constexpr std::int64_t kPieceSize = 512;  // entries of a row that one worker takes in elementwise work
+
+std::int64_t blocks_of(std::int64_t n) { return (n + kLanes - 1) / kLanes; }
+
+}  // namespace
+
+void* Scratch::bytes(std::size_t size) {
+  if (size > size_) {
+    const std::size_t rounded = (size + size / 4 + 4095) / 4096 * 4096;
+    memory_.reset();
+    size_ = 0;
+    memory_.reset(std::aligned_alloc(4096, rounded));
+    if (!memory_) throw std::bad_alloc();
+    size_ = rounded;
+  }
+  return memory_.get();
+}
+
+void Scratch::Free::operator()(void* p) const { std::free(p); }
+
+std::ptrdiff_t Cache::key_bytes() const {
+  const int steps = number == Number::float32 ? head_dim : (head_dim + 1) / 2;
+  return static_cast<std::ptrdiff_t>(block_size) * steps * 4;
+}
+
+std::ptrdiff_t Cache::value_bytes() const {
+  return static_cast<std::ptrdiff_t>(block_size) * blocks_of(head_dim) * kLanes * (number == Number::float32 ? 4 : 2);
+}
+
+char* Cache::keys_of(std::int64_t layer, std::int64_t block, int head) const {
+  return keys + ((layer * blocks + block) * kv_heads + head) * key_bytes();
+}
+
+char* Cache::values_of(std::int64_t layer, std::int64_t block, int head) const {
+  return values + ((layer * blocks + block) * kv_heads + head) * value_bytes();
+}
+
+void Device::embed(const Linear& table, const std::int64_t* ids, std::int64_t rows, float scale, float* out) {
+  const Turn turn(*this);
+  split(rows, 1, rows * table.k, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t row = begin; row < end; row++)
+      kernels_.embed(table.number, table.weights, table.k, ids[row], scale, out + row * table.k);
+  });
+}
+
+// Columns are cut over the workers; only where there are few columns and many rows are rows.
+void Device::multiply(const void* prepared, std::ptrdiff_t stride, std::int64_t rows, const Linear& w, float* y) {
+  const Product p{w.number, w.weights, prepared, stride, y, w.n, w.bias, w.n, w.k};
+  const std::int64_t blocks = blocks_of(w.n), work = rows * w.n * w.k / 4;
+  if (rows <= kFewRows || blocks >= 16 * pool_.threads()) {
+    split(blocks, rows <= kFewRows ? 1 : 4, work,
+          [&](std::int64_t begin, std::int64_t end, int) { kernels_.product(p, begin, end, 0, rows); });
+  } else {
+    split(rows, kRowUnit, work,
+          [&](std::int64_t begin, std::int64_t end, int) { kernels_.product(p, 0, blocks, begin, end); });
+  }
+}
+
+void Device::prepare_and_multiply(const float* x, std::int64_t rows, const Linear& w, float* y) {
+  if (w.number == Number::float32 && rows <= kFewRows) return multiply(x, w.k * 4, rows, w, y);
+  const std::ptrdiff_t stride = kernels_.prepared_bytes(w.number, w.k);
+  char* prepared = input_.take<char>(rows * stride);
+  split(rows, 1, rows * w.k, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t row = begin; row < end; row++)
+      kernels_.prepare(w.number, x + row * w.k, 0, w.k, prepared + row * stride);
+  });
+  multiply(prepared, stride, rows, w, y);
+}
+
+void Device::linear(const float* x, std::int64_t rows, const Linear& w, float* out) {
+  const Turn turn(*this);
+  prepare_and_multiply(x, rows, w, out);
+}
+
+void Device::logits(const float* x, std::int64_t rows, const Linear& w, float softcap, float* out) {
+  const Turn turn(*this);
+  prepare_and_multiply(x, rows, w, out);
+  if (softcap == 0.0f) return;
+  split(rows * w.n, kPieceSize, rows * w.n,
+        [&](std::int64_t begin, std::int64_t end, int) { kernels_.soft_cap(out + begin, softcap, end - begin); });
+}
+
+void Device::norm_row(const Norm& w, const float* x, float* out) const {
+  (w.centered ? kernels_.norm_layer : kernels_.norm_rms)(x, w.weight, w.bias, w.eps, w.size, out);
+}
+
+void Device::norm(const float* x, std::int64_t rows, const Norm& w, float* out) {
+  const Turn turn(*this);
+  split(rows, 1, rows * w.size, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t row = begin; row < end; row++) norm_row(w, x + row * w.size, out + row * w.size);
+  });
+}
+
+void Device::add(float* x, const float* y, std::int64_t size) {
+  const Turn turn(*this);
+  split(size, kPieceSize, size / 4, [&](std::int64_t begin, std::int64_t end, int) {
+    kernels_.add(x + begin, y + begin, end - begin);
+  });
+}
+
+void Device::act(const float* x, std::int64_t size, Activation kind, float* out) {
+  const Turn turn(*this);
+  split(size, kPieceSize, size, [&](std::int64_t begin, std::int64_t end, int) {
+    kernels_.activate(kind, x + begin, nullptr, end - begin, out + begin);
+  });
+}
+
+void Device::mlp_block(const float* x, std::int64_t rows, const Mlp& w, float* out) {
+  const Turn turn(*this);
+  const std::int64_t size = w.down.k, pieces = (size + kPieceSize - 1) / kPieceSize;
+  float* up = wide_.take<float>(rows * w.up.n);
+  prepare_and_multiply(x, rows, w.up, up);
+  const std::ptrdiff_t stride = kernels_.prepared_bytes(w.down.number, size);
+  char* inner = inner_.take<char>(rows * stride);
+  split(rows * pieces, 1, 4 * rows * size, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t i = begin; i < end; i++) {
+      const std::int64_t row = i / pieces, first = i % pieces * kPieceSize;
+      const std::int64_t last = first + kPieceSize < size ? first + kPieceSize : size;
+      float* gate = up + row * w.up.n;
+      kernels_.activate(w.activation, gate + first, w.gated ? gate + size + first : nullptr, last - first, gate + first);
+      kernels_.prepare(w.down.number, gate, first, last, inner + row * stride);
+    }
+  });
+  multiply(inner, stride, rows, w.down, out);
+}
+
+void Device::copy_blocks(const Cache& cache, const std::int64_t* sources, const std::int64_t* targets,
+                         std::size_t count) {
+  const Turn turn(*this);
+  const std::size_t keys = static_cast<std::size_t>(cache.key_bytes()) * cache.kv_heads;
+  const std::size_t values = static_cast<std::size_t>(cache.value_bytes()) * cache.kv_heads;
+  const auto work = static_cast<std::int64_t>(count * (keys + values) / 8) * cache.layers;
+  split(cache.layers, 1, work, [&](std::int64_t begin, std::int64_t end, int) {  // a pair may read what one before wrote
+    for (std::int64_t layer = begin; layer < end; layer++)
+      for (std::size_t i = 0; i < count; i++) {
+        if (sources[i] == targets[i]) continue;
+        std::memcpy(cache.keys_of(layer, targets[i], 0), cache.keys_of(layer, sources[i], 0), keys);
+        std::memcpy(cache.values_of(layer, targets[i], 0), cache.values_of(layer, sources[i], 0), values);
+      }
+  });
+}
+
+std::uint64_t Device::read_all(const void* data, std::size_t bytes) {
+  const Turn turn(*this);
+  std::vector<std::uint64_t> found(static_cast<std::size_t>(pool_.threads()));
+  pool_.run([&](int worker, int workers) {
+    const Share part = share(static_cast<std::int64_t>(bytes), worker, workers, 4096);
+    found[static_cast<std::size_t>(worker)] =
+        kernels_.read_all(static_cast<const char*>(data) + part.begin, static_cast<std::size_t>(part.end - part.begin));
+  });
+  std::uint64_t all = 0;
+  for (const std::uint64_t one : found) all ^= one;
+  return all;
+}
+
+float Device::multiply_all(Number number, std::int64_t steps) {
+  const Turn turn(*this);
+  pool_.run([&](int, int) { kernels_.multiply_all(number, steps); });
+  return 0.0f;
+}
+
+}  // namespace openwork

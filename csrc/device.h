@@ -1,0 +1,162 @@
+// Device: the operations of a Transformer on this machine, each cut over the threads and handed to the kernels.
+//
+// Works on raw pointers whose sizes the caller has checked (bindings.cpp), and on one operation at a time: whoever
+// calls from a second thread waits. How an operation is cut changes no bit of its result. Scratch memory grows to the
+// largest operation seen and is then used again.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "float_mode.h"
+#include "kernels.h"
+#include "pack.h"
+#include "pool.h"
+
+namespace openwork {
+
+struct AttendJob;   // of attention.cpp
+struct AttendTile;
+
+struct Linear {
+  Number number;
+  std::int64_t n, k;
+  const void* weights;
+  const float* bias;  // or null
+};
+
+struct Norm {
+  bool centered;  // LayerNorm; else RMSNorm
+  std::int64_t size;
+  float eps;
+  const float* weight;
+  const float* bias;  // or null
+};
+
+struct Attention {
+  Linear qkv, out;
+  int num_heads, num_kv_heads, head_dim, rotary_dim;
+  float scale;
+  float softcap;        // 0: none
+  std::int32_t window;  // 0: none
+  bool has_q_norm, has_k_norm;
+  Norm q_norm, k_norm;
+};
+
+struct Mlp {
+  Linear up, down;
+  Activation activation;
+  bool gated;
+};
+
+// Paged keys and values, all layers; see ops/paged.py.
+struct Cache {
+  Number number;
+  std::int64_t layers, blocks;
+  int kv_heads, block_size, head_dim;
+  char* keys;
+  char* values;
+
+  std::ptrdiff_t key_bytes() const;    // of one head in one block
+  std::ptrdiff_t value_bytes() const;
+  char* keys_of(std::int64_t layer, std::int64_t block, int head) const;
+  char* values_of(std::int64_t layer, std::int64_t block, int head) const;
+};
+
+// The rows of a step; sequence s owns rows starts[s] .. starts[s + 1] - 1 and the blocks at table(s).
+struct StepRows {
+  std::vector<std::int32_t> positions, starts, tables;
+  std::int64_t table_width;
+  std::vector<std::int32_t> sequence_of;  // (rows,)
+  const float* cos;                       // (rows, half) or null
+  const float* sin;
+  std::int64_t half;
+
+  std::int64_t count() const { return static_cast<std::int64_t>(positions.size()); }
+  int sequences() const { return static_cast<int>(starts.size()) - 1; }
+  const std::int32_t* table(int s) const { return tables.data() + s * table_width; }
+};
+
+// Memory that is kept from one operation to the next, aligned to cache lines.
+class Scratch {
+ public:
+  template <class T>
+  T* take(std::int64_t count) {
+    return static_cast<T*>(bytes(static_cast<std::size_t>(count) * sizeof(T)));
+  }
+
+ private:
+  struct Free {
+    void operator()(void* p) const;
+  };
+  void* bytes(std::size_t size);
+  std::unique_ptr<void, Free> memory_;
+  std::size_t size_ = 0;
+};
+
+class Device {
+ public:
+  Device(const Kernels& kernels, int threads) : kernels_(kernels), pool_(threads) {}
+
+  const Kernels& kernels() const { return kernels_; }
+  int threads() const { return pool_.threads(); }
+
+  void embed(const Linear& table, const std::int64_t* ids, std::int64_t rows, float scale, float* out);
+  void linear(const float* x, std::int64_t rows, const Linear& w, float* out);
+  void logits(const float* x, std::int64_t rows, const Linear& w, float softcap, float* out);
+  void norm(const float* x, std::int64_t rows, const Norm& w, float* out);
+  void add(float* x, const float* y, std::int64_t size);
+  void act(const float* x, std::int64_t size, Activation kind, float* out);
+  void rotate(float* x, std::int64_t heads, std::int64_t head_dim, const StepRows& rows);
+  void write(const Cache& cache, std::int64_t layer, const float* k, const float* v, const StepRows& rows);
+  void attend(const float* q, const Cache& cache, std::int64_t layer, const StepRows& rows, const Attention& w,
+              float* out);
+  void attention_block(const float* x, const Attention& w, const StepRows& rows, const Cache& cache,
+                       std::int64_t layer, float* out);
+  void mlp_block(const float* x, std::int64_t rows, const Mlp& w, float* out);
+  void copy_blocks(const Cache& cache, const std::int64_t* sources, const std::int64_t* targets, std::size_t count);
+
+  void logsumexp(const float* logits, std::int64_t rows, std::int64_t size, double* out);
+  void argmax(const float* logits, std::int64_t rows, std::int64_t size, std::int64_t* out);
+  void is_finite(const float* logits, std::int64_t rows, std::int64_t size, bool* out);
+  void top_k(const float* logits, std::int64_t size, std::int64_t k, std::int64_t* out);
+  std::int64_t rank(const float* logits, std::int64_t size, std::int64_t token);
+  struct Filter {
+    double temperature, top_p, min_p;
+    std::int64_t top_k;  // at most the size of the row
+  };
+  std::int64_t choose(const float* logits, std::int64_t size, const Filter& filter, double noise);
+
+  // Writes the source's rows as outputs row .. of the target.
+  void pack(const Linear& target, std::int64_t row, const PackSource& source);
+
+  std::uint64_t read_all(const void* data, std::size_t bytes);
+  float multiply_all(Number number, std::int64_t steps);
+
+ private:
+  class Turn;  // one operation: the lock, and the floating-point mode
+
+  template <class F>
+  void split(std::int64_t total, std::int64_t unit, std::int64_t work, const F& f);
+  void multiply(const void* prepared, std::ptrdiff_t stride, std::int64_t rows, const Linear& w, float* y);
+  void prepare_and_multiply(const float* x, std::int64_t rows, const Linear& w, float* y);
+  void norm_row(const Norm& w, const float* x, float* out) const;
+  // q: (kv_heads, rows, heads of a kv head) prepared heads, `stride` bytes apart.
+  void attend_prepared(const char* q, std::ptrdiff_t stride, const Cache& cache, std::int64_t layer,
+                       const StepRows& rows, const Attention& w, float* out);
+  void attend_whole(const std::vector<AttendTile>& tiles, const AttendJob& job);
+  void attend_in_splits(const std::vector<AttendTile>& tiles, const AttendJob& job);
+  void candidates(const float* logits, std::int64_t size, std::int64_t k);
+  void likely(const float* logits, std::int64_t size, const double* weights, double goal);
+
+  const Kernels& kernels_;
+  Pool pool_;
+  std::mutex mutex_;
+  Scratch input_, wide_, inner_, queries_, workers_, totals_, weights_;
+  std::vector<std::uint64_t> order_;
+};
+
+}  // namespace openwork

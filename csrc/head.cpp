@@ -1,0 +1,184 @@
+// Over the vocabulary: argmax, top-k, rank, and the choice of a token.
+//
+// One order everywhere: logit descending, then id ascending. Sums run in a fixed order, in float64.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "device.h"
+#include "turn.h"
+
+namespace openwork {
+namespace {
+
+// An unsigned number that orders (logit descending, id ascending) when sorted ascending; -0 is 0, NaN comes first.
+std::uint64_t order_key(float logit, std::int64_t id) {
+  const float value = logit + 0.0f;
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  const std::uint32_t ascending = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+  return static_cast<std::uint64_t>(~ascending) << 32 | static_cast<std::uint32_t>(id);
+}
+
+std::int64_t id_of(std::uint64_t key) { return static_cast<std::int64_t>(key & 0xFFFFFFFFu); }
+
+// log x for a normal x > 0: x = 2^n m, and log m from the series of atanh at (m - 1) / (m + 1).
+double logarithm(double x) {
+  int n;
+  double m = std::frexp(x, &n);
+  if (m < 0.70710678118654752) {
+    m *= 2;
+    n--;
+  }
+  const double s = (m - 1) / (m + 1), square = s * s;
+  double sum = 0;
+  for (int i = 23; i >= 1; i -= 2) sum = sum * square + 1.0 / i;
+  return n * 0.69314718055994531 + 2 * s * sum;
+}
+
+template <class Weight>
+double sum_of(std::int64_t count, const Weight& weight) {
+  double sum = 0;
+  for (std::int64_t i = 0; i < count; i++) sum += weight(i);
+  return sum;
+}
+
+// The first place whose running sum exceeds noise * total; places without weight are never taken.
+template <class Weight>
+std::int64_t draw(std::int64_t count, double noise, const Weight& weight) {
+  const double goal = noise * sum_of(count, weight);
+  double sum = 0;
+  std::int64_t last = 0;
+  for (std::int64_t i = 0; i < count; i++) {
+    const double w = weight(i);
+    if (w == 0) continue;
+    last = i;
+    sum += w;
+    if (sum > goal) break;
+  }
+  return last;
+}
+
+}  // namespace
+
+void Device::logsumexp(const float* logits, std::int64_t rows, std::int64_t size, double* out) {
+  const Turn turn(*this);
+  split(rows, 1, rows * size, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t row = begin; row < end; row++) {
+      const double high = kernels_.highest(logits + row * size, size);
+      out[row] = std::isfinite(high) ? high + logarithm(kernels_.mass(logits + row * size, size, high)) : high;
+    }
+  });
+}
+
+void Device::argmax(const float* logits, std::int64_t rows, std::int64_t size, std::int64_t* out) {
+  const Turn turn(*this);
+  split(rows, 1, rows * size, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t row = begin; row < end; row++) {
+      const float* x = logits + row * size;
+      out[row] = kernels_.first_equal(x, size, kernels_.highest(x, size));
+    }
+  });
+}
+
+void Device::is_finite(const float* logits, std::int64_t rows, std::int64_t size, bool* out) {
+  const Turn turn(*this);
+  split(rows, 1, rows * size, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t row = begin; row < end; row++) out[row] = std::isfinite(kernels_.highest(logits + row * size, size));
+  });
+}
+
+// Fills order_ with the keys of the k first ids in the order, sorted. One pass with a bound that rises.
+void Device::candidates(const float* logits, std::int64_t size, std::int64_t k) {
+  const auto wanted = static_cast<std::size_t>(k);
+  order_.clear();
+  const auto cut = [&] {
+    std::nth_element(order_.begin(), order_.begin() + (k - 1), order_.end());
+    order_.resize(wanted);
+  };
+  std::uint64_t bound = UINT64_MAX;  // the worst key that can still be among the first k
+  for (std::int64_t id = 0; id < size; id++) {
+    const std::uint64_t key = order_key(logits[id], id);
+    if (key >= bound) continue;
+    order_.push_back(key);
+    if (order_.size() == 2 * wanted + 64) {
+      cut();
+      bound = order_.back();
+    }
+  }
+  if (order_.size() > wanted) cut();
+  std::sort(order_.begin(), order_.end());
+}
+
+void Device::top_k(const float* logits, std::int64_t size, std::int64_t k, std::int64_t* out) {
+  const Turn turn(*this);
+  candidates(logits, size, k);
+  for (std::size_t i = 0; i < order_.size(); i++) out[i] = id_of(order_[i]);
+}
+
+std::int64_t Device::rank(const float* logits, std::int64_t size, std::int64_t token) {
+  const Turn turn(*this);
+  const std::uint64_t own = order_key(logits[token], token);
+  std::int64_t before = 0;
+  for (std::int64_t id = 0; id < size; id++) before += order_key(logits[id], id) < own;
+  return before + 1;
+}
+
+// Fills order_ with the keys, sorted, of ids that surely hold `goal` of the mass: those above an edge that a histogram of
+// the weights gives, sixteen steps an octave.
+void Device::likely(const float* logits, std::int64_t size, const double* weights, double goal) {
+  constexpr int kSteps = 1024, kHighest = 0x3FF0;  // the upper sixteen bits of 1.0
+  const auto step_of = [](double weight) {
+    std::uint64_t bits;
+    std::memcpy(&bits, &weight, sizeof bits);
+    return std::max(0, kSteps - 1 + static_cast<int>(bits >> 48) - kHighest);
+  };
+  double mass[kSteps] = {};
+  for (std::int64_t id = 0; id < size; id++) mass[step_of(weights[id])] += weights[id];
+  int lowest = kSteps - 1;
+  for (double sum = mass[lowest]; lowest > 0 && sum < goal * (1 + 1e-9); sum += mass[lowest]) lowest--;
+  float edge = INFINITY;
+  for (std::int64_t id = 0; id < size; id++)
+    if (weights[id] > 0 && step_of(weights[id]) >= lowest) edge = std::min(edge, logits[id]);
+  order_.clear();
+  for (std::int64_t id = 0; id < size; id++)
+    if (weights[id] > 0 && logits[id] >= edge) order_.push_back(order_key(logits[id], id));
+  std::sort(order_.begin(), order_.end());
+}
+
+std::int64_t Device::choose(const float* logits, std::int64_t size, const Filter& filter, double noise) {
+  const Turn turn(*this);
+  const float high = kernels_.highest(logits, size);
+  if (!std::isfinite(high)) return kernels_.first_equal(logits, size, high);  // no distribution: see is_finite
+  double* weights = weights_.take<double>(size);
+  kernels_.weigh(logits, size, high, filter.temperature, weights);
+  for (std::int64_t id = 0; id < size; id++)
+    if (weights[id] < filter.min_p) weights[id] = 0;
+  const auto all = [&](std::int64_t id) { return weights[id]; };
+  if (filter.top_k >= size && filter.top_p >= 1) return draw(size, noise, all);  // no order needed
+
+  std::vector<std::int64_t> kept;
+  const auto some = [&](std::int64_t i) { return weights[kept[static_cast<std::size_t>(i)]]; };
+  double total;
+  if (filter.top_k < size) {
+    candidates(logits, size, filter.top_k);
+    for (const std::uint64_t key : order_) kept.push_back(id_of(key));
+    std::sort(kept.begin(), kept.end());
+    total = sum_of(static_cast<std::int64_t>(kept.size()), some);
+  } else {
+    total = sum_of(size, all);
+    likely(logits, size, weights, filter.top_p * total);
+  }
+  if (filter.top_p < 1) {
+    kept.clear();
+    double sum = 0;
+    for (std::size_t i = 0; i < order_.size() && (i == 0 || sum < filter.top_p * total); i++) {
+      kept.push_back(id_of(order_[i]));
+      sum += weights[kept.back()];
+    }
+    std::sort(kept.begin(), kept.end());
+  }
+  return kept[static_cast<std::size_t>(draw(static_cast<std::int64_t>(kept.size()), noise, some))];
+}
+
+}  // namespace openwork

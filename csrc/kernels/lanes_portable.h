@@ -1,0 +1,141 @@
+// Sixteen float lanes in four vectors of four, for any processor that GCC or Clang compiles for.
+//
+// The words are those of lanes_avx512.h. fma() here is a product and then a sum, each rounded: a fused one would need
+// an instruction that not every processor has, and the order of roundings is part of the contract.
+
+#if !defined(__GNUC__)
+#error "openwork's portable kernels use the vector extensions of GCC and Clang; please build with one of them."
+#endif
+
+constexpr int kMaxRows = 3;
+constexpr int max_blocks(int rows) { return rows == 1 ? 2 : 1; }
+constexpr int kPanelRows = 3;
+
+typedef float Four __attribute__((vector_size(16)));
+typedef int32_t FourInts __attribute__((vector_size(16)));
+
+struct Lanes {
+  Four a, b, c, d;
+};
+
+inline Four four(float x) { return Four{x, x, x, x}; }
+inline Four load_four(const float* p) {
+  Four x;
+  __builtin_memcpy(&x, p, sizeof x);
+  return x;
+}
+inline void store_four(float* p, Four x) { __builtin_memcpy(p, &x, sizeof x); }
+
+inline Lanes all(float x) { return {four(x), four(x), four(x), four(x)}; }
+inline Lanes zero() { return all(0.0f); }
+inline Lanes load(const float* p) { return {load_four(p), load_four(p + 4), load_four(p + 8), load_four(p + 12)}; }
+inline void store(float* p, Lanes x) {
+  store_four(p, x.a);
+  store_four(p + 4, x.b);
+  store_four(p + 8, x.c);
+  store_four(p + 12, x.d);
+}
+inline Lanes load(const float* p, int n) {
+  float whole[16] = {};
+  for (int i = 0; i < n; i++) whole[i] = p[i];
+  return load(whole);
+}
+inline void store(float* p, Lanes x, int n) {
+  float whole[16];
+  store(whole, x);
+  for (int i = 0; i < n; i++) p[i] = whole[i];
+}
+
+inline Lanes operator+(Lanes x, Lanes y) { return {x.a + y.a, x.b + y.b, x.c + y.c, x.d + y.d}; }
+inline Lanes operator-(Lanes x, Lanes y) { return {x.a - y.a, x.b - y.b, x.c - y.c, x.d - y.d}; }
+inline Lanes operator*(Lanes x, Lanes y) { return {x.a * y.a, x.b * y.b, x.c * y.c, x.d * y.d}; }
+inline Lanes operator/(Lanes x, Lanes y) { return {x.a / y.a, x.b / y.b, x.c / y.c, x.d / y.d}; }
+inline Lanes fma(Lanes x, Lanes y, Lanes z) { return x * y + z; }
+
+// mask has all bits of a lane set, or none: where it is set x, elsewhere y.
+inline Four pick(FourInts mask, Four x, Four y) {
+  return (Four)(((FourInts)x & mask) | ((FourInts)y & ~mask));
+}
+inline Lanes maximum(Lanes x, Lanes y) {
+  return {pick(x.a > y.a, x.a, y.a), pick(x.b > y.b, x.b, y.b), pick(x.c > y.c, x.c, y.c), pick(x.d > y.d, x.d, y.d)};
+}
+inline Lanes minimum(Lanes x, Lanes y) {
+  return {pick(x.a < y.a, x.a, y.a), pick(x.b < y.b, x.b, y.b), pick(x.c < y.c, x.c, y.c), pick(x.d < y.d, x.d, y.d)};
+}
+inline Lanes where_less(Lanes p, Lanes q, Lanes x, Lanes y) {
+  return {pick(p.a < q.a, x.a, y.a), pick(p.b < q.b, x.b, y.b), pick(p.c < q.c, x.c, y.c), pick(p.d < q.d, x.d, y.d)};
+}
+inline Four root_four(Four x) {
+  return Four{__builtin_sqrtf(x[0]), __builtin_sqrtf(x[1]), __builtin_sqrtf(x[2]), __builtin_sqrtf(x[3])};
+}
+inline Lanes root(Lanes x) { return {root_four(x.a), root_four(x.b), root_four(x.c), root_four(x.d)}; }
+// Adding and taking away 1.5 * 2^23 leaves the nearest integer, ties to even, for |x| < 2^22.
+inline Lanes nearest(Lanes x) {
+  const Lanes big = all(12582912.0f);
+  return (x + big) - big;
+}
+inline Four bits_and(Four x, int32_t mask) { return (Four)((FourInts)x & FourInts{mask, mask, mask, mask}); }
+inline Lanes magnitude(Lanes x) {
+  return {bits_and(x.a, INT32_MAX), bits_and(x.b, INT32_MAX), bits_and(x.c, INT32_MAX), bits_and(x.d, INT32_MAX)};
+}
+inline Four sign_four(Four x, Four y) {
+  return (Four)((FourInts)bits_and(x, INT32_MAX) | (FourInts)bits_and(y, INT32_MIN));
+}
+inline Lanes with_sign(Lanes x, Lanes y) {
+  return {sign_four(x.a, y.a), sign_four(x.b, y.b), sign_four(x.c, y.c), sign_four(x.d, y.d)};
+}
+inline Lanes between(Lanes x, int from, int to, Lanes other) {
+  float kept[16], out[16];
+  store(kept, x);
+  store(out, other);
+  for (int i = from; i < to; i++) out[i] = kept[i];
+  return load(out);
+}
+// 2^n for integral n in -127 .. 127 (-127 gives zero).
+inline Four power(FourInts n) { return (Four)((n + 127) << 23); }
+// In two steps, because 2^n itself may be out of range where the product is not.
+inline Four scale_four(Four x, Four n) {
+  const FourInts whole = __builtin_convertvector(n, FourInts);
+  const FourInts part = whole >> 1;
+  return x * power(part) * power(whole - part);
+}
+inline Lanes scale_by_power(Lanes x, Lanes n) {
+  return {scale_four(x.a, n.a), scale_four(x.b, n.b), scale_four(x.c, n.c), scale_four(x.d, n.d)};
+}
+
+inline Four widen_four(const uint16_t* p) {
+  const FourInts bits = {p[0], p[1], p[2], p[3]};
+  return (Four)(bits << 16);
+}
+inline Lanes widen(const uint16_t* p) {
+  return {widen_four(p), widen_four(p + 4), widen_four(p + 8), widen_four(p + 12)};
+}
+inline void narrow(uint16_t* p, Lanes x) {
+  float value[16];
+  store(value, x);
+  for (int i = 0; i < 16; i++) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &value[i], sizeof bits);
+    const bool nan = (bits & 0x7FFFFFFFu) > 0x7F800000u;
+    p[i] = static_cast<uint16_t>((nan ? bits | 0x400000u : bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
+  }
+}
+
+struct Pairs {
+  Lanes even, odd;
+};
+using PairInput = float;
+constexpr int kPairWords = 2;
+inline FourInts load_ints(const uint16_t* p) {
+  FourInts x;
+  __builtin_memcpy(&x, p, sizeof x);
+  return x;
+}
+inline Four low_half(const uint16_t* p) { return (Four)(load_ints(p) << 16); }
+inline Four high_half(const uint16_t* p) { return bits_and((Four)load_ints(p), static_cast<int32_t>(0xFFFF0000u)); }
+inline Pairs load_pairs(const uint16_t* p) {
+  return {{low_half(p), low_half(p + 8), low_half(p + 16), low_half(p + 24)},
+          {high_half(p), high_half(p + 8), high_half(p + 16), high_half(p + 24)}};
+}
+inline Pairs all_pairs(const PairInput* x) { return {all(x[0]), all(x[1])}; }
+inline Lanes dot_pairs(Lanes sum, Pairs x, Pairs w) { return fma(x.odd, w.odd, fma(x.even, w.even, sum)); }

@@ -1,0 +1,203 @@
+// Matrix products: C[m, n] is one chain over k in ascending order, whatever the tile it is computed in.
+//
+// A tile holds M rows x NB column blocks of accumulators in registers. Few rows: the tile runs over all of k, and the
+// blocks' independent chains hide the latency. Many rows: k is cut into panels so that the weights of a panel stay in
+// the second-level cache while all rows pass; a chain is put down into y and taken up again, which changes no bit.
+
+constexpr int64_t kPanelBytes = 256 * 1024;  // of packed weights, at four blocks
+
+// f(offset, lanes) for every sixteen of `size`, the last maybe fewer.
+template <class F>
+inline void each_sixteen(int64_t size, F f) {
+  const int64_t whole = size / kLanes * kLanes;
+  for (int64_t i = 0; i < whole; i += kLanes) f(i, kLanes);
+  if (whole < size) f(whole, static_cast<int>(size - whole));
+}
+
+inline Lanes load_some(const float* p, int lanes) { return lanes == kLanes ? load(p) : load(p, lanes); }
+inline void store_some(float* p, Lanes x, int lanes) {
+  if (lanes == kLanes) store(p, x); else store(p, x, lanes);
+}
+
+struct Floats {  // float32 weights: one input a step
+  using Weight = float;
+  using Input = float;
+  static constexpr int kWeights = 16, kInputs = 1;
+  using W = Lanes;
+  static W weights(const Weight* p) { return load(p); }
+  static W inputs(const Input* x) { return all(*x); }
+  static Lanes step(Lanes sum, W x, W w) { return fma(x, w, sum); }
+};
+
+struct Halves {  // bfloat16 weights: two inputs a step
+  using Weight = uint16_t;
+  using Input = PairInput;
+  static constexpr int kWeights = 32, kInputs = kPairWords;
+  using W = Pairs;
+  static W weights(const Weight* p) { return load_pairs(p); }
+  static W inputs(const Input* x) { return all_pairs(x); }
+  static Lanes step(Lanes sum, W x, W w) { return dot_pairs(sum, x, w); }
+};
+
+template <class T>
+struct Tile {
+  const typename T::Weight* weights[8];  // of each block, at the first step
+  const char* x;                      // of the first row, at the first step
+  ptrdiff_t x_stride;                 // bytes
+  float* y;                           // first row, first column
+  ptrdiff_t y_stride;
+  const float* bias;                  // at the first column, or null; added when the chain ends here
+  int64_t steps;
+  int last_lanes;                     // columns of the last block that exist
+  bool resume;                        // the chains go on from y
+};
+
+template <class T, int M, int NB>
+__attribute__((noinline)) void run_tile(const Tile<T>& t) {
+  Lanes sum[M][NB];
+  for (int m = 0; m < M; m++)
+    for (int j = 0; j < NB; j++) {
+      const float* y = t.y + m * t.y_stride + j * kLanes;
+      sum[m][j] = !t.resume ? zero() : j + 1 < NB ? load(y) : load(y, t.last_lanes);
+    }
+  const typename T::Weight* w[NB];
+  for (int j = 0; j < NB; j++) w[j] = t.weights[j];
+  const char* x = t.x;
+  const ptrdiff_t x_stride = t.x_stride;
+  for (int64_t s = 0; s < t.steps; s++, x += T::kInputs * sizeof(typename T::Input)) {
+    typename T::W b[NB];
+    for (int j = 0; j < NB; j++) {
+      const typename T::Weight* p = w[j] + s * T::kWeights;
+      b[j] = T::weights(p);
+      __builtin_prefetch(reinterpret_cast<const char*>(p) + 4096);
+    }
+    for (int m = 0; m < M; m++) {
+      const typename T::W a = T::inputs(reinterpret_cast<const typename T::Input*>(x + m * x_stride));
+      for (int j = 0; j < NB; j++) sum[m][j] = T::step(sum[m][j], a, b[j]);
+    }
+  }
+  for (int j = 0; j < NB; j++) {
+    const int lanes = j + 1 < NB ? kLanes : t.last_lanes;
+    const Lanes bias = t.bias ? load(t.bias + j * kLanes, lanes) : zero();
+    for (int m = 0; m < M; m++) {
+      float* y = t.y + m * t.y_stride + j * kLanes;
+      const Lanes out = t.bias ? sum[m][j] + bias : sum[m][j];
+      if (lanes == kLanes) store(y, out); else store(y, out, lanes);
+    }
+  }
+}
+
+// The largest tile of M rows that fits `blocks`; returns how many blocks it took.
+template <class T, int M, int NB = max_blocks(M)>
+int run_blocks(const Tile<T>& t, int64_t blocks) {
+  if (blocks >= NB) {
+    Tile<T> whole = t;
+    if (blocks > NB) whole.last_lanes = kLanes;
+    run_tile<T, M, NB>(whole);
+    return NB;
+  }
+  if constexpr (NB > 1) return run_blocks<T, M, NB / 2>(t, blocks);
+  return 0;
+}
+
+template <class T, int M = kMaxRows>
+int run_rows(const Tile<T>& t, int rows, int64_t blocks) {
+  if (rows == M) return run_blocks<T, M>(t, blocks);
+  if constexpr (M > 1) return run_rows<T, M - 1>(t, rows, blocks);
+  return 0;
+}
+
+inline int lanes_of_last(int64_t n, int64_t block_end) {
+  const int64_t beyond = block_end * kLanes - n;
+  return beyond > 0 ? kLanes - static_cast<int>(beyond) : kLanes;
+}
+
+template <class T>
+int64_t steps_of(int64_t k) {
+  return T::kWeights == kLanes ? k : (k + 1) / 2;
+}
+
+// Steps first .. first + count - 1 of some blocks, for the rows from `row` on.
+template <class T>
+Tile<T> tile_at(const Product& p, int64_t block, int64_t blocks, int64_t row, int64_t first, int64_t count) {
+  const int64_t steps = steps_of<T>(p.k);
+  Tile<T> t;
+  const typename T::Weight* weights = static_cast<const typename T::Weight*>(p.weights) + first * T::kWeights;
+  for (int64_t j = 0; j < 8 && j < blocks; j++) t.weights[j] = weights + (block + j) * steps * T::kWeights;
+  t.x = static_cast<const char*>(p.x) + row * p.x_stride + first * T::kInputs * static_cast<ptrdiff_t>(sizeof(typename T::Input));
+  t.x_stride = p.x_stride;
+  t.y = p.y + row * p.y_stride + block * kLanes;
+  t.y_stride = p.y_stride;
+  t.bias = p.bias && first + count == steps ? p.bias + block * kLanes : nullptr;
+  t.steps = count;
+  t.resume = first > 0;
+  t.last_lanes = lanes_of_last(p.n, block + blocks);
+  return t;
+}
+
+template <class T>
+void product_few(const Product& p, int64_t block, int64_t last_block, int64_t row, int rows) {
+  while (block < last_block) {
+    const Tile<T> t = tile_at<T>(p, block, last_block - block, row, 0, steps_of<T>(p.k));
+    block += run_rows<T>(t, rows, last_block - block);
+  }
+}
+
+template <class T>
+void product_many(const Product& p, int64_t block, int64_t last_block, int64_t first_row, int64_t last_row) {
+  constexpr int kBlocks = max_blocks(kPanelRows);
+  const int64_t panel = kPanelBytes / (4 * T::kWeights * static_cast<int64_t>(sizeof(typename T::Weight)));
+  const int64_t steps = steps_of<T>(p.k);
+  for (; block < last_block; block += kBlocks) {
+    const int64_t blocks = last_block - block < kBlocks ? last_block - block : kBlocks;
+    for (int64_t done = 0; done < steps; done += panel) {
+      const int64_t count = steps - done < panel ? steps - done : panel;
+      for (int64_t row = first_row; row < last_row; row += kPanelRows) {
+        const int rows = last_row - row < kPanelRows ? static_cast<int>(last_row - row) : kPanelRows;
+        for (int64_t taken = 0; taken < blocks;) {
+          const Tile<T> t = tile_at<T>(p, block + taken, blocks - taken, row, done, count);
+          taken += run_rows<T>(t, rows, blocks - taken);
+        }
+      }
+    }
+  }
+}
+
+template <class T>
+void product_of(const Product& p, int64_t first_block, int64_t last_block, int64_t first_row, int64_t last_row) {
+  const int64_t rows = last_row - first_row;
+  if (rows <= 0 || first_block >= last_block) return;
+  if (rows <= kMaxRows)
+    product_few<T>(p, first_block, last_block, first_row, static_cast<int>(rows));
+  else
+    product_many<T>(p, first_block, last_block, first_row, last_row);
+}
+
+void product(const Product& p, int64_t first_block, int64_t last_block, int64_t first_row, int64_t last_row) {
+  if (p.number == Number::float32)
+    product_of<Floats>(p, first_block, last_block, first_row, last_row);
+  else
+    product_of<Halves>(p, first_block, last_block, first_row, last_row);
+}
+
+// Rows are kept an odd number of cache lines apart, so that the rows of a tile do not fall into one cache set.
+ptrdiff_t prepared_bytes(Number number, int64_t k) {
+  const int64_t bytes = number == Number::float32 ? 4 * k : (k + 1) / 2 * kPairWords * static_cast<int64_t>(sizeof(PairInput));
+  return static_cast<ptrdiff_t>(((bytes + 63) / 64 | 1) * 64);
+}
+
+void prepare(Number number, const float* x, int64_t first, int64_t last, void* out) {
+  each_sixteen(last - first, [&](int64_t offset, int lanes) {
+    const int64_t i = first + offset;
+    const Lanes value = load_some(x + i, lanes);  // zeros beyond; the row has room up to a cache line
+    if (number == Number::float32) {
+      store(static_cast<float*>(out) + i, value);
+    } else if constexpr (kPairWords == 1) {
+      narrow(static_cast<uint16_t*>(out) + i, value);
+    } else {
+      uint16_t bits[kLanes];
+      narrow(bits, value);
+      store(static_cast<float*>(out) + i, widen(bits));
+    }
+  });
+}

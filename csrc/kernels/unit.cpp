@@ -1,0 +1,68 @@
+// One instruction set's kernels. CMake compiles this file several times, with other flags and another OPENWORK_ISA.
+//
+// Everything but the table is in an anonymous namespace, and no header of the standard library but those of the C
+// language is included: an inline function with a linker name, compiled here for AVX-512, could otherwise be the one
+// that the linker keeps for the whole program.
+
+#include "../kernels.h"
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace openwork {
+namespace {
+
+#if defined(__AVX512F__)
+#include "lanes_avx512.h"
+#elif defined(__AVX2__)
+#include "lanes_avx2.h"
+#else
+#include "lanes_portable.h"
+#endif
+
+#include "math.h"
+#include "product.h"
+#include "rows.h"
+#include "attention.h"
+#include "head.h"
+#include "measure.h"
+
+#define OPENWORK_JOIN_(a, b) a##b
+#define OPENWORK_JOIN(a, b) OPENWORK_JOIN_(a, b)
+#define OPENWORK_TEXT_(a) #a
+#define OPENWORK_TEXT(a) OPENWORK_TEXT_(a)
+
+const Kernels kTable = {
+    OPENWORK_TEXT(OPENWORK_ISA),
+    OPENWORK_TEXT(OPENWORK_ISA) "-v1",
+    prepared_bytes,
+    prepare,
+    product,
+    norm_rms,
+    norm_layer,
+    add,
+    scale,
+    cap_all,
+    activate_row,
+    rotate,
+    embed,
+    write_key,
+    write_value,
+    attend,
+    merge,
+    finish,
+    highest,
+    first_equal,
+    mass,
+    weigh,
+    read_all,
+    multiply_all,
+    kChains,
+};
+
+}  // namespace
+
+const Kernels& OPENWORK_JOIN(OPENWORK_ISA, _kernels)() { return kTable; }
+
+}  // namespace openwork
