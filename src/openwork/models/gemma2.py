@@ -54,7 +54,7 @@ def weights(take: Take, config: Config, spec: ModelSpec) -> Weights:
             after_mlp=take.norm(at + "post_feedforward_layernorm", offset=1),
         )
 
-    return parts.gated_weights(take, spec, one, offset=1)
+    return parts.decoder_weights(take, spec, one, offset=1)
 
 
 def layer(ops: Reference, w: Layer, x: np.ndarray, rows: Rows, kv: PagedKV, index: int) -> np.ndarray:

@@ -29,7 +29,7 @@ def weights(take: Take, config: Config, spec: ModelSpec) -> Weights:
             mlp=parts.separate_mlp(take, at, bias=mlp_bias),
         )
 
-    return parts.gated_weights(take, spec, one)
+    return parts.decoder_weights(take, spec, one)
 
 
 layer = parts.pre_norm_layer

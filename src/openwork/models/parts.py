@@ -215,7 +215,7 @@ def gated_spec(
     )
 
 
-def gated_weights(take: Take, spec: ModelSpec, layer: Callable[[str, int], Layer], *, offset: float = 0) -> Weights:
+def decoder_weights(take: Take, spec: ModelSpec, layer: Callable[[str, int], Layer], *, offset: float = 0) -> Weights:
     """The weights of the Llama family; ``layer`` gets the prefix of a layer's names, and its index."""
     embedding = take.embedding("model.embed_tokens")
     return Weights(

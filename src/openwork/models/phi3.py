@@ -31,7 +31,7 @@ def weights(take: Take, config: Config, spec: ModelSpec) -> Weights:
             mlp=take.mlp([at + "mlp.gate_up_proj"], at + "mlp.down_proj"),
         )
 
-    return parts.gated_weights(take, spec, one)
+    return parts.decoder_weights(take, spec, one)
 
 
 layer = parts.pre_norm_layer

@@ -36,7 +36,7 @@ def weights(take: Take, config: Config, spec: ModelSpec) -> Weights:
             mlp=parts.separate_mlp(take, at),
         )
 
-    return parts.gated_weights(take, spec, one)
+    return parts.decoder_weights(take, spec, one)
 
 
 layer = parts.pre_norm_layer
