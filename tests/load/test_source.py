@@ -70,7 +70,7 @@ def test_a_model_that_is_not_cached(tmp_path):
         except ModelError as error:
             print(error)
     """
-    assert "is not in the cache of this machine, and the hub cannot be reached" in hub(tmp_path, code)
+    assert "in the cache of this machine, and the hub cannot be reached" in hub(tmp_path, code)
 
 
 def test_a_hub_model_of_pickles_is_refused(tmp_path):
@@ -88,6 +88,27 @@ def test_a_hub_model_of_pickles_is_refused(tmp_path):
             print(error)
     """
     assert "pickle files are never opened" in hub(tmp_path, code)
+
+
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_a_transport_that_fails(is_cached, tmp_path, monkeypatch):
+    """A proxy that refuses, say: the cached copy is used, and without one the error says what happened."""
+    client = pytest.importorskip("huggingface_hub")
+    write_checkpoint(tmp_path)
+
+    def snapshot_download(name, local_files_only, **patterns):
+        if not local_files_only:
+            raise RuntimeError("the proxy said no")
+        if not is_cached:
+            raise client.errors.LocalEntryNotFoundError("nothing here")
+        return str(tmp_path)
+
+    monkeypatch.setattr(client, "snapshot_download", snapshot_download)
+    if is_cached:
+        assert source.resolve("org/name") == tmp_path
+    else:
+        with pytest.raises(ModelError, match="could not be downloaded: the proxy said no"):
+            source.resolve("org/name")
 
 
 def test_the_hub_client_is_imported_only_when_needed(tmp_path):

@@ -57,16 +57,10 @@ def _file_hint(path: Path) -> str:
 
 def _download(name: str) -> Path:
     # The hub's client takes longer to import than a small model to load; most uses never need it.
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        return _with_weights(snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED), name)
+        directory = _snapshot(name)
     except GatedRepoError as error:
         hint = "Ask for access on its page, then log in with `hf auth login` or set HF_TOKEN."
         raise ModelError("its owners give access on request", hint, where=name) from error
@@ -75,33 +69,27 @@ def _download(name: str) -> Path:
         raise ModelError("is neither a directory here nor a model on the hub", hint, where=name) from error
     except LocalEntryNotFoundError as error:
         hint = "Connect once to download it, or give the path of a directory that you have."
-        raise ModelError(
-            "is not in the cache of this machine, and the hub cannot be reached", hint, where=name
-        ) from error
-    except (HfHubHTTPError, OSError) as error:
-        cached = _cached(name)
-        if cached is not None:
-            return cached
-        hint = "Try again later, or give the path of a directory that you have."
-        raise ModelError(f"could not be downloaded: {str(error)[:200]}", hint, where=name) from error
-
-
-def _cached(name: str) -> Path | None:
-    """A copy from an earlier download, when the hub answers with an error."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
-
-
-def _with_weights(directory: str, name: str) -> Path:
-    if any(Path(directory).glob("*.safetensors")):
-        return Path(directory)
+        message = "is not, or not wholly, in the cache of this machine, and the hub cannot be reached"
+        raise ModelError(message, hint, where=name) from error
+    except Exception as error:  # the client's transports (proxies, timeouts, storage) share no root of their own
+        try:
+            directory = _snapshot(name, local_files_only=True)
+        except LocalEntryNotFoundError:
+            hint = "Try again later, or give the path of a directory that you have."
+            raise ModelError(f"could not be downloaded: {str(error)[:200]}", hint, where=name) from error
+    if any(directory.glob("*.safetensors")):
+        return directory
     raise ModelError(
         "has no safetensors files on the hub; pickle files are never opened because reading one runs the code in it",
         "Look for a converted copy of the model, or convert it with safetensors.torch.save_file.",
         where=name,
+    )
+
+
+def _snapshot(name: str, local_files_only: bool = False) -> Path:
+    """What is wanted of a repository, from the hub or, offline, from the cache."""
+    from huggingface_hub import snapshot_download
+
+    return Path(
+        snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED, local_files_only=local_files_only)
     )
