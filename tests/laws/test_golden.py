@@ -1,7 +1,7 @@
 """Golden logs: the steps of fixed workloads, written down. A change that calls itself a refactor reproduces them.
 
 One line a step:  number  copies source>target  works sequence:start+count, with ? for a pending token, @blocks, *draws
-When the schedule is meant to change, ``pytest tests/laws --write-golden`` writes them anew; the diff is part of the review.
+Where the schedule is meant to change, ``pytest tests/laws --write-golden`` writes them anew; the diff is for review.
 """
 
 from pathlib import Path
