@@ -24,9 +24,9 @@ from openwork.ops.weights import Attention, Linear, Mlp, Norm
 
 try:
     from openwork import _core
-except ImportError as error:  # installed where there was no compiler
+except ImportError as error:  # installed where there was no compiler, or a library it needs is gone
     _core = None  # type: ignore[assignment]
-    _reason = str(error)
+    _reason = "" if error.name == "openwork" else f" ({error})"
 
 Record = TypeVar("Record")
 ISA_VARIABLE = "OPENWORK_ISA"
@@ -59,7 +59,7 @@ class Cpu(Reference):
     def __init__(self, threads: int | None = None, isa: str | None = None) -> None:
         if _core is None:
             raise BackendError(
-                f"the native core of openwork is not installed ({_reason}).",
+                f"the native core of openwork is not installed{_reason}.",
                 "Install a C++ compiler and reinstall openwork, or use the slower reference backend.",
                 is_missing=True,
             )
