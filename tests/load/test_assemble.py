@@ -1,6 +1,10 @@
 """Loading: what comes out for good checkpoints, and one clear error with nothing half-loaded for bad ones."""
 
 import json
+import os
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -14,7 +18,7 @@ from openwork.load.assemble import inspect, load
 from openwork.load.safetensors import File
 from openwork.ops.packed import Packed
 from openwork.ops.reference import Reference
-from openwork.testing.checkpoint import ARCHITECTURES, write_checkpoint, write_safetensors
+from openwork.testing.checkpoint import ARCHITECTURES, tensor_shapes, write_checkpoint, write_safetensors
 
 IDS = np.random.default_rng(0).integers(3, 259, 40).tolist()
 
@@ -37,6 +41,19 @@ def edit_tensors(directory, change):
     path.unlink()
     change(tensors)
     write_safetensors(path, tensors)
+
+
+def write_zeros(path, shapes):
+    """A bfloat16 file of zeros: a header, and a hole that takes no room on the disk."""
+    header, at = {}, 0
+    for name, shape in shapes.items():
+        size = 2 * int(np.prod(shape))
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + at)
 
 
 class NoMemory(Reference):
@@ -96,6 +113,35 @@ def test_sixteen_bits_are_packed_as_bfloat16(stored, tmp_path):
     assert load(directory, Reference(), dtype="float32").dtype == "float32"
     wide, narrow = logits(directory, dtype="float32"), logits(directory)
     assert 0 < np.abs(wide - narrow).max() < 0.05 * (wide.max() - wide.min())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks are counted in other units elsewhere")
+def test_peak_memory_is_the_packed_weights(tmp_path):
+    """The peak of a process that loads 250 MB of weights, over what it held before, against what they take packed."""
+    sizes = {"vocab_size": 32000, "hidden_size": 1024, "num_attention_heads": 8, "intermediate_size": 4096}
+    directory = write_checkpoint(tmp_path / "tiny", num_hidden_layers=1)
+    edit_config(directory, **sizes, num_hidden_layers=4, num_key_value_heads=8)
+    config = json.loads((directory / "config.json").read_text())
+    write_zeros(directory / "model.safetensors", tensor_shapes("LlamaForCausalLM", config))
+    code = """
+        import pathlib, resource, sys
+        from openwork.load.assemble import load
+        from openwork.ops.reference import Reference
+        class Ops(Reference):
+            def bind(self, record):
+                return record  # the reference would unpack a second copy
+        peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        before = peak()
+        loaded = load(pathlib.Path(sys.argv[1]), Ops())
+        print(loaded.weight_bytes, peak() - before)
+    """
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", textwrap.dedent(code), str(directory)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    weights, grown = map(int, done.stdout.split())
+    assert weights > 240e6
+    assert grown <= 1.15 * weights
 
 
 def test_an_unknown_dtype(llama):

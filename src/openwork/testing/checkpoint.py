@@ -114,11 +114,17 @@ def write_checkpoint(
     return directory
 
 
-def random_tensors(architecture: str, config: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
-    """The tensors that a config calls for, float32, by name."""
+def tensor_shapes(architecture: str, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The tensors that a config calls for, by name."""
     shapes = {"GPT2LMHeadModel": _gpt2_shapes, "GPTNeoXForCausalLM": _neox_shapes}.get(architecture, _llama_shapes)
+    return shapes(config, architecture)
+
+
+def random_tensors(architecture: str, config: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
+    """Values for them, float32."""
     noise = np.random.default_rng(seed)
-    return {name: _values(noise, name, shape, architecture) for name, shape in shapes(config, architecture).items()}
+    shapes = tensor_shapes(architecture, config)
+    return {name: _values(noise, name, shape, architecture) for name, shape in shapes.items()}
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], dtype: str = "float32") -> None:
