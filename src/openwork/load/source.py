@@ -11,7 +11,6 @@ directory holds a usable checkpoint is not known here.
 from __future__ import annotations
 
 import re
-from importlib.resources import files
 from pathlib import Path
 
 from openwork.core.errors import ModelError
@@ -41,7 +40,7 @@ def resolve(model: str | Path | None = None) -> Path:
 
 
 def _embedded() -> Path:
-    directory = Path(str(files("openwork"))) / "stories"
+    directory = Path(__file__).parents[1] / "stories"  # right in an editable install too, where a package has two homes
     if not (directory / "config.json").is_file():
         raise ModelError(
             "the embedded model is not part of this installation", "Name a model, or install again.", where=EMBEDDED
