@@ -1,0 +1,5 @@
+"""``python -m openwork`` is the ``openwork`` command."""
+
+from openwork.cli.main import run
+
+run()

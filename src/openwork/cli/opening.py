@@ -1,0 +1,39 @@
+"""Opening a model for a subcommand: the one place where the command line meets the library.
+
+Subcommands look ``open_llm`` up when they run, so that a test can put another in its place.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from openwork.cli.quantity import parse_bytes
+
+if TYPE_CHECKING:
+    from openwork.build import Progress
+    from openwork.llm import LLM
+
+
+def open_llm(
+    model: str | None,
+    *,
+    dtype: str = "auto",
+    backend: str = "auto",
+    kv_cache_bytes: str | None = None,
+    context: int | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> LLM:
+    """Load a model as the options say. Raises what LLM raises."""
+    size = None if kv_cache_bytes is None else parse_bytes(kv_cache_bytes, "kv_cache_bytes")
+    from openwork.llm import LLM
+
+    return LLM(
+        model,
+        dtype=dtype,
+        backend=backend,
+        kv_cache_bytes=size,
+        context=context,
+        threads=threads,
+        progress=progress,
+    )

@@ -1,0 +1,145 @@
+"""Options that subcommands share, declared once, and how they become SamplingParams.
+
+An option that is not given is None and leaves the checkpoint's own recommendation in place; every limit is checked by
+SamplingParams itself, so that no limit is written down twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from openwork.core.errors import RequestError
+from openwork.core.request import SamplingParams
+
+
+class Dtype(StrEnum):
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Backend(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    reference = "reference"
+
+
+_OWN = "[dim]Default: the model's own"
+_MODEL, _SAMPLING, _ENDING, _OUTPUT = "The model", "Choosing tokens", "Ending the text", "Output"
+
+
+def _option(help: str, panel: str, *names: str) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False)
+
+
+# ---------------------------------------------------------------- the model
+
+Model = Annotated[
+    str | None,
+    _option(
+        "A directory, or a name on the hub such as org/name. [dim]Default: the embedded openwork/stories.[/]",
+        _MODEL,
+        "--model",
+        "-m",
+    ),
+]
+WeightType = Annotated[Dtype, _option("Numbers in memory. [dim]Default: auto, as the checkpoint has them.[/]", _MODEL)]
+Engine = Annotated[
+    Backend, _option("What computes. [dim]Default: auto, the C++ core where it is installed, else NumPy.[/]", _MODEL)
+]
+CacheSize = Annotated[
+    str | None,
+    _option(
+        "Memory for keys and values, e.g. 512MiB. [dim]Default: 32 full sequences, in half of what is free.[/]", _MODEL
+    ),
+]
+Context = Annotated[
+    int | None, _option("Longest sequence in tokens. [dim]Default: what model and cache allow.[/]", _MODEL)
+]
+Threads = Annotated[int | None, _option("Threads that compute. [dim]Default: one for each core.[/]", _MODEL)]
+
+# ---------------------------------------------------------------- choosing tokens
+
+Temperature = Annotated[
+    float | None,
+    _option(f"Lower is safer, higher is wilder; 0 always takes the likeliest. {_OWN}, else 0.[/]", _SAMPLING),
+]
+TopP = Annotated[
+    float | None, _option(f"Keep the likeliest tokens with this much probability. {_OWN}, else 1.[/]", _SAMPLING)
+]
+TopK = Annotated[
+    int | None, _option(f"Keep this many of the likeliest tokens; 0 keeps all. {_OWN}, else 0.[/]", _SAMPLING)
+]
+MinP = Annotated[
+    float | None,
+    _option(f"Keep tokens at least this fraction as likely as the likeliest. {_OWN}, else 0.[/]", _SAMPLING),
+]
+Presence = Annotated[
+    float | None,
+    _option("Taken once from tokens already generated. [dim]Default: 0.[/]", _SAMPLING, "--presence-penalty"),
+]
+Frequency = Annotated[
+    float | None,
+    _option("Taken from generated tokens each time they came. [dim]Default: 0.[/]", _SAMPLING, "--frequency-penalty"),
+]
+Repetition = Annotated[
+    float | None,
+    _option(
+        f"Above 1 makes tokens of prompt and text less likely. {_OWN}, else 1.[/]", _SAMPLING, "--repetition-penalty"
+    ),
+]
+Bias = Annotated[
+    list[str] | None,
+    _option("ID=B: add B to the logit of token ID. May be given again.", _SAMPLING, "--logit-bias"),
+]
+Seed = Annotated[
+    int | None, _option("The same seed gives the same text, alone or in any batch. [dim]Default: 0.[/]", _SAMPLING)
+]
+
+# ---------------------------------------------------------------- ending the text
+
+MaxTokens = Annotated[
+    int | None,
+    _option("Tokens to generate at most. [dim]Default: until the context window is full.[/]", _ENDING, "--max-tokens"),
+]
+MinTokens = Annotated[
+    int | None, _option("No end before this many tokens. [dim]Default: 0.[/]", _ENDING, "--min-tokens")
+]
+Stop = Annotated[
+    list[str] | None, _option("End before this text, which is not printed. May be given again.", _ENDING, "--stop")
+]
+StopIds = Annotated[list[int] | None, _option("End at this token. May be given again.", _ENDING, "--stop-token-id")]
+IgnoreEos = Annotated[bool | None, _option("Go on after the model's end token.", _ENDING, "--ignore-eos")]
+
+
+def merged(defaults: SamplingParams, given: Mapping[str, Any]) -> SamplingParams:
+    """The defaults with what was given in their place. Raises RequestError naming the parameter."""
+    return replace(defaults, **{name: value for name, value in given.items() if value is not None})
+
+
+def parse_biases(texts: Sequence[str] | None) -> dict[int, float] | None:
+    """["13=-5"] -> {13: -5.0}. Raises RequestError."""
+    if not texts:
+        return None
+    biases = {}
+    for text in texts:
+        token, _, bias = text.partition("=")
+        try:
+            biases[int(token)] = float(bias)
+        except ValueError:
+            raise RequestError(f"must be ID=B such as 13=-5, not {text!r}", param="logit_bias") from None
+    return biases
+
+
+def parse_ids(text: str) -> list[int]:
+    """ "1, 5,9" -> [1, 5, 9]. Raises RequestError."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        hint = "Write it as --ids 1,5,9."
+        raise RequestError(f"must be token ids with commas between, not {text[:80]!r}", hint, param="ids") from None
