@@ -133,10 +133,10 @@ def test_abandoned_streams_are_cancelled(llm):
     next(stream)
     stream.close()
     llm.generate("next", GREEDY)
-    assert llm._engine.is_idle
+    assert llm._engine.num_requests == 0
     unread = llm.stream("never read", GREEDY)
     del unread
-    assert llm._engine.is_idle
+    assert llm._engine.num_requests == 0
 
 
 def test_two_streams_can_be_read_in_turns(llm):
@@ -181,7 +181,7 @@ def test_bad_prompts_are_refused_and_the_engine_goes_on(llm, prompt):
 def test_a_bad_prompt_in_a_batch_refuses_the_batch_before_anything_runs(llm):
     with pytest.raises(RequestError):
         llm.generate(["good", "", "good"], GREEDY)
-    assert llm._engine.is_idle
+    assert llm._engine.num_requests == 0
 
 
 def test_a_prompt_longer_than_the_window(llm):
@@ -247,7 +247,7 @@ def test_damaged_weights_fail_the_request_and_not_the_engine(tmp_path, checkpoin
         with pytest.raises(EngineError, match="not finite") as caught:
             llm.generate(["a", "b"], GREEDY)
         assert [o.finish_reason for o in caught.value.outputs] == ["error", "error"]
-        assert llm._engine.is_idle
+        assert llm._engine.num_requests == 0
 
 
 def test_closed_means_closed(checkpoint):

@@ -46,19 +46,24 @@ class Engine:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._streams: dict[int, Stream] = {}
-        self._num_requests = 0
+        self._next_id = 0
         self._is_closed = False
 
     @property
     def is_idle(self) -> bool:
         return self._loop.is_idle
 
+    @property
+    def num_requests(self) -> int:
+        """Requests that have not ended. One step may still be in flight when there are none."""
+        return len(self._streams)
+
     def submit(self, request: Request) -> Stream:
         """Take a request in and return its stream. Raises EngineError when the engine is closed."""
         if self._is_closed:
             raise EngineError("the engine is closed", "Make a new one.")
-        stream = Stream(self._num_requests, request)
-        self._num_requests += 1
+        stream = Stream(self._next_id, request)
+        self._next_id += 1
         self._streams[stream.request_id] = stream
         self._deliver(self._loop.scheduler.add(stream.request_id, request, self._loop.clock.now()))
         return stream

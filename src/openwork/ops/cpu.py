@@ -23,7 +23,7 @@ from openwork.ops.reference import Reference
 from openwork.ops.weights import Attention, Linear, Mlp, Norm
 
 try:
-    from openwork import _core
+    import openwork._core as _core
 except ImportError as error:  # installed where there was no compiler, or a library it needs is gone
     _core = None  # type: ignore[assignment]
     _reason = "" if error.name == "openwork" else f" ({error})"

@@ -26,7 +26,8 @@ def choose(ops: Reference, row: np.ndarray, draw: Draw, pending: int | None = No
         token = int(ops.argmax(adjusted[None, :])[0])
     else:
         noise = uniform(params.seed, draw.index, draw.position)
-        token = ops.choose(adjusted, params.temperature, params.top_k, params.top_p, params.min_p, noise)
+        top_k = params.top_k or len(row)  # 0 keeps all
+        token = ops.choose(adjusted, params.temperature, top_k, params.top_p, params.min_p, noise)
     return Choice(token, None if params.logprobs is None else logprobs(ops, row[None, :], [token], params.logprobs)[0])
 
 

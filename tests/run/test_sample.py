@@ -1,0 +1,144 @@
+"""From a row of logits to a token: every parameter does what it says, in the order it says, whatever the batch."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openwork import SamplingParams
+from openwork.core.step import Draw
+from openwork.ops.cpu import Cpu
+from openwork.ops.reference import Reference
+from openwork.run.sample import choose, logprobs
+
+OPS = {"reference": Reference(), "cpu": Cpu()}
+
+
+@pytest.fixture(params=OPS)
+def ops(request):
+    return OPS[request.param]
+
+
+def draw(position=5, generated=3, history=(), prompt_len=0, stop_ids=(), index=0, **params):
+    return Draw(SamplingParams(**params), index, position, generated, frozenset(stop_ids), tuple(history), prompt_len)
+
+
+def row(*values):
+    return np.array(values, np.float32)
+
+
+def shares(ops, logits, count=4000, **params):
+    """How often each token is chosen, over positions."""
+    chosen = [choose(ops, logits, draw(position=p, seed=11, **params)).token for p in range(count)]
+    return np.bincount(chosen, minlength=len(logits)) / count
+
+
+def test_temperature_zero_takes_the_highest_and_the_lowest_id_of_equals(ops):
+    assert choose(ops, row(0, 3, 3, -1), draw(temperature=0)).token == 1
+
+
+def test_sampling_follows_the_probabilities(ops):
+    logits = np.log(row(0.5, 0.2, 0.3))
+    assert np.abs(shares(ops, logits) - [0.5, 0.2, 0.3]).max() < 0.03
+    hot = np.exp(logits / 2)
+    assert np.abs(shares(ops, logits, temperature=2.0) - hot / hot.sum()).max() < 0.03
+
+
+def test_top_k_keeps_the_k_most_likely(ops):
+    found = shares(ops, np.log(row(0.1, 0.4, 0.2, 0.3)), top_k=2)
+    assert found[0] == found[2] == 0
+    assert abs(found[1] - 4 / 7) < 0.03
+
+
+def test_top_k_of_equals_keeps_the_lowest_ids(ops):
+    found = shares(ops, row(1, 1, 1, 1), top_k=2)
+    assert found[2] == found[3] == 0 and found[0] > 0 and found[1] > 0
+
+
+def test_top_p_keeps_the_smallest_set_with_that_mass(ops):
+    logits = np.log(row(0.1, 0.4, 0.2, 0.3))
+    assert np.flatnonzero(shares(ops, logits, top_p=0.6)).tolist() == [1, 3]
+    assert np.flatnonzero(shares(ops, logits, top_p=0.75)).tolist() == [1, 2, 3]
+    assert np.flatnonzero(shares(ops, logits, top_p=1e-6)).tolist() == [1]
+
+
+def test_min_p_is_relative_to_the_likeliest(ops):
+    logits = np.log(row(0.1, 0.5, 0.2, 0.2))
+    assert np.flatnonzero(shares(ops, logits, min_p=0.3)).tolist() == [1, 2, 3]
+    assert np.flatnonzero(shares(ops, logits, min_p=0.9)).tolist() == [1]
+
+
+def test_logit_bias_is_added_first(ops):
+    assert choose(ops, row(5, 0, 0), draw(temperature=0, logit_bias={2: 6.0})).token == 2
+    assert choose(ops, row(5, 4, 0), draw(temperature=0, logit_bias={0: -100})).token == 1
+
+
+def test_presence_and_frequency_look_at_the_output_only(ops):
+    logits = row(3, 2.5, 0)
+    assert choose(ops, logits, draw(temperature=0, presence_penalty=1, history=[0, 0, 1], prompt_len=2)).token == 0
+    assert choose(ops, logits, draw(temperature=0, presence_penalty=1, history=[1, 0], prompt_len=1)).token == 1
+    twice = draw(temperature=0, frequency_penalty=0.4, history=[0, 0], prompt_len=0)
+    assert choose(ops, logits, twice).token == 1, "0.4 twice is more than the 0.5 between them"
+    once = draw(temperature=0, frequency_penalty=0.4, history=[0], prompt_len=0)
+    assert choose(ops, logits, once).token == 0
+
+
+def test_repetition_penalty_looks_at_prompt_and_output(ops):
+    how = {"temperature": 0, "repetition_penalty": 2.0}
+    assert choose(ops, row(3, 2), draw(**how, history=[0], prompt_len=1)).token == 1
+    assert choose(ops, row(-3, -2), draw(**how, history=[1], prompt_len=1)).token == 0, "negative logits are multiplied"
+
+
+def test_the_pending_token_counts(ops):
+    how = draw(temperature=0, presence_penalty=1, history=[2], prompt_len=1)
+    assert choose(ops, row(3, 2.5, 0), how, pending=0).token == 1
+
+
+def test_end_tokens_are_withheld_until_min_tokens(ops):
+    logits = row(9, 1, 0)
+    assert choose(ops, logits, draw(temperature=0, min_tokens=4, generated=3, stop_ids=[0])).token == 1
+    assert choose(ops, logits, draw(temperature=0, min_tokens=3, generated=3, stop_ids=[0])).token == 0
+    assert logits.tolist() == [9, 1, 0], "the model's row is left as it was"
+    found = shares(ops, logits, count=300, min_tokens=4, stop_ids=[0])
+    assert found[0] == 0 and found[1] > found[2] > 0
+
+
+def test_log_probabilities_are_the_model_s_own(ops):
+    logits = np.log(row(0.5, 0.2, 0.3))
+    found = choose(ops, logits, draw(temperature=0, logit_bias={1: 50}, logprobs=2)).logprob
+    assert found.token == 1 and found.rank == 3
+    assert math.isclose(found.logprob, math.log(0.2), rel_tol=1e-5)
+    assert [token for token, _ in found.top] == [0, 2]
+    assert math.isclose(found.top[0][1], math.log(0.5), rel_tol=1e-5)
+
+
+def test_no_log_probabilities_unless_asked(ops):
+    assert choose(ops, row(1, 2), draw(temperature=0)).logprob is None
+    assert choose(ops, row(1, 2), draw(temperature=0, logprobs=0)).logprob.top == ()
+
+
+def test_ranks_count_equals_with_a_lower_id(ops):
+    assert [entry.rank for entry in logprobs(ops, np.tile(row(1, 2, 2), (3, 1)), [0, 1, 2], 0)] == [3, 1, 2]
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 9), st.integers(0, 9))
+def test_a_draw_depends_on_seed_index_and_position_alone(seed, index, position):
+    logits = np.random.default_rng(0).normal(size=300).astype(np.float32)
+    how = {"seed": seed, "top_p": 0.9, "top_k": 50, "min_p": 0.001}
+    for ops in OPS.values():
+        one = choose(ops, logits, draw(position=position, index=index, **how))
+        again = choose(ops, logits.copy(), draw(position=position, index=index, generated=1, **how))
+        assert one == again
+
+
+@given(st.integers(1, 400), st.integers(0, 10**6), st.floats(0.05, 5), st.integers(0, 60), st.floats(0.01, 1))
+def test_the_core_chooses_what_the_reference_chooses(size, seed, temperature, top_k, top_p):
+    logits = np.random.default_rng(seed).normal(scale=3, size=size).astype(np.float32)
+    how = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    # Rounding may move a boundary by a hair, and then both are right; that is rarer than one draw in thousands.
+    reference, core = (choose(OPS[name], logits, draw(**how)).token for name in ("reference", "cpu"))
+    if reference != core:
+        near = {choose(OPS["reference"], logits * np.float32(1 + e), draw(**how)).token for e in (-1e-5, 1e-5)}
+        assert core in near | {reference}
