@@ -18,6 +18,7 @@ from openwork.core.errors import ModelError
 EMBEDDED = "openwork/stories"
 _WANTED = ["*.json", "*.safetensors", "*.jinja"]
 _UNWANTED = ["*/*", "consolidated*"]  # other copies of the same weights, in other layouts
+_EMBEDDED = Path(__file__).parents[1] / "stories"  # beside the code, in an editable install too
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
 
 
@@ -40,12 +41,11 @@ def resolve(model: str | Path | None = None) -> Path:
 
 
 def _embedded() -> Path:
-    directory = Path(__file__).parents[1] / "stories"  # right in an editable install too, where a package has two homes
-    if not (directory / "config.json").is_file():
+    if not (_EMBEDDED / "config.json").is_file():
         raise ModelError(
             "the embedded model is not part of this installation", "Name a model, or install again.", where=EMBEDDED
         )
-    return directory
+    return _EMBEDDED
 
 
 def _file_hint(path: Path) -> str:
