@@ -36,7 +36,7 @@ def test_a_file_is_not_a_model(name, hint, tmp_path):
 
 
 def test_the_embedded_model_may_be_absent(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "_EMBEDDED", tmp_path)
+    monkeypatch.setattr(source, "_EMBEDDED", tmp_path / "stories")
     for name in (None, source.EMBEDDED):
         with pytest.raises(ModelError, match="not part of this installation"):
             source.resolve(name)
