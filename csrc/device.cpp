@@ -155,10 +155,11 @@ void Device::copy_blocks(const Cache& cache, const std::int64_t* sources, const 
 
 std::uint64_t Device::read_all(const void* data, std::size_t bytes) {
   const Turn turn(*this);
-  std::vector<std::uint64_t> found(static_cast<std::size_t>(pool_.threads()));
-  pool_.run([&](int worker, int workers) {
-    const Share part = share(static_cast<std::int64_t>(bytes), worker, workers, 4096);
-    found[static_cast<std::size_t>(worker)] =
+  const int parts = kPartsPerThread * pool_.threads();
+  std::vector<std::uint64_t> found(static_cast<std::size_t>(parts));
+  pool_.deal(parts, [&](int number, int) {
+    const Share part = share(static_cast<std::int64_t>(bytes), number, parts, 4096);
+    found[static_cast<std::size_t>(number)] =
         kernels_.read_all(static_cast<const char*>(data) + part.begin, static_cast<std::size_t>(part.end - part.begin));
   });
   std::uint64_t all = 0;
@@ -168,7 +169,7 @@ std::uint64_t Device::read_all(const void* data, std::size_t bytes) {
 
 float Device::multiply_all(Number number, std::int64_t steps) {
   const Turn turn(*this);
-  pool_.run([&](int, int) { kernels_.multiply_all(number, steps); });
+  pool_.deal(pool_.threads(), [&](int, int) { kernels_.multiply_all(number, steps); });
   return 0.0f;
 }
 

@@ -56,21 +56,27 @@ bool wait_awake(const Done& done, bool crowded, std::chrono::microseconds limit)
 
 }  // namespace
 
+// The parts of one deal are claimed by counting up one word, which also says which deal they are of:
+//
+//     deck | deal number, 32 bits | parts, 16 bits | next part, 16 bits |
+//
+// A claim that finds next < parts belongs to the deal in the same word, and that deal cannot end before it is done: so
+// `job` and `work` are those of the claim. A worker that comes late finds nothing left to claim and touches nothing.
 struct Pool::Crew {
-  std::atomic<std::uint64_t> round{0};  // a new number starts a run
+  std::atomic<std::uint64_t> deck{0};
   std::atomic<int> unfinished{0};
   std::atomic<int> asleep{0};
   std::atomic<bool> stop{false};
   Job job = nullptr;
   const void* work = nullptr;
-  int size = 1;
+  std::uint32_t deal = 0;
   bool crowded = false;  // more threads than processors: spinning would keep the others from working
   unsigned born = 0;     // the value of `forks` when the threads were made
   std::mutex mutex;
   std::condition_variable wake;
   std::vector<std::thread> threads;
 
-  explicit Crew(int count) : size(count), born(forks.load()) {
+  explicit Crew(int count) : born(forks.load()) {
     const unsigned processors = std::thread::hardware_concurrency();
     crowded = processors != 0 && static_cast<unsigned>(count) > processors;
     try {
@@ -85,7 +91,6 @@ struct Pool::Crew {
 
   void dismiss() {
     stop.store(true);
-    round.fetch_add(1);
     {
       std::lock_guard<std::mutex> lock(mutex);
       wake.notify_all();
@@ -93,34 +98,47 @@ struct Pool::Crew {
     for (std::thread& thread : threads) thread.join();
   }
 
+  bool has_parts() const {
+    const std::uint64_t word = deck.load();
+    return (word & 0xFFFF) < (word >> 16 & 0xFFFF);
+  }
+
+  // Does parts until none are left.
+  void take_parts(int worker) {
+    while (has_parts()) {
+      const std::uint64_t word = deck.fetch_add(1, std::memory_order_acq_rel);
+      const auto part = static_cast<int>(word & 0xFFFF), parts = static_cast<int>(word >> 16 & 0xFFFF);
+      if (part >= parts) return;
+      job(work, part, worker);
+      unfinished.fetch_sub(1, std::memory_order_acq_rel);
+    }
+  }
+
   void serve(int worker) {
     const FloatMode mode;
-    std::uint64_t seen = 0;
+    const auto called = [&] { return stop.load(std::memory_order_acquire) || has_parts(); };
     for (;;) {
-      const auto called = [&] { return round.load(std::memory_order_acquire) != seen; };
       if (!wait_awake(called, crowded, kSpin)) {
         std::unique_lock<std::mutex> lock(mutex);
         asleep.fetch_add(1);
         wake.wait(lock, called);
         asleep.fetch_sub(1);
       }
-      if (stop.load()) return;
-      seen++;
-      job(work, worker, size);
-      unfinished.fetch_sub(1, std::memory_order_release);
+      if (stop.load(std::memory_order_acquire)) return;
+      take_parts(worker);
     }
   }
 
-  void run(Job next, const void* f) {
+  void run(int parts, Job next, const void* f) {
     job = next;
     work = f;
-    unfinished.store(size - 1, std::memory_order_relaxed);
-    round.fetch_add(1);
+    unfinished.store(parts, std::memory_order_relaxed);
+    deck.store(std::uint64_t{++deal} << 32 | static_cast<std::uint64_t>(parts) << 16);
     if (asleep.load() > 0) {
       std::lock_guard<std::mutex> lock(mutex);
       wake.notify_all();
     }
-    next(f, 0, size);
+    take_parts(0);
     const auto done = [&] { return unfinished.load(std::memory_order_acquire) == 0; };
     while (!wait_awake(done, crowded, std::chrono::milliseconds(10))) {
     }
@@ -133,11 +151,14 @@ Pool::~Pool() {
   if (crew_ && crew_->born != forks.load()) (void)crew_.release();  // its threads are in the parent process
 }
 
-void Pool::run_on_all(Job job, const void* f) {
-  if (threads_ == 1) return job(f, 0, 1);
+void Pool::deal_out(int parts, Job job, const void* f) {
+  if (threads_ == 1 || parts == 1) {
+    for (int part = 0; part < parts; part++) job(f, part, 0);
+    return;
+  }
   if (crew_ && crew_->born != forks.load()) (void)crew_.release();
   if (!crew_) crew_ = std::make_unique<Crew>(threads_);
-  crew_->run(job, f);
+  crew_->run(parts, job, f);
 }
 
 }  // namespace openwork

@@ -1,9 +1,11 @@
-// Pool: threads that stay, for work that is cut statically.
+// Pool: threads that stay, and parts of work that they take as they come to them.
 //
-// run(f) calls f(worker, workers) once for each worker, 0 being the calling thread, and returns when all are done.
-// Between two runs the workers spin for some microseconds, because the next one usually follows at once, and then
-// sleep. The pool knows nothing of the work; what a worker does must not depend on timing. Not for use by two threads
-// at a time (Device has the lock). After a fork the child has no workers: they are made anew at its first run.
+// deal(parts, f) calls f(part, worker) once for each part, worker 0 being the calling thread, and returns when all are
+// done. Whoever is free takes the next part, so a thread that the system has put aside holds nobody up: the caller does
+// the parts it has not begun. Which worker does a part is therefore a matter of chance, and no result may depend on it.
+// Between two deals the workers spin for some microseconds, because the next one usually follows at once, and then
+// sleep. Not for use by two threads at a time (Device has the lock). After a fork the child has no workers: they are
+// made anew at its first deal.
 #pragma once
 
 #include <cstdint>
@@ -15,10 +17,10 @@ struct Share {
   std::int64_t begin, end;
 };
 
-// The part of 0 .. total - 1 that falls to `worker`; whole multiples of `unit` except at the end.
-inline Share share(std::int64_t total, int worker, int workers, std::int64_t unit = 1) {
+// Part number `part` of `parts` of 0 .. total - 1; whole multiples of `unit` except at the end.
+inline Share share(std::int64_t total, int part, int parts, std::int64_t unit = 1) {
   const std::int64_t units = (total + unit - 1) / unit;
-  const std::int64_t begin = units * worker / workers * unit, end = units * (worker + 1) / workers * unit;
+  const std::int64_t begin = units * part / parts * unit, end = units * (part + 1) / parts * unit;
   return {begin < total ? begin : total, end < total ? end : total};
 }
 
@@ -32,14 +34,14 @@ class Pool {
   int threads() const { return threads_; }
 
   template <class F>
-  void run(const F& f) {
-    run_on_all([](const void* g, int worker, int workers) { (*static_cast<const F*>(g))(worker, workers); }, &f);
+  void deal(int parts, const F& f) {
+    deal_out(parts, [](const void* g, int part, int worker) { (*static_cast<const F*>(g))(part, worker); }, &f);
   }
 
  private:
-  using Job = void (*)(const void* f, int worker, int workers);
+  using Job = void (*)(const void* f, int part, int worker);
   struct Crew;
-  void run_on_all(Job job, const void* f);
+  void deal_out(int parts, Job job, const void* f);
 
   int threads_;
   std::unique_ptr<Crew> crew_;

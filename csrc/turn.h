@@ -1,4 +1,4 @@
-// What the files that implement Device share: taking one's turn, and cutting work over the threads.
+// What the files that implement Device share: taking one's turn, and cutting work into parts for the threads.
 #pragma once
 
 #include <mutex>
@@ -18,13 +18,17 @@ class Device::Turn {
   FloatMode mode_;
 };
 
+constexpr int kPartsPerThread = 4;  // more balance better, fewer cost less
+
 // f(begin, end, worker) for parts of 0 .. total - 1, cut at multiples of `unit`; alone when `work` is small.
 template <class F>
 void Device::split(std::int64_t total, std::int64_t unit, std::int64_t work, const F& f) {
-  if (work < kWorthSharing || total <= unit) return f(std::int64_t{0}, total, 0);
-  pool_.run([&](int worker, int workers) {
-    const Share part = share(total, worker, workers, unit);
-    if (part.begin < part.end) f(part.begin, part.end, worker);
+  const std::int64_t units = (total + unit - 1) / unit, wanted = std::int64_t{kPartsPerThread} * pool_.threads();
+  if (work < kWorthSharing || units <= 1 || pool_.threads() == 1) return f(std::int64_t{0}, total, 0);
+  const int parts = static_cast<int>(units < wanted ? units : wanted);
+  pool_.deal(parts, [&](int part, int worker) {
+    const Share each = share(total, part, parts, unit);
+    f(each.begin, each.end, worker);
   });
 }
 
