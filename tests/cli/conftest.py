@@ -14,6 +14,7 @@ from openwork.core.errors import PromptTooLong
 from openwork.core.output import Chunk, Completion, Logprob, Output, Timings
 from openwork.core.request import SamplingParams
 from openwork.testing.byte_tokenizer import write_byte_tokenizer
+from openwork.testing.checkpoint import write_checkpoint
 from openwork.text.chat import ChatTemplate
 from openwork.text.stream import TextStream
 from openwork.text.tokenizer import Tokenizer
@@ -108,6 +109,14 @@ def fake(tokenizer, monkeypatch) -> FakeLLM:
 
     monkeypatch.setattr(opening, "open_llm", open_llm)
     return llm
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> str:
+    """A tiny model with random weights, in a directory."""
+    directory = tmp_path_factory.mktemp("tiny")
+    write_checkpoint(directory)
+    return str(write_byte_tokenizer(directory))
 
 
 @pytest.fixture

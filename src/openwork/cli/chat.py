@@ -102,13 +102,11 @@ class Repl:
         terminal.show_note(f"{info.model}, {info.dtype}, a window of {info.context} tokens. /help lists the commands.")
         while not self._is_over:
             try:
-                line = self._read()
+                self._take(self._read())
             except EOFError:
                 break
             except KeyboardInterrupt:
                 terminal.show_note("\n/quit or Ctrl-D ends the conversation.")
-                continue
-            self._take(line)
 
     def _read(self) -> str:
         """One message: a line, and those after it while a line ends in a backslash."""
@@ -134,17 +132,18 @@ class Repl:
                 name, _, rest = line[1:].partition(" ")
                 self._obey(name, rest.strip())
             else:
-                self.conversation.say(line.removeprefix("/") if line.startswith("//") else line)
-                self._reply()
+                self._reply(line.removeprefix("/") if line.startswith("//") else line)
         except OpenworkError as error:
             self._bars.close()
             terminal.show_error(str(error).removesuffix(error.hint).rstrip(), error.hint)
 
     # -- answering ---------------------------------------------------------------------------------------------------
 
-    def _reply(self) -> None:
-        """Answer the last message; take it back when that is impossible."""
+    def _reply(self, message: str) -> None:
+        """Answer a message; take it back when that is impossible."""
         said: list[str] = []
+        note = ""
+        self.conversation.say(message)
         try:
             ids = self._view()
             with Interrupt() as interrupt:
@@ -154,7 +153,7 @@ class Repl:
                     said.append(chunk.text)
                     interrupt.check()
         except KeyboardInterrupt:
-            terminal.show_note("\n(stopped)")
+            note = "(stopped)"
         except OpenworkError:
             self.conversation.take_back()
             raise
@@ -166,8 +165,9 @@ class Repl:
         if text:
             self.conversation.answer(text)
         else:
-            terminal.show_note("(no answer)")
             self.conversation.take_back()
+        if note or not text:
+            terminal.show_note(note or "(no answer)")
 
     def _view(self) -> list[int]:
         context = self.llm.info.context

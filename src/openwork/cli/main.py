@@ -54,7 +54,8 @@ def report(error: BaseException) -> int:
     if isinstance(error, MemoryError):
         terminal.show_error("this machine ran out of memory", "Use a smaller model, a shorter context or bfloat16.")
         return 1
-    if isinstance(error, typer.Abort):  # Ctrl-C
+    if isinstance(error, typer.Abort):  # Ctrl-C, in the middle of a line
+        terminal.show_note("")
         return 130
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "openwork"
