@@ -330,6 +330,8 @@ void bind_head_ops(nb::class_<Device>& device) {
 }  // namespace
 
 NB_MODULE(_core, m) {
+  // What a thread still holds when the interpreter ends is not a leak, and nothing to trouble users with.
+  nb::set_leak_warnings(false);
   m.doc() = "Native kernels. Use openwork.ops.cpu.Cpu, which gives them the interface of openwork.ops.reference.";
   m.def("available_isas", [] {
     std::vector<std::string> names;
@@ -340,6 +342,7 @@ NB_MODULE(_core, m) {
   nb::class_<Device> device(m, "Device");
   device.def("__init__", &make_device, nb::arg("threads"), nb::arg("isa"))
       .def_prop_ro("threads", &Device::threads)
+      .def_prop_ro("busy_s", &Device::busy_s)
       .def_prop_ro("contract_id", [](const Device& d) { return d.kernels().contract_id; })
       .def_prop_ro("flops_per_step", [](const Device& d) { return 2.0 * kLanes * d.kernels().chains; })
       .def("read_all", [](Device& d, nb::handle data) {

@@ -103,6 +103,7 @@ class Device {
 
   const Kernels& kernels() const { return kernels_; }
   int threads() const { return pool_.threads(); }
+  double busy_s() const { return 1e-9 * static_cast<double>(busy_ns_); }  // spent in operations so far
 
   void embed(const Linear& table, const std::int64_t* ids, std::int64_t rows, float scale, float* out);
   void linear(const float* x, std::int64_t rows, const Linear& w, float* out);
@@ -154,6 +155,7 @@ class Device {
 
   const Kernels& kernels_;
   Pool pool_;
+  std::int64_t busy_ns_ = 0;
   std::mutex mutex_;
   Scratch input_, wide_, inner_, queries_, workers_, totals_, weights_;
   std::vector<std::uint64_t> order_;

@@ -1,6 +1,7 @@
 // What the files that implement Device share: taking one's turn, and cutting work into parts for the threads.
 #pragma once
 
+#include <chrono>
 #include <mutex>
 
 #include "device.h"
@@ -11,10 +12,15 @@ constexpr std::int64_t kWorthSharing = 16 * 1024;  // entries touched; below it,
 
 class Device::Turn {
  public:
-  explicit Turn(Device& device) : lock_(device.mutex_) {}
+  explicit Turn(Device& device) : lock_(device.mutex_), device_(device) {}
+  ~Turn() {
+    device_.busy_ns_ += std::chrono::nanoseconds(std::chrono::steady_clock::now() - began_).count();
+  }
 
  private:
   std::lock_guard<std::mutex> lock_;
+  Device& device_;
+  std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
   FloatMode mode_;
 };
 

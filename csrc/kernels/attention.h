@@ -20,11 +20,11 @@ struct Seen {
   int from[kMaxQueries], to[kMaxQueries];
 };
 
-// The split's tiles, sixteen keys each, wherever their blocks lie.
+// The split's tiles, sixteen keys each, wherever their blocks lie; and what is read after them, to be fetched ahead.
 template <class T, class V>
 struct SplitTiles {
-  const typename T::Weight* keys[kSplitTiles + 8];
-  const typename V::Value* values[kSplitTiles];
+  const typename T::Weight* keys[kSplitTiles + 16];   // after the last: values
+  const typename V::Value* values[kSplitTiles + 2];   // after the last: the first of them again
 };
 
 template <class T, class V>
@@ -37,6 +37,10 @@ inline void find_tiles(const KeysValues& kv, int64_t split, int from, int to, Sp
     tiles.keys[tile] = reinterpret_cast<const typename T::Weight*>(kv.keys + block * kv.key_block_stride) + slot / kLanes * key_tile;
     tiles.values[tile] = reinterpret_cast<const typename V::Value*>(kv.values + block * kv.value_block_stride) + slot * value_row;
   }
+  const int first = from / kLanes, last = (to + kLanes - 1) / kLanes;
+  for (int j = 0; j < 16; j++)
+    tiles.keys[last + j] = reinterpret_cast<const typename T::Weight*>(tiles.values[first + j < last ? first + j : last - 1]);
+  tiles.values[last] = tiles.values[last + 1] = tiles.values[last - 1];
 }
 
 template <class T, class V>
@@ -48,6 +52,7 @@ inline void score(const KeysValues& kv, const Queries& queries, int begin, int e
     for (int tile = first_tile; tile < last_tile;) {
       Tile<T> t;
       for (int j = 0; j < 8 && tile + j < last_tile; j++) t.weights[j] = tiles.keys[tile + j];
+      for (int j = 0; j < 16; j++) t.next[j] = q == begin && tile + j < kSplitTiles + 16 ? tiles.keys[tile + j] : nullptr;
       t.x = queries.q + q * queries.q_stride;
       t.x_stride = queries.q_stride;
       t.y = scores + q * kSplit + tile * kLanes;
@@ -95,9 +100,13 @@ __attribute__((noinline)) void mix_tile(const typename V::Value* const* values, 
   for (int key = from; key < to;) {
     const int tile = key / kLanes, stop = (tile + 1) * kLanes < to ? (tile + 1) * kLanes : to;
     const typename V::Value* v = values[tile] + (key % kLanes) * row;
+    const ptrdiff_t ahead = values[tile + 2] - values[tile];
     for (; key < stop; key++, v += row) {
       Lanes entries[D];
-      for (int d = 0; d < D; d++) entries[d] = V::read(v + d * kLanes);
+      for (int d = 0; d < D; d++) {
+        entries[d] = V::read(v + d * kLanes);
+        __builtin_prefetch(v + ahead + d * kLanes);
+      }
       for (int m = 0; m < M; m++) {
         const Lanes weight = all(weights[m * kSplit + key]);
         for (int d = 0; d < D; d++) sum[m][d] = fma(weight, entries[d], sum[m][d]);
@@ -111,9 +120,10 @@ __attribute__((noinline)) void mix_tile(const typename V::Value* const* values, 
 template <class V, int M, int D = max_blocks(M)>
 inline void mix_rows(const typename V::Value* const* values, ptrdiff_t dim, const float* weights, int from, int to,
                      float* mixed) {
-  const typename V::Value* at[kSplitTiles];
+  const typename V::Value* at[kSplitTiles + 2];
+  const int last = (to + kLanes - 1) / kLanes;
   for (ptrdiff_t d = 0; d < dim;) {
-    for (int tile = from / kLanes; tile * kLanes < to; tile++) at[tile] = values[tile] + d;
+    for (int tile = from / kLanes; tile < last + 2; tile++) at[tile] = values[tile] + d;
     const ptrdiff_t left = (dim - d) / kLanes;
     if (left >= D) {
       mix_tile<V, M, D>(at, dim, weights, from, to, mixed + d, dim);

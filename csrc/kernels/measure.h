@@ -28,6 +28,7 @@ float multiply(int64_t steps) {
   for (int i = 0; i < kChains; i++) sum[i] = zero();
   for (int64_t s = 0; s < steps; s++) {
     const typename T::W a = T::inputs(x), b = T::weights(w);
+#pragma GCC unroll 16
     for (int i = 0; i < kChains; i++) sum[i] = T::step(sum[i], a, b);
     asm volatile("" : : "r"(w), "r"(x) : "memory");  // read again, so that no step is folded into another
   }

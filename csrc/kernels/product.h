@@ -50,7 +50,36 @@ struct Tile {
   int64_t steps;
   int last_lanes;                     // columns of the last block that exist
   bool resume;                        // the chains go on from y
+  // Every block from this one on, and what will be read after the last: entry NB + j is fetched while block j of a
+  // tile of NB comes to its end. Null first: fetch nothing ahead.
+  const typename T::Weight* next[16];
 };
+
+constexpr int64_t kAhead = 64;  // steps, one cache line each for most formats
+
+// Steps first .. last - 1; while they run, `ahead` is fetched, one line of each block a step.
+template <class T, int M, int NB, bool kFetch>
+inline void run_steps(const Tile<T>& t, int64_t first, int64_t last, const typename T::Weight* const* ahead,
+                      Lanes (&sum)[M][NB]) {
+  const typename T::Weight *w[NB], *a[NB];
+  for (int j = 0; j < NB; j++) {
+    w[j] = t.weights[j];
+    if (kFetch) a[j] = ahead[j];
+  }
+  const ptrdiff_t x_stride = t.x_stride;
+  const char* x = t.x + first * T::kInputs * static_cast<ptrdiff_t>(sizeof(typename T::Input));
+  for (int64_t s = first; s < last; s++, x += T::kInputs * sizeof(typename T::Input)) {
+    typename T::W b[NB];
+    for (int j = 0; j < NB; j++) {
+      b[j] = T::weights(w[j] + s * T::kWeights);
+      if (kFetch) __builtin_prefetch(a[j] + (s - first) * T::kWeights);
+    }
+    for (int m = 0; m < M; m++) {
+      const typename T::W in = T::inputs(reinterpret_cast<const typename T::Input*>(x + m * x_stride));
+      for (int j = 0; j < NB; j++) sum[m][j] = T::step(sum[m][j], in, b[j]);
+    }
+  }
+}
 
 template <class T, int M, int NB>
 __attribute__((noinline)) void run_tile(const Tile<T>& t) {
@@ -60,21 +89,14 @@ __attribute__((noinline)) void run_tile(const Tile<T>& t) {
       const float* y = t.y + m * t.y_stride + j * kLanes;
       sum[m][j] = !t.resume ? zero() : j + 1 < NB ? load(y) : load(y, t.last_lanes);
     }
-  const typename T::Weight* w[NB];
-  for (int j = 0; j < NB; j++) w[j] = t.weights[j];
-  const char* x = t.x;
-  const ptrdiff_t x_stride = t.x_stride;
-  for (int64_t s = 0; s < t.steps; s++, x += T::kInputs * sizeof(typename T::Input)) {
-    typename T::W b[NB];
-    for (int j = 0; j < NB; j++) {
-      const typename T::Weight* p = w[j] + s * T::kWeights;
-      b[j] = T::weights(p);
-      __builtin_prefetch(reinterpret_cast<const char*>(p) + 4096);
-    }
-    for (int m = 0; m < M; m++) {
-      const typename T::W a = T::inputs(reinterpret_cast<const typename T::Input*>(x + m * x_stride));
-      for (int j = 0; j < NB; j++) sum[m][j] = T::step(sum[m][j], a, b[j]);
-    }
+  if (t.next[0] == nullptr) {
+    run_steps<T, M, NB, false>(t, 0, t.steps, nullptr, sum);
+  } else {
+    const int64_t own = t.steps > kAhead ? t.steps - kAhead : 0;  // up to here, what is fetched is the block's own
+    const typename T::Weight* ahead[NB];
+    for (int j = 0; j < NB; j++) ahead[j] = t.weights[j] + kAhead * T::kWeights;
+    if (own) run_steps<T, M, NB, true>(t, 0, own, ahead, sum);
+    run_steps<T, M, NB, true>(t, own, t.steps, t.next, sum);
   }
   for (int j = 0; j < NB; j++) {
     const int lanes = j + 1 < NB ? kLanes : t.last_lanes;
@@ -93,6 +115,8 @@ int run_blocks(const Tile<T>& t, int64_t blocks) {
   if (blocks >= NB) {
     Tile<T> whole = t;
     if (blocks > NB) whole.last_lanes = kLanes;
+    if (t.next[0])
+      for (int j = 0; j < NB; j++) whole.next[j] = t.next[NB + j];
     run_tile<T, M, NB>(whole);
     return NB;
   }
@@ -119,11 +143,12 @@ int64_t steps_of(int64_t k) {
 
 // Steps first .. first + count - 1 of some blocks, for the rows from `row` on.
 template <class T>
-Tile<T> tile_at(const Product& p, int64_t block, int64_t blocks, int64_t row, int64_t first, int64_t count) {
+Tile<T> tile_at(const Product& p, int64_t block, int64_t blocks, int64_t row, int64_t first, int64_t count, bool fetch) {
   const int64_t steps = steps_of<T>(p.k);
   Tile<T> t;
   const typename T::Weight* weights = static_cast<const typename T::Weight*>(p.weights) + first * T::kWeights;
   for (int64_t j = 0; j < 8 && j < blocks; j++) t.weights[j] = weights + (block + j) * steps * T::kWeights;
+  for (int64_t j = 0; j < 16; j++) t.next[j] = fetch ? weights + (block + j) * steps * T::kWeights : nullptr;
   t.x = static_cast<const char*>(p.x) + row * p.x_stride + first * T::kInputs * static_cast<ptrdiff_t>(sizeof(typename T::Input));
   t.x_stride = p.x_stride;
   t.y = p.y + row * p.y_stride + block * kLanes;
@@ -138,7 +163,7 @@ Tile<T> tile_at(const Product& p, int64_t block, int64_t blocks, int64_t row, in
 template <class T>
 void product_few(const Product& p, int64_t block, int64_t last_block, int64_t row, int rows) {
   while (block < last_block) {
-    const Tile<T> t = tile_at<T>(p, block, last_block - block, row, 0, steps_of<T>(p.k));
+    const Tile<T> t = tile_at<T>(p, block, last_block - block, row, 0, steps_of<T>(p.k), true);
     block += run_rows<T>(t, rows, last_block - block);
   }
 }
@@ -155,7 +180,7 @@ void product_many(const Product& p, int64_t block, int64_t last_block, int64_t f
       for (int64_t row = first_row; row < last_row; row += kPanelRows) {
         const int rows = last_row - row < kPanelRows ? static_cast<int>(last_row - row) : kPanelRows;
         for (int64_t taken = 0; taken < blocks;) {
-          const Tile<T> t = tile_at<T>(p, block + taken, blocks - taken, row, done, count);
+          const Tile<T> t = tile_at<T>(p, block + taken, blocks - taken, row, done, count, row == first_row);
           taken += run_rows<T>(t, rows, blocks - taken);
         }
       }

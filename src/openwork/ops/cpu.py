@@ -222,6 +222,11 @@ class Cpu(Reference):
     ) -> int:
         return self._device.choose(logits, temperature, top_k, top_p, min_p, noise)
 
+    @property
+    def busy_s(self) -> float:
+        """Seconds spent in native operations so far, by the thread that called them."""
+        return self._device.busy_s
+
     # -- handles -------------------------------------------------------------------------------------------------
 
     def _native(self, record: Any) -> Any:

@@ -86,4 +86,4 @@ class Packed:
         if self.dtype == "float32":
             return np.ascontiguousarray(self.data[target // LANES, :, target % LANES])
         pairs = self.data[target // LANES, :, target % LANES, :]  # (rows, k/2, 2)
-        return from_bfloat16(pairs.reshape(len(target), -1)[:, : self.k])
+        return from_bfloat16(pairs.reshape(len(target), 2 * self.data.shape[1])[:, : self.k])

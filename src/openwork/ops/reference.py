@@ -229,6 +229,8 @@ class Reference:
     def top_k(self, logits: np.ndarray, k: int) -> np.ndarray:
         """Indices of the k highest entries of one row (vocab,), best first, ties to the lowest index -> (k,) int64."""
         k = min(k, len(logits))
+        if k == 0:
+            return np.empty(0, np.int64)
         edge = np.partition(logits, len(logits) - k)[len(logits) - k]
         above = np.flatnonzero(logits > edge)
         level = np.flatnonzero(logits == edge)[: k - len(above)]

@@ -1,0 +1,364 @@
+"""One contract for all backends: every operation x odd shapes x number formats x instruction sets.
+
+Two laws. *Meaning*: a native operation agrees with Reference, by the error relative to the size of the result.
+*Bits*: a row's bytes are the same alone and in any batch, for any number of threads, chunks and placement of blocks.
+The second law holds for Reference too. Instruction sets this processor lacks are not tested here.
+"""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from openwork.ops.cpu import Cpu, available
+from openwork.ops.packed import Packed, bfloat16_round
+from openwork.ops.paged import PagedKV, Rows
+from openwork.ops.reference import Reference
+from openwork.ops.weights import Attention, Linear, Mlp, Norm
+
+DTYPES = ("float32", "bfloat16")
+NATIVE = available()
+BACKENDS = ("reference", *NATIVE)
+# Root mean square of the difference over that of the result. A product differs by the order of its sums only. A block
+# of products rounds intermediate rows to bfloat16, where a difference in the last bit may become one in the eighth.
+SUMS = 3e-6
+ROUNDED = {"float32": SUMS, "bfloat16": 2e-3}
+
+
+@cache
+def ops_of(backend, threads=1):
+    return Reference() if backend == "reference" else Cpu(threads, isa=backend)
+
+
+def thread_counts(backend):
+    return (1,) if backend == "reference" else (1, 2, 3)
+
+
+def error(got, wanted):
+    got, wanted = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
+    assert got.shape == wanted.shape
+    return np.sqrt(np.square(got - wanted).mean()) / (np.sqrt(np.square(wanted).mean()) + 1e-30)
+
+
+def normal(rng, *shape):
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def matrix(rng, n, k, dtype, bias=False):
+    packed = Packed.empty(n, k, dtype)
+    packed.put(0, normal(rng, n, k) / np.float32(np.sqrt(k)))
+    return Linear(packed, normal(rng, n) if bias else None)
+
+
+def both(backend, record):
+    return ops_of(backend).bind(record), Reference().bind(record)
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+SHAPES = [(1, 1, 1), (1, 37, 33), (2, 16, 64), (5, 100, 7), (8, 257, 96), (9, 31, 130), (23, 515, 65), (70, 129, 300)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", NATIVE)
+def test_linear_and_logits(backend, dtype):
+    rng = np.random.default_rng(1)
+    for rows, n, k in SHAPES:
+        x, (native, plain) = normal(rng, rows, k), both(backend, matrix(rng, n, k, dtype, bias=rows % 2 == 0))
+        wanted = Reference().linear(x, plain)
+        assert error(ops_of(backend).linear(x, native), wanted) < SUMS, (rows, n, k)
+        for cap in (None, 0.7):
+            assert error(ops_of(backend).logits(x, native, cap), Reference().logits(x, plain, cap)) < SUMS
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_row_of_a_product_is_the_same_in_any_batch(backend, dtype):
+    rng = np.random.default_rng(2)
+    for n, k in ((37, 33), (530, 200), (64, 4200)):
+        w, x = matrix(rng, n, k, dtype, bias=True), normal(rng, 45, k)
+        alone = ops_of(backend).bind(w)
+        wanted = np.concatenate([ops_of(backend).linear(x[i : i + 1], alone) for i in range(len(x))])
+        for threads in thread_counts(backend):
+            ops = ops_of(backend, threads)
+            bound = ops.bind(w)
+            for begin, end in (
+                (0, 45),
+                (0, 2),
+                (1, 4),
+                (3, 7),
+                (5, 10),
+                (4, 10),
+                (7, 14),
+                (11, 19),
+                (20, 29),
+                (29, 43),
+            ):
+                assert ops.linear(x[begin:end], bound).tobytes() == wanted[begin:end].tobytes(), (n, k, begin, threads)
+
+
+@pytest.mark.parametrize("kind", ["rms", "layer"])
+@pytest.mark.parametrize("backend", NATIVE)
+def test_norm(backend, kind):
+    rng = np.random.default_rng(3)
+    for size in (1, 8, 15, 16, 17, 64, 65, 200, 1000):
+        w = Norm(normal(rng, size), normal(rng, size) if kind == "layer" else None, 1e-5, kind)
+        native, plain = both(backend, w)
+        x = normal(rng, 9, size) * 3 + 1
+        out = ops_of(backend).norm(x, native)
+        assert error(out, Reference().norm(x, plain)) < SUMS, size
+        three = x[:6].reshape(2, 3, size)  # heads: the last axis counts
+        assert ops_of(backend).norm(three, native).tobytes() == out[:6].tobytes()
+        for threads in (2, 3):
+            ops = ops_of(backend, threads)
+            assert ops.norm(x, ops.bind(w)).tobytes() == out.tobytes()
+            assert ops.norm(x[4:5], ops.bind(w)).tobytes() == out[4:5].tobytes()
+
+
+@pytest.mark.parametrize("kind", ["silu", "gelu", "gelu_tanh", "relu"])
+@pytest.mark.parametrize("backend", NATIVE)
+def test_act(backend, kind):
+    rng = np.random.default_rng(4)
+    for size in (1, 15, 33, 40_000):
+        x = normal(rng, 3, size) * 4
+        out = ops_of(backend).act(x, kind)
+        np.testing.assert_allclose(out, Reference().act(x, kind), rtol=1e-6, atol=1e-6)
+        assert ops_of(backend, 3).act(x, kind).tobytes() == out.tobytes()
+        assert ops_of(backend).act(x[1:2, size // 2 :], kind).tobytes() == out[1:2, size // 2 :].tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", NATIVE)
+def test_embed_and_add(backend, dtype):
+    rng = np.random.default_rng(5)
+    for n, k in ((3, 5), (50, 33), (1000, 64)):
+        native, plain = both(backend, matrix(rng, n, k, dtype))
+        for ids in (np.array([n - 1, 0, n // 2], np.int32), rng.integers(0, n, 40), np.empty(0, np.int32)):
+            got = ops_of(backend).embed(native, ids, 1.5)
+            assert got.tobytes() == Reference().embed(plain, ids, 1.5).tobytes()
+    for size in (7, 100_001):
+        x, y = normal(rng, 1, size), normal(rng, 1, size)
+        for threads in (1, 2):
+            total = x.copy()
+            assert ops_of(backend, threads).add(total, y) is total
+            assert total.tobytes() == (x + y).tobytes()
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh", "relu"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_mlp_block(backend, dtype, activation):
+    rng = np.random.default_rng(6)
+    for hidden, size, gated in ((33, 45, True), (64, 130, False), (48, 1100, True)):
+        up = matrix(rng, 2 * size if gated else size, hidden, dtype, bias=not gated)
+        w = Mlp(up, matrix(rng, hidden, size, dtype, bias=True), activation, gated)
+        native, plain = both(backend, w)
+        x = normal(rng, 19, hidden)
+        out = ops_of(backend).mlp_block(x, native)
+        assert error(out, Reference().mlp_block(x, plain)) < ROUNDED[dtype]
+        for threads in thread_counts(backend):
+            ops = ops_of(backend, threads)
+            bound = ops.bind(w)
+            for begin, end in ((0, 19), (3, 4), (5, 11), (9, 18)):
+                assert ops.mlp_block(x[begin:end], bound).tobytes() == out[begin:end].tobytes()
+
+
+# -- packing and blocks ------------------------------------------------------------------------------------------------
+
+
+def sources(rng, rows, k):
+    whole = normal(rng, rows, k)
+    yield whole
+    yield whole.astype(np.float16)
+    yield (whole.view(np.uint32) >> 16).astype(np.uint16)  # bfloat16 bits
+    yield normal(rng, rows * 2, k + 5)[::2, 3 : 3 + k]
+    yield normal(rng, k, rows).T  # the (k, n) matrices of some checkpoints
+    yield whole[::-1]
+    yield np.float16([[np.inf, -np.inf, np.nan, 6e-8, -0.0, 6e-5, 65504]]).repeat(rows, 0).repeat(-(-k // 7), 1)[:, :k]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", NATIVE)
+def test_pack_rows(backend, dtype):
+    rng = np.random.default_rng(7)
+    for n, k, row, rows in ((40, 33, 0, 40), (40, 33, 5, 20), (17, 8, 16, 1), (300, 129, 30, 255), (16, 1, 3, 0)):
+        for source in sources(rng, rows, k):
+            got, wanted = Packed.empty(n, k, dtype), Packed.empty(n, k, dtype)
+            ops_of(backend, 2).pack_rows(got, row, source)
+            Reference().pack_rows(wanted, row, source)
+            assert got.data.tobytes() == wanted.data.tobytes(), (n, k, row, source.dtype, source.strides)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", NATIVE)
+def test_copy_blocks_one_after_the_other(backend, dtype):
+    rng = np.random.default_rng(8)
+    one, two = (PagedKV.empty(3, 6, 2, 20, 16, dtype) for _ in range(2))
+    for array, other in ((one.keys, two.keys), (one.values, two.values)):
+        array[...] = rng.integers(0, 1000, array.shape)
+        other[...] = array
+    sources, targets = [0, 1, 3, 3, 5], [1, 2, 4, 3, 0]
+    ops_of(backend, 2).copy_blocks(ops_of(backend, 2).bind(one), sources, targets)
+    Reference().copy_blocks(two, sources, targets)
+    assert one.keys.tobytes() == two.keys.tobytes() and one.values.tobytes() == two.values.tobytes()
+
+
+# -- the head ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", NATIVE)
+def test_head_over_rows(backend):
+    rng = np.random.default_rng(9)
+    for vocab in (1, 15, 16, 17, 1000, 50_257):
+        logits = normal(rng, 3, vocab) * 5
+        logits[1, vocab // 2] = logits[1, vocab // 3] = 40
+        wanted = Reference().logsumexp(logits)
+        for threads in (1, 2):
+            ops = ops_of(backend, threads)
+            np.testing.assert_allclose(ops.logsumexp(logits), wanted, rtol=1e-13, atol=1e-13)
+            assert ops.logsumexp(logits[1:2]) == ops.logsumexp(logits)[1]
+            assert ops.argmax(logits).tolist() == Reference().argmax(logits).tolist()
+        for strange, finite in ((np.nan, False), (np.inf, False), (-np.inf, vocab > 1)):
+            odd = logits.copy()
+            odd[2, vocab - 1] = strange
+            assert ops_of(backend).is_finite(odd).tolist() == [True, True, finite]
+
+
+@pytest.mark.parametrize("backend", NATIVE)
+def test_order_and_rank(backend):
+    ops, rng = ops_of(backend), np.random.default_rng(10)
+    for vocab in (1, 2, 40, 3000):
+        for logits in (normal(rng, vocab), np.round(normal(rng, vocab)), np.arange(vocab, dtype=np.float32)):
+            logits[vocab // 2] = -0.0
+            for k in (1, 2, 7, vocab - 1, vocab, vocab + 3):
+                assert ops.top_k(logits, k).tolist() == Reference().top_k(logits, k).tolist()
+            order = Reference().top_k(logits, vocab).tolist()
+            for place in {0, vocab // 2, vocab - 1}:
+                assert ops.rank(logits, order[place]) == Reference().rank(logits, order[place]) == place + 1
+
+
+# -- attention ---------------------------------------------------------------------------------------------------------
+
+
+def attention(rng, hidden, heads, kv_heads, dim, dtype, rotary=None, norms=False, **how):
+    head_norm = Norm(normal(rng, dim), None, 1e-6, "rms") if norms else None
+    return Attention(
+        qkv=matrix(rng, (heads + 2 * kv_heads) * dim, hidden, dtype, bias=True),
+        out=matrix(rng, hidden, heads * dim, dtype),
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=dim,
+        rotary_dim=dim if rotary is None else rotary,
+        scale=dim**-0.5,
+        q_norm=head_norm,
+        k_norm=head_norm,
+        **how,
+    )
+
+
+def step(ops, table, rotary, *runs):
+    """Rows of one step; a run is (sequence, first position, last position + 1)."""
+    positions = np.concatenate([np.arange(a, b, dtype=np.int32) for _, a, b in runs])
+    starts = np.cumsum([0, *(b - a for _, a, b in runs)], dtype=np.int32)
+    tables = np.stack([table[s] for s, _, _ in runs])
+    angles = positions[:, None] * np.geomspace(1, 0.01, rotary // 2)[None]
+    cos, sin = (f(angles).astype(np.float32) for f in (np.cos, np.sin)) if rotary else (None, None)
+    return ops.bind_rows(Rows(positions, starts, tables, cos, sin))
+
+
+def rubbish(kv):
+    """What other sequences left behind must not count."""
+    kv.keys[...] = np.array(0x7FC1 if kv.dtype == "bfloat16" else np.nan).astype(kv.keys.dtype)
+    kv.values[...] = kv.keys.reshape(-1)[0]
+    return kv
+
+
+ATTENTIONS = [  # hidden, heads, kv_heads, head_dim, and the rest
+    (24, 2, 2, 8, {}),
+    (40, 6, 2, 20, {"rotary": 12, "softcap": 20.0, "norms": True}),
+    (33, 4, 1, 80, {"window": 70}),
+    (64, 5, 5, 96, {"window": 300, "softcap": 5.0}),
+    (16, 28, 1, 12, {"rotary": 0}),
+    (32, 3, 3, 256, {"norms": True}),
+]
+
+
+def run_whole(ops, w, table, length, block_size, dtype, x, chunks):
+    """The rows of one sequence, cut into chunks, in a cache of rubbish."""
+    kv = ops.bind(rubbish(PagedKV.empty(2, int(table.max()) + 2, w.num_kv_heads, w.head_dim, block_size, dtype)))
+    bound, out, at = ops.bind(w), [], 0
+    for size in chunks:
+        rows = step(ops, table, w.rotary_dim, (0, at, at + size))
+        out.append(ops.attention_block(x[at : at + size], bound, rows, kv, 1))
+        at += size
+    assert at == length
+    return np.concatenate(out)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", ATTENTIONS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_attention_block(backend, shape, dtype):
+    hidden, heads, kv_heads, dim, how = shape
+    rng = np.random.default_rng(12)
+    w = attention(rng, hidden, heads, kv_heads, dim, dtype, **how)
+    length = 120 if backend == "reference" else 560  # more than two splits
+    table = rng.permutation(-(-length // 16)).astype(np.int32)[None]
+    x = normal(rng, length, hidden)
+    whole = run_whole(ops_of(backend), w, table, length, 16, dtype, x, [length])
+    if backend != "reference":
+        tail = slice(0, length, 37)
+        wanted = run_whole(Reference(), w, table, length, 16, dtype, x, [length])
+        assert error(whole[tail], wanted[tail]) < ROUNDED[dtype]
+    in_order = np.arange(table.size, dtype=np.int32)[None]
+    chunks = [1, 1, 5, 25, 8]
+    chunks += [1] * 3 + [length - sum(chunks) - 6] + [1] * 3
+    for threads in thread_counts(backend):
+        ops = ops_of(backend, threads)
+        assert run_whole(ops, w, in_order, length, 16, dtype, x, chunks).tobytes() == whole.tobytes()
+        wide = in_order[:, : -(-length // 48)]
+        assert run_whole(ops, w, wide, length, 48, dtype, x, [length]).tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sequences_in_one_step_do_not_touch_each_other(backend, dtype):
+    rng = np.random.default_rng(13)
+    w = attention(rng, 24, 4, 2, 16, dtype)
+    lengths = (40, 3, 18) if backend == "reference" else (600, 3, 290)
+    tables = rng.permutation(3 * 40).astype(np.int32).reshape(3, 40)
+    xs = [normal(rng, n, 24) for n in lengths]
+    alone = [run_whole(ops_of(backend), w, tables[s : s + 1], n, 16, dtype, xs[s], [n]) for s, n in enumerate(lengths)]
+    for threads in thread_counts(backend):
+        ops = ops_of(backend, threads)
+        bound = ops.bind(w)
+        kv = ops.bind(rubbish(PagedKV.empty(2, 120, 2, 16, 16, dtype)))
+        runs = [(s, 0, n - 2) for s, n in enumerate(lengths)], [(s, n - 2, n - 1) for s, n in enumerate(lengths)]
+        for step_runs in (*runs, [(2, lengths[2] - 1, lengths[2]), (0, lengths[0] - 1, lengths[0])]):
+            x = np.concatenate([xs[s][a:b] for s, a, b in step_runs])
+            wanted = np.concatenate([alone[s][a:b] for s, a, b in step_runs])
+            rows = step(ops, tables, w.rotary_dim, *step_runs)
+            assert ops.attention_block(x, bound, rows, kv, 0).tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", NATIVE)
+def test_the_parts_of_attention(backend, dtype):
+    rng = np.random.default_rng(14)
+    w = attention(rng, 16, 6, 3, 18, dtype, rotary=10)
+    table = rng.permutation(20).astype(np.int32)[None]
+    ops, plain = ops_of(backend, 2), Reference()
+    one, two = (rubbish(PagedKV.empty(2, 20, 3, 18, 16, dtype)) for _ in range(2))
+    q, k, v = normal(rng, 300, 6, 18), normal(rng, 300, 3, 18), normal(rng, 300, 3, 18)
+    rows = step(ops, table, 10, (0, 0, 300))
+    assert error(ops.rotate(q, rows, 10), plain.rotate(q, rows, 10)) < SUMS
+    ops.write(ops.bind(one), 1, k, v, rows)
+    plain.write(two, 1, k, v, rows)
+    for got, wanted in zip(plain.read(one, 1, table[0], 0, 300), plain.read(two, 1, table[0], 0, 300), strict=True):
+        assert got.tobytes() == wanted.tobytes()
+    if dtype == "bfloat16":
+        q = bfloat16_round(q)
+    mixed = ops.attend(q, ops.bind(one), 1, rows, ops.bind(w))
+    assert error(mixed, plain.attend(q, two, 1, rows, w)) < SUMS
+    few = step(ops, table, 10, (0, 299, 300))  # one row, two splits, three kv heads: the splits are shared out
+    assert ops.attend(q[299:], ops.bind(one), 1, few, ops.bind(w)).tobytes() == mixed[299:].tobytes()
