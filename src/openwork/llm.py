@@ -13,6 +13,7 @@ the same loop, scheduler and runner stand behind the server.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -85,6 +86,8 @@ class LLM:
         self._limits = built.limits
         self._template: ChatTemplate | None = None
         self._turn = threading.RLock()
+        # The runner's thread keeps the weights alive; an LLM that is dropped without close() must not.
+        weakref.finalize(self, built.engine.abandon)
         self.tokenizer: Tokenizer | None = built.tokenizer
         self.spec: ModelSpec = built.spec
         self.info: Info = built.info

@@ -1,7 +1,11 @@
 """The library face: what users rely on, on a real engine over a tiny random model."""
 
+import gc
 import math
+import subprocess
+import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -256,3 +260,22 @@ def test_closed_means_closed(checkpoint):
     llm.close()
     with pytest.raises(EngineError, match="closed"):
         llm.generate("x", GREEDY)
+
+
+def test_an_llm_that_is_dropped_ends_its_thread_and_frees_its_weights(checkpoint):
+    llm = LLM(checkpoint)
+    llm.generate("x", GREEDY)
+    thread = llm._engine._loop._runner._thread
+    weights = weakref.ref(llm._engine._loop._runner._model)
+    del llm
+    gc.collect()
+    thread.join(10)
+    assert not thread.is_alive()
+    gc.collect()
+    assert weights() is None
+
+
+def test_nothing_is_said_at_exit_when_nobody_closes(checkpoint):
+    code = f"from openwork import LLM; llm = LLM({str(checkpoint)!r}); llm.generate([5], None); print('done')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")

@@ -47,9 +47,9 @@ class Loop:
             raise EngineError("the scheduler has requests but planned no step", "This is a bug: please report it.")
         return events
 
-    def close(self) -> None:
-        """Let the runner go. The caller has drained the loop."""
-        self._runner.close()
+    def close(self, wait: bool = True) -> None:
+        """Let the runner go, waiting until it has."""
+        self._runner.close(wait)
 
     def _commit(self, step: Step, ticket: Any) -> list[Event]:
         try:

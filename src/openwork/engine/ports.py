@@ -23,8 +23,8 @@ class Runner(Protocol):
         """Wait for a step. Raises what went wrong when the step as a whole failed."""
         ...
 
-    def close(self) -> None:
-        """Let go of threads and memory. Nothing is in flight any more."""
+    def close(self, wait: bool = True) -> None:
+        """Let go of threads and memory: when what is in flight is done, which the caller may ``wait`` for."""
         ...
 
 

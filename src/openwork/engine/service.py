@@ -95,6 +95,12 @@ class Engine:
         self.drain()
         self._loop.close()
 
+    def abandon(self) -> None:
+        """Let the runner go without waiting: for an engine that nobody can reach any more."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._loop.close(wait=False)
+
     def _deliver(self, events: list[Event]) -> None:
         for event in events:
             stream = self._streams[event.request]

@@ -68,9 +68,10 @@ class TensorRunner:
         assert ticket.result is not None
         return ticket.result
 
-    def close(self) -> None:
+    def close(self, wait: bool = True) -> None:
         self._inbox.put(None)
-        self._thread.join()
+        if wait:
+            self._thread.join()
 
     def _serve(self) -> None:
         while (ticket := self._inbox.get()) is not None:

@@ -88,7 +88,7 @@ class EchoRunner:
         }
         return Result(ticket.number, outcomes, self._step_s)
 
-    def close(self) -> None:
+    def close(self, wait: bool = True) -> None:
         assert self.in_flight == 0, "closed with a step in flight"
 
     def _outcome(self, work: Work) -> Outcome:
