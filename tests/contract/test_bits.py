@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from openwork.ops.cpu import Cpu, available
-from openwork.testing.checkpoint import write_checkpoint
 
 from openwork import SamplingParams
 from openwork.core.event import Token
@@ -23,10 +21,12 @@ from openwork.core.settings import CacheSettings, ScheduleSettings
 from openwork.engine.loop import Loop
 from openwork.kv.cache import KVCache
 from openwork.load.assemble import load
+from openwork.ops.cpu import Cpu, available
 from openwork.ops.paged import PagedKV
 from openwork.ops.reference import Reference
 from openwork.run.runner import TensorRunner
 from openwork.schedule.scheduler import Scheduler
+from openwork.testing.checkpoint import write_checkpoint
 from openwork.testing.echo import VirtualClock
 
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Gemma2ForCausalLM", "GPTNeoXForCausalLM")
