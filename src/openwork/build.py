@@ -12,15 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from openwork.core.errors import BackendError, MemoryTooSmall, ModelError, RequestError
+from openwork.core.errors import BackendError, MemoryTooSmall, ModelError
 from openwork.core.request import Limits
-from openwork.core.settings import CacheSettings, ScheduleSettings
+from openwork.core.settings import CacheSettings, LoadSettings, ScheduleSettings
 from openwork.core.spec import ModelSpec
 from openwork.engine.loop import Loop
 from openwork.engine.service import Engine
 from openwork.kv.cache import KVCache
 from openwork.load import assemble, source
-from openwork.load.assemble import GenerationDefaults
+from openwork.load.assemble import GenerationDefaults, Inspection
 from openwork.ops.paged import PagedKV
 from openwork.ops.reference import Reference
 from openwork.run.clock import MonotonicClock
@@ -83,73 +83,73 @@ def make_ops(backend: str = "auto", threads: int | None = None) -> Reference:
 
 
 def build(
-    model: str | Path | None = None,
-    *,
-    dtype: str = "auto",
-    kv_cache_bytes: int | None = None,
-    threads: int | None = None,
-    context: int | None = None,
-    backend: str = "auto",
-    block_size: int = 16,
-    schedule: ScheduleSettings | None = None,
+    model: str | Path | None,
+    settings: LoadSettings,
+    schedule: ScheduleSettings,
     progress: Progress | None = None,
     tap: Tap | None = None,
 ) -> Built:
     """Load a checkpoint and wire an engine around it.
 
-    ``context`` None is the longest that model and memory allow; ``tap`` sees every row of logits. Raises ModelError,
-    MemoryTooSmall, BackendError or RequestError (a wish out of range), each saying what to do.
+    ``model`` None is the embedded one; ``progress`` hears of bytes loaded, ``tap`` sees every row of logits. Raises
+    ModelError, MemoryTooSmall, BackendError or RequestError, each saying what to do.
     """
-    _check_wishes(kv_cache_bytes, threads, context)
     directory = source.resolve(model)
-    ops = make_ops(backend, threads)
-    survey = assemble.inspect(directory, dtype=dtype, context=context)
-    spec, kv_dtype = survey.spec, survey.dtype
-    tokenizer = _tokenizer(directory, spec)
-    wanted = spec.max_positions if context is None else context
-    block_bytes = PagedKV.block_bytes(spec.num_layers, spec.num_kv_heads, spec.head_dim, block_size, kv_dtype)
-    free = available_bytes() - survey.packed_bytes
-    if free <= 0:
-        raise MemoryTooSmall(
-            f"the weights need {survey.packed_bytes:,} bytes, more than the {available_bytes():,} that are free",
-            "Use a smaller model, or dtype bfloat16 if this was float32.",
-        )
-    cache = CacheSettings(plan_blocks(block_bytes, block_size, wanted, kv_cache_bytes, free), block_size)
-    if context is not None and context > cache.capacity:
-        raise MemoryTooSmall(
-            f"a context of {context} tokens needs {-(-context // block_size) * block_bytes:,} bytes of KV cache; "
-            f"there are {cache.num_blocks * block_bytes:,}",
-            "Ask for a shorter context, or give the cache more with kv_cache_bytes.",
-        )
-    window = min(wanted, cache.capacity)
+    ops = make_ops(settings.backend, settings.threads)
+    survey = assemble.inspect(directory, dtype=settings.dtype, context=settings.context)
+    tokenizer = _tokenizer(directory, survey.spec)
+    cache, context = _plan_cache(survey, settings)
     loaded = assemble.load(
         directory,
         ops,
-        dtype=dtype,
-        context=window,
+        dtype=settings.dtype,
+        context=context,
         progress=None if progress is None else lambda done, total: progress("loading", done, total),
     )
-    kv = ops.bind(
-        PagedKV.empty(spec.num_layers, cache.num_blocks, spec.num_kv_heads, spec.head_dim, block_size, kv_dtype)
+    spec = loaded.spec
+    kv = PagedKV.empty(
+        spec.num_layers, cache.num_blocks, spec.num_kv_heads, spec.head_dim, cache.block_size, loaded.dtype
     )
-    scheduler = Scheduler(schedule or ScheduleSettings(), KVCache(cache))
-    engine = Engine(Loop(scheduler, TensorRunner(ops, loaded.model, kv, tap), MonotonicClock()))
+    runner = TensorRunner(ops, loaded.model, ops.bind(kv), tap)
+    engine = Engine(Loop(Scheduler(schedule, KVCache(cache)), runner, MonotonicClock()))
     info = Info(
         model=str(model or source.EMBEDDED),
         directory=str(directory),
         architecture=spec.architecture,
-        dtype=kv_dtype,
+        dtype=loaded.dtype,
         backend=ops.name,
         contract_id=ops.contract_id,
         threads=ops.num_threads,
-        context=window,
-        block_size=block_size,
+        context=context,
+        block_size=cache.block_size,
         num_blocks=cache.num_blocks,
         weight_bytes=loaded.weight_bytes,
         kv_bytes=kv.num_bytes,
     )
-    limits = Limits(spec.vocab_size, window, frozenset(loaded.generation.eos_ids))
-    return Built(engine, tokenizer, loaded.spec, limits, loaded.generation, info)
+    limits = Limits(spec.vocab_size, context, frozenset(loaded.generation.eos_ids))
+    return Built(engine, tokenizer, spec, limits, loaded.generation, info)
+
+
+def _plan_cache(survey: Inspection, settings: LoadSettings) -> tuple[CacheSettings, int]:
+    """The cache and the longest sequence. Raises MemoryTooSmall when the model or one full window does not fit."""
+    spec, size = survey.spec, settings.block_size
+    available = available_bytes()
+    if survey.packed_bytes >= available:
+        raise MemoryTooSmall(
+            f"the weights need {survey.packed_bytes:,} bytes, more than the {available:,} that are free",
+            "Use a smaller model, or dtype bfloat16 if this was float32.",
+        )
+    block_bytes = PagedKV.block_bytes(spec.num_layers, spec.num_kv_heads, spec.head_dim, size, survey.dtype)
+    wanted = spec.max_positions if settings.context is None else settings.context
+    free = available - survey.packed_bytes
+    cache = CacheSettings(plan_blocks(block_bytes, size, wanted, settings.kv_cache_bytes, free), size)
+    if settings.context is not None and settings.context > cache.capacity:
+        raise MemoryTooSmall(
+            f"a context of {wanted} tokens needs {-(-wanted // size) * block_bytes:,} bytes of KV cache; "
+            f"there are {cache.num_blocks * block_bytes:,}",
+            "Ask for a shorter context, or give the cache more with kv_cache_bytes.",
+        )
+    return cache, min(wanted, cache.capacity)
 
 
 def _tokenizer(directory: Path, spec: ModelSpec) -> Tokenizer | None:
@@ -164,14 +164,3 @@ def _tokenizer(directory: Path, spec: ModelSpec) -> Tokenizer | None:
             where=str(path),
         )
     return tokenizer
-
-
-def _check_wishes(kv_cache_bytes: int | None, threads: int | None, context: int | None) -> None:
-    for name, value, high in (
-        ("kv_cache_bytes", kv_cache_bytes, 2**50),
-        ("threads", threads, 1024),
-        ("context", context, 2**31 - 1),
-    ):
-        is_whole = isinstance(value, int) and not isinstance(value, bool)
-        if value is not None and not (is_whole and 1 <= value <= high):
-            raise RequestError(f"must be a whole number from 1 to {high}, not {value!r}", param=name)

@@ -23,7 +23,7 @@ from openwork.core.errors import EngineError, RequestError
 from openwork.core.event import Arrived, Ended, Event, Prefilled
 from openwork.core.output import Chunk, Output
 from openwork.core.request import Request, SamplingParams
-from openwork.core.settings import ScheduleSettings
+from openwork.core.settings import LoadSettings, ScheduleSettings
 from openwork.core.spec import ModelSpec
 from openwork.engine.service import Stream
 from openwork.text.answer import Answer
@@ -70,18 +70,15 @@ class LLM:
         progress: Progress | None = None,
         tap: Callable[[int, int, np.ndarray], None] | None = None,
     ) -> None:
-        built = build(
-            model,
+        settings = LoadSettings(
             dtype=dtype,
             kv_cache_bytes=kv_cache_bytes,
             threads=threads,
             context=context,
             backend=backend,
             block_size=block_size,
-            schedule=schedule,
-            progress=progress,
-            tap=tap,
         )
+        built = build(model, settings, schedule or ScheduleSettings(), progress, tap)
         self._engine = built.engine
         self._limits = built.limits
         self._template: ChatTemplate | None = None

@@ -4,9 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from openwork.core.errors import OpenworkError
+from openwork.core.errors import OpenworkError, RequestError
 
 LANES = 16  # a key tile of the cache holds this many tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSettings:
+    """How a model is loaded. None and "auto" are resolved in the composition root, into values of their own.
+
+    Raises RequestError, naming the parameter.
+    """
+
+    dtype: str = "auto"  # "float32" | "bfloat16" | "auto": as the checkpoint is stored
+    kv_cache_bytes: int | None = None  # None: enough for 32 full sequences, within half of the free memory
+    threads: int | None = None  # None: the cores of this process
+    context: int | None = None  # longest sequence; None: the longest that model and cache allow
+    backend: str = "auto"  # "cpu" | "reference" | "auto": the C++ core where it is installed
+    block_size: int = LANES
+
+    def __post_init__(self) -> None:
+        for name, high in (("kv_cache_bytes", 2**50), ("threads", 1024), ("context", 2**31 - 1)):
+            value = getattr(self, name)
+            is_whole = isinstance(value, int) and not isinstance(value, bool)
+            if value is not None and not (is_whole and 1 <= value <= high):
+                raise RequestError(f"must be a whole number from 1 to {high}, not {value!r}", param=name)
 
 
 @dataclass(frozen=True, slots=True)
