@@ -83,10 +83,16 @@ Share active(const Queries& queries, std::int64_t split) {
 }
 
 void attend_split(const Kernels& kernels, const KeysValues& kv, const Queries& queries, std::int64_t split,
-                  float* scores, const Mixture& part) {
+                  const Ahead& next, float* scores, const Mixture& part) {
   const Share run = active(queries, split);
   if (run.begin < run.end)
-    kernels.attend(kv, queries, static_cast<int>(run.begin), static_cast<int>(run.end), split, scores, part);
+    kernels.attend(kv, queries, static_cast<int>(run.begin), static_cast<int>(run.end), split, next, scores, part);
+}
+
+// The part of a tile's keys that lies in one split.
+Ahead part_of(const AttendJob& job, const AttendTile& tile, const KeysValues& kv, std::int64_t split) {
+  const std::int64_t lowest = job.lowest(tile.row(job, 0)), highest = job.position(tile.row(job, tile.count - 1));
+  return {&kv, std::max(lowest, split * kSplit), std::min(highest, (split + 1) * kSplit - 1)};
 }
 
 // The total of each query, and then this split; a query's first split is its total.
@@ -141,9 +147,13 @@ void Device::attend_whole(const std::vector<AttendTile>& tiles, const AttendJob&
     for (std::size_t i = 0; i < tiles.size(); i++) {
       if (cost[i] < begin || cost[i] >= end) continue;
       tiles[i].queries(job, queries);
-      const KeysValues kv = tiles[i].keys_values(job);
+      const std::size_t after = i + 1 < tiles.size() ? i + 1 : i;
+      const KeysValues kv = tiles[i].keys_values(job), next_kv = tiles[after].keys_values(job);
       for (std::int64_t s = tiles[i].first_split(job); s <= tiles[i].last_split(job); s++) {
-        attend_split(kernels_, kv, queries, s, scores, part);
+        const Ahead next = s < tiles[i].last_split(job)
+                               ? part_of(job, tiles[i], kv, s + 1)
+                               : part_of(job, tiles[after], next_kv, tiles[after].first_split(job));
+        attend_split(kernels_, kv, queries, s, next, scores, part);
         take_in(kernels_, queries, s, job.padded_dim, total, part);
       }
       finish(kernels_, job, tiles[i], total);
@@ -168,7 +178,9 @@ void Device::attend_in_splits(const std::vector<AttendTile>& tiles, const Attend
         const std::int64_t s = tile.first_split(job) + wave + i % width;
         if (s > tile.last_split(job)) continue;
         tile.queries(job, queries);
-        attend_split(kernels_, tile.keys_values(job), queries, s, scores + worker * kMaxQueries * kSplit,
+        const KeysValues kv = tile.keys_values(job);
+        const Ahead next = s < tile.last_split(job) ? part_of(job, tile, kv, s + 1) : Ahead{};
+        attend_split(kernels_, kv, queries, s, next, scores + worker * kMaxQueries * kSplit,
                      mixture_at(parts + i * size));
       }
     });

@@ -24,7 +24,8 @@ class FloatMode {
   }
   ~FloatMode() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
 #else
-  FloatMode() = default;
+  FloatMode() {}
+  ~FloatMode() {}
 #endif
   FloatMode(const FloatMode&) = delete;
   FloatMode& operator=(const FloatMode&) = delete;

@@ -54,6 +54,12 @@ struct Queries {
   int32_t last[kMaxQueries];
 };
 
+// Keys that will be read after those at hand: positions first .. last of one split. No kv: none.
+struct Ahead {
+  const KeysValues* kv;
+  int64_t first, last;
+};
+
 // What one split (or several, merged) gives for each query: max, sum, weighted values.
 struct Mixture {
   float* high;    // (queries,)
@@ -86,8 +92,9 @@ struct Kernels {
   void (*write_value)(Number number, const float* v, int head_dim, void* row);
 
   // Keys of split `split` for queries begin .. end - 1, each of which has a key in it. scores: kMaxQueries * kSplit.
-  void (*attend)(const KeysValues& kv, const Queries& queries, int begin, int end, int64_t split, float* scores,
-                 const Mixture& out);
+  // `next`, if any, is read next, and is fetched from memory meanwhile.
+  void (*attend)(const KeysValues& kv, const Queries& queries, int begin, int end, int64_t split, const Ahead& next,
+                 float* scores, const Mixture& out);
   // total = total and then part, in this order.
   void (*merge)(const Mixture& total, const Mixture& part, int query, int padded_dim);
   void (*finish)(const Mixture& total, int query, int head_dim, float* out);

@@ -49,6 +49,20 @@ inline Lanes between(Lanes x, int from, int to, Lanes other) {
 // x * 2^n for integral n in -254 .. 254.
 inline Lanes scale_by_power(Lanes x, Lanes n) { return {_mm512_scalef_ps(x.r, n.r)}; }
 
+// Sixteen lanes into one, always as the same tree: lane i with i + 8, then + 4, + 2, + 1.
+inline float tree_sum(Lanes x) {
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(x.r), _mm512_extractf32x8_ps(x.r, 1));
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+inline float tree_max(Lanes x) {
+  const __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(x.r), _mm512_extractf32x8_ps(x.r, 1));
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
 // Sixteen bfloat16 -> float, exactly.
 inline Lanes widen(const uint16_t* p) {
   const __m512i bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));

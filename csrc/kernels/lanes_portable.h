@@ -103,6 +103,17 @@ inline Lanes scale_by_power(Lanes x, Lanes n) {
   return {scale_four(x.a, n.a), scale_four(x.b, n.b), scale_four(x.c, n.c), scale_four(x.d, n.d)};
 }
 
+inline float tree_sum(Lanes x) {
+  const Four four = (x.a + x.c) + (x.b + x.d);
+  return (four[0] + four[2]) + (four[1] + four[3]);
+}
+inline float tree_max(Lanes x) {
+  const Four left = pick(x.a > x.c, x.a, x.c), right = pick(x.b > x.d, x.b, x.d);
+  const Four four = pick(left > right, left, right);
+  const float even = four[0] > four[2] ? four[0] : four[2], odd = four[1] > four[3] ? four[1] : four[3];
+  return even > odd ? even : odd;
+}
+
 inline Four widen_four(const uint16_t* p) {
   const FourInts bits = {p[0], p[1], p[2], p[3]};
   return (Four)(bits << 16);

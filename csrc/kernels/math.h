@@ -66,22 +66,6 @@ inline Lanes activate(Lanes x) {
 
 inline Lanes soft_cap(Lanes x, float cap) { return all(cap) * hyperbolic_tangent(x / all(cap)); }
 
-// Sixteen lanes into one, always as the same tree: lane i with i + 8, then + 4, + 2, + 1.
-inline float tree_sum(Lanes x) {
-  float a[16];
-  store(a, x);
-  for (int width = 8; width > 0; width /= 2)
-    for (int i = 0; i < width; i++) a[i] += a[i + width];
-  return a[0];
-}
-inline float tree_max(Lanes x) {
-  float a[16];
-  store(a, x);
-  for (int width = 8; width > 0; width /= 2)
-    for (int i = 0; i < width; i++) a[i] = a[i] > a[i + width] ? a[i] : a[i + width];
-  return a[0];
-}
-
 // e^x in float64 for x <= 0; plain operations that every instruction set rounds alike. Below -708: zero.
 inline double exponential64(double x) {
   const double shift = 6755399441055744.0;  // 1.5 * 2^52: the low bits of a sum with it are an integer

@@ -25,7 +25,8 @@ float multiply(int64_t steps) {
   alignas(64) typename T::Weight w[32] = {};
   typename T::Input x[2] = {};
   Lanes sum[kChains];
-  for (int i = 0; i < kChains; i++) sum[i] = zero();
+#pragma GCC unroll 16
+  for (int i = 0; i < kChains; i++) sum[i] = all(static_cast<float>(i));  // unlike, or they would be computed once
   for (int64_t s = 0; s < steps; s++) {
     const typename T::W a = T::inputs(x), b = T::weights(w);
 #pragma GCC unroll 16
@@ -33,6 +34,7 @@ float multiply(int64_t steps) {
     asm volatile("" : : "r"(w), "r"(x) : "memory");  // read again, so that no step is folded into another
   }
   Lanes out = zero();
+#pragma GCC unroll 16
   for (int i = 0; i < kChains; i++) out = out + sum[i];
   return tree_sum(out);
 }

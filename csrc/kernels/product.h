@@ -44,63 +44,100 @@ struct Tile {
   const typename T::Weight* weights[8];  // of each block, at the first step
   const char* x;                      // of the first row, at the first step
   ptrdiff_t x_stride;                 // bytes
+  ptrdiff_t x_ahead;                  // bytes to the rows of the next tile, which are fetched meanwhile
   float* y;                           // first row, first column
   ptrdiff_t y_stride;
   const float* bias;                  // at the first column, or null; added when the chain ends here
   int64_t steps;
   int last_lanes;                     // columns of the last block that exist
   bool resume;                        // the chains go on from y
-  // Every block from this one on, and what will be read after the last: entry NB + j is fetched while block j of a
-  // tile of NB comes to its end. Null first: fetch nothing ahead.
+  // What to fetch ahead, a line a step. After the blocks themselves: entry NB + j while block j of a tile of NB comes to
+  // its end. Beside them: entry j all the while. Null first: nothing.
   const typename T::Weight* next[16];
+  bool beside = false;
 };
 
 constexpr int64_t kAhead = 64;  // steps, one cache line each for most formats
 
-// Steps first .. last - 1; while they run, `ahead` is fetched, one line of each block a step.
-template <class T, int M, int NB, bool kFetch>
-inline void run_steps(const Tile<T>& t, int64_t first, int64_t last, const typename T::Weight* const* ahead,
-                      Lanes (&sum)[M][NB]) {
+// One step of every chain. The loops over a tile are unrolled by order: only then do its chains stay in registers.
+template <class T, int M, int NB>
+inline void step_all(const typename T::Weight* const (&w)[NB], int64_t s, const char* x, ptrdiff_t x_stride,
+                     Lanes (&sum)[M][NB]) {
+  typename T::W b[NB];
+#pragma GCC unroll 8
+  for (int j = 0; j < NB; j++) b[j] = T::weights(w[j] + s * T::kWeights);
+#pragma GCC unroll 8
+  for (int m = 0; m < M; m++) {
+    const typename T::W in = T::inputs(reinterpret_cast<const typename T::Input*>(x + m * x_stride));
+#pragma GCC unroll 8
+    for (int j = 0; j < NB; j++) sum[m][j] = T::step(sum[m][j], in, b[j]);
+  }
+}
+
+template <class T>
+constexpr ptrdiff_t kStepBytes = T::kInputs * sizeof(typename T::Input);
+
+// Steps first .. last - 1, while `ahead` is fetched, a line of each block a step.
+template <class T, int M, int NB>
+inline void run_fetching(const Tile<T>& t, int64_t first, int64_t last, const typename T::Weight* const* ahead,
+                         Lanes (&sum)[M][NB]) {
   const typename T::Weight *w[NB], *a[NB];
+#pragma GCC unroll 8
   for (int j = 0; j < NB; j++) {
     w[j] = t.weights[j];
-    if (kFetch) a[j] = ahead[j];
+    a[j] = ahead[j];
   }
   const ptrdiff_t x_stride = t.x_stride;
-  const char* x = t.x + first * T::kInputs * static_cast<ptrdiff_t>(sizeof(typename T::Input));
-  for (int64_t s = first; s < last; s++, x += T::kInputs * sizeof(typename T::Input)) {
-    typename T::W b[NB];
-    for (int j = 0; j < NB; j++) {
-      b[j] = T::weights(w[j] + s * T::kWeights);
-      if (kFetch) __builtin_prefetch(a[j] + (s - first) * T::kWeights);
-    }
-    for (int m = 0; m < M; m++) {
-      const typename T::W in = T::inputs(reinterpret_cast<const typename T::Input*>(x + m * x_stride));
-      for (int j = 0; j < NB; j++) sum[m][j] = T::step(sum[m][j], in, b[j]);
-    }
+  const char* x = t.x + first * kStepBytes<T>;
+  for (int64_t s = first; s < last; s++, x += kStepBytes<T>) {
+#pragma GCC unroll 8
+    for (int j = 0; j < NB; j++) __builtin_prefetch(a[j] + (s - first) * T::kWeights);
+    step_all<T, M, NB>(w, s, x, x_stride, sum);
+  }
+}
+
+// All steps, the weights being in the cache; the rows of the next tile are fetched.
+template <class T, int M, int NB>
+inline void run_resident(const Tile<T>& t, Lanes (&sum)[M][NB]) {
+  constexpr int64_t kLineSteps = 64 / kStepBytes<T>;
+  const typename T::Weight* w[NB];
+#pragma GCC unroll 8
+  for (int j = 0; j < NB; j++) w[j] = t.weights[j];
+  const ptrdiff_t x_stride = t.x_stride;
+  const char* x = t.x;
+  for (int64_t s = 0; s < t.steps;) {
+    const int64_t stop = s + kLineSteps < t.steps ? s + kLineSteps : t.steps;
+#pragma GCC unroll 8
+    for (int m = 0; m < M; m++) __builtin_prefetch(x + m * x_stride + t.x_ahead, 0, 2);
+    for (; s < stop; s++, x += kStepBytes<T>) step_all<T, M, NB>(w, s, x, x_stride, sum);
   }
 }
 
 template <class T, int M, int NB>
 __attribute__((noinline)) void run_tile(const Tile<T>& t) {
   Lanes sum[M][NB];
+#pragma GCC unroll 8
   for (int m = 0; m < M; m++)
+#pragma GCC unroll 8
     for (int j = 0; j < NB; j++) {
       const float* y = t.y + m * t.y_stride + j * kLanes;
       sum[m][j] = !t.resume ? zero() : j + 1 < NB ? load(y) : load(y, t.last_lanes);
     }
   if (t.next[0] == nullptr) {
-    run_steps<T, M, NB, false>(t, 0, t.steps, nullptr, sum);
+    run_resident<T, M, NB>(t, sum);
   } else {
-    const int64_t own = t.steps > kAhead ? t.steps - kAhead : 0;  // up to here, what is fetched is the block's own
+    const int64_t own = t.steps > kAhead && !t.beside ? t.steps - kAhead : 0;  // up to here the block's own is fetched
     const typename T::Weight* ahead[NB];
+#pragma GCC unroll 8
     for (int j = 0; j < NB; j++) ahead[j] = t.weights[j] + kAhead * T::kWeights;
-    if (own) run_steps<T, M, NB, true>(t, 0, own, ahead, sum);
-    run_steps<T, M, NB, true>(t, own, t.steps, t.next, sum);
+    if (own) run_fetching<T, M, NB>(t, 0, own, ahead, sum);
+    run_fetching<T, M, NB>(t, own, t.steps, t.next, sum);
   }
+#pragma GCC unroll 8
   for (int j = 0; j < NB; j++) {
     const int lanes = j + 1 < NB ? kLanes : t.last_lanes;
     const Lanes bias = t.bias ? load(t.bias + j * kLanes, lanes) : zero();
+#pragma GCC unroll 8
     for (int m = 0; m < M; m++) {
       float* y = t.y + m * t.y_stride + j * kLanes;
       const Lanes out = t.bias ? sum[m][j] + bias : sum[m][j];
@@ -116,7 +153,7 @@ int run_blocks(const Tile<T>& t, int64_t blocks) {
     Tile<T> whole = t;
     if (blocks > NB) whole.last_lanes = kLanes;
     if (t.next[0])
-      for (int j = 0; j < NB; j++) whole.next[j] = t.next[NB + j];
+      for (int j = 0; j < NB; j++) whole.next[j] = t.next[t.beside ? j : NB + j];
     run_tile<T, M, NB>(whole);
     return NB;
   }
@@ -151,6 +188,7 @@ Tile<T> tile_at(const Product& p, int64_t block, int64_t blocks, int64_t row, in
   for (int64_t j = 0; j < 16; j++) t.next[j] = fetch ? weights + (block + j) * steps * T::kWeights : nullptr;
   t.x = static_cast<const char*>(p.x) + row * p.x_stride + first * T::kInputs * static_cast<ptrdiff_t>(sizeof(typename T::Input));
   t.x_stride = p.x_stride;
+  t.x_ahead = kPanelRows * p.x_stride;
   t.y = p.y + row * p.y_stride + block * kLanes;
   t.y_stride = p.y_stride;
   t.bias = p.bias && first + count == steps ? p.bias + block * kLanes : nullptr;
