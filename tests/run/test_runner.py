@@ -1,0 +1,147 @@
+"""The runner: a step's orders become arrays, in order, within bounded memory, and a bad row fails alone."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from openwork import SamplingParams
+from openwork.core.step import Copy, Draw, Score, Step, Work
+from openwork.load.assemble import load
+from openwork.ops.cpu import Cpu
+from openwork.ops.paged import PagedKV
+from openwork.run import runner as runner_module
+from openwork.run.batch import assemble
+from openwork.run.runner import TensorRunner
+from openwork.testing.checkpoint import write_checkpoint
+
+OPS = Cpu(2)
+GREEDY = SamplingParams(temperature=0)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return load(write_checkpoint(tmp_path_factory.mktemp("tiny")), OPS).model
+
+
+@pytest.fixture
+def make(model):
+    made = []
+
+    def one(blocks=8, tap=None):
+        spec = model.spec
+        kv = PagedKV.empty(spec.num_layers, blocks, spec.num_kv_heads, spec.head_dim, 16, "float32")
+        made.append(TensorRunner(OPS, model, OPS.bind(kv), tap))
+        return made[-1]
+
+    yield one
+    for each in made:
+        each.close()
+
+
+def draw(position, params=GREEDY, index=0):
+    return Draw(params, index, position, position, frozenset())
+
+
+def run(runner, *works, copies=(), number=0):
+    return runner.collect(runner.submit(Step(number, works, tuple(copies)))).outcomes
+
+
+def test_a_pending_token_is_the_one_chosen_before(make):
+    whole, parts = make(), make()
+    first = run(parts, Work(0, 0, (5, 6, 7), False, (2,), (draw(3),)))[0].choices[0].token
+    second = run(parts, Work(0, 3, (), True, (2,), (draw(4),)))[0].choices[0].token
+    assert run(whole, Work(9, 0, (5, 6, 7, first), False, (0,), (draw(4),)))[0].choices[0].token == second
+
+
+def test_two_steps_may_be_submitted_before_the_first_is_collected(make):
+    runner = make()
+    one = runner.submit(Step(0, (Work(0, 0, (5, 6), False, (0,), (draw(2),)),)))
+    two = runner.submit(Step(1, (Work(0, 2, (), True, (0,), (draw(3),)),)))
+    assert [runner.collect(ticket).step for ticket in (one, two)] == [0, 1]
+
+
+def test_copies_come_before_the_forward_pass(make):
+    rows = {}
+    runner = make(tap=lambda sequence, position, row: rows.__setitem__(sequence, row.copy()))
+    run(runner, Work(0, 0, (5, 6, 7), False, (0,), (draw(3),)))
+    run(
+        runner,
+        Work(0, 3, (8,), False, (0,), (draw(4),)),
+        Work(1, 3, (8,), False, (4,), (draw(4),)),
+        copies=[Copy(0, 4)],
+    )
+    assert rows[0].tobytes() == rows[1].tobytes()
+
+
+def test_scores_need_bounded_memory_whatever_the_length(make, model, monkeypatch):
+    tokens = tuple(3 + i % 200 for i in range(50))
+    work = Work(0, 0, tokens, False, (0, 1, 2, 3), (draw(50),), Score(tokens[1:], 2))
+    whole = run(make(), work)[0]
+    monkeypatch.setattr(runner_module, "LOGITS_BYTES", 3 * 4 * model.spec.vocab_size)
+    runner, seen = make(), []
+    real = model.logits
+
+    def watched(rows):
+        seen.append(len(rows))
+        return real(rows)
+
+    monkeypatch.setattr(model, "logits", watched)
+    parts = run(runner, work)[0]
+    assert runner._rows_at_once == 3
+    assert parts == whole and len(parts.scores) == 49
+    assert max(seen) == 3 and sum(seen) == 50
+
+
+def test_only_the_rows_that_are_asked_for_get_logits(make):
+    seen = []
+    runner = make(tap=lambda sequence, position, row: seen.append((sequence, position)))
+    run(
+        runner,
+        Work(0, 0, tuple(range(5, 25)), False, (0, 1)),
+        Work(1, 0, (5, 6, 7), False, (2,), (draw(3),)),
+        Work(2, 0, (8, 9), False, (3,), (), Score((9,), 0)),
+    )
+    assert seen == [(1, 2), (2, 0)]
+
+
+def test_several_draws_from_one_row_differ_by_index(make):
+    params = SamplingParams(temperature=1.5, seed=4)
+    draws = tuple(draw(3, params, index) for index in range(6))
+    choices = run(make(), Work(0, 0, (5, 6, 7), False, (0,), draws))[0].choices
+    assert len(choices) == 6 and len({choice.token for choice in choices}) > 2
+
+
+def test_a_row_that_is_not_finite_fails_alone(make):
+    runner = make()
+    kv = runner._kv
+    run(runner, Work(0, 0, (5, 6), False, (0,)))
+    kv.keys[:, 0] = np.nan
+    good, bad = run(runner, Work(1, 0, (5, 6), False, (1,), (draw(2),)), Work(0, 2, (7,), False, (0,), (draw(3),)))
+    assert good.failure is None and good.choices
+    assert "not finite" in bad.failure and not bad.choices
+
+
+def test_an_impossible_step_raises_at_collect_and_the_next_one_runs(make):
+    runner = make()
+    with pytest.raises(Exception, match=r"block|table|range"):
+        run(runner, Work(0, 0, (5,), False, (99,), (draw(1),)))
+    assert run(runner, Work(0, 0, (5,), False, (0,), (draw(1),)))[0].choices
+
+
+def test_closing_ends_the_thread(make):
+    runner = make()
+    assert runner._thread in threading.enumerate()
+    runner.close()
+    assert runner._thread not in threading.enumerate()
+
+
+def test_a_batch_lays_works_out_in_rows():
+    step = Step(
+        0, (Work(4, 5, (7, 8, 9), False, (3,)), Work(2, 40, (), True, (1, 0, 2)), Work(1, 15, (6,), True, (4, 5)))
+    )
+    batch = assemble(step, {2: 11, 1: 12}, lambda positions: (None, None))
+    assert batch.ids.tolist() == [7, 8, 9, 11, 6, 12]
+    assert batch.rows.positions.tolist() == [5, 6, 7, 40, 15, 16]
+    assert batch.rows.starts.tolist() == batch.starts == [0, 3, 4, 6]
+    assert batch.rows.tables.tolist() == [[3, 0, 0], [1, 0, 2], [4, 5, 0]]
