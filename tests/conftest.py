@@ -1,6 +1,11 @@
-"""What all tests share: the --long flag, and a count of the positions whose logits were compared bit by bit."""
+"""What all tests share: the --long flag, and a count of the positions whose logits were compared bit by bit.
+
+Where the native core could not be built, the tests run on the reference, and the warning that says so is expected.
+"""
 
 import pytest
+
+from openwork.ops.cpu import available
 
 POSITIONS = pytest.StashKey[dict]()
 
@@ -12,6 +17,8 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.stash[POSITIONS] = {}
+    if not available():
+        config.addinivalue_line("filterwarnings", "ignore:.*NumPy reference is used:RuntimeWarning")
 
 
 @pytest.fixture(scope="session")

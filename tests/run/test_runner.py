@@ -8,14 +8,15 @@ import pytest
 from openwork import SamplingParams
 from openwork.core.step import Copy, Draw, Score, Step, Work
 from openwork.load.assemble import load
-from openwork.ops.cpu import Cpu
+from openwork.ops.cpu import Cpu, available
 from openwork.ops.paged import PagedKV
+from openwork.ops.reference import Reference
 from openwork.run import runner as runner_module
 from openwork.run.batch import assemble
 from openwork.run.runner import TensorRunner
 from openwork.testing.checkpoint import write_checkpoint
 
-OPS = Cpu(2)
+OPS = Cpu(2) if available() else Reference()
 GREEDY = SamplingParams(temperature=0)
 
 
