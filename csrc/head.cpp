@@ -36,20 +36,11 @@ double logarithm(double x) {
   return n * 0.69314718055994531 + 2 * s * sum;
 }
 
+// The first place whose running sum, begun at `sum`, exceeds the goal; places without weight are never taken.
 template <class Weight>
-double sum_of(std::int64_t count, const Weight& weight) {
-  double sum = 0;
-  for (std::int64_t i = 0; i < count; i++) sum += weight(i);
-  return sum;
-}
-
-// The first place whose running sum exceeds noise * total; places without weight are never taken.
-template <class Weight>
-std::int64_t draw(std::int64_t count, double noise, const Weight& weight) {
-  const double goal = noise * sum_of(count, weight);
-  double sum = 0;
-  std::int64_t last = 0;
-  for (std::int64_t i = 0; i < count; i++) {
+std::int64_t draw(std::int64_t first, std::int64_t count, double sum, double goal, const Weight& weight) {
+  std::int64_t last = first;
+  for (std::int64_t i = first; i < count; i++) {
     const double w = weight(i);
     if (w == 0) continue;
     last = i;
@@ -96,14 +87,13 @@ void Device::candidates(const float* logits, std::int64_t size, std::int64_t k) 
     std::nth_element(order_.begin(), order_.begin() + (k - 1), order_.end());
     order_.resize(wanted);
   };
-  std::uint64_t bound = UINT64_MAX;  // the worst key that can still be among the first k
+  float bound = -INFINITY;  // the worst logit that can still be among the first k
   for (std::int64_t id = 0; id < size; id++) {
-    const std::uint64_t key = order_key(logits[id], id);
-    if (key >= bound) continue;
-    order_.push_back(key);
+    if (logits[id] < bound) continue;
+    order_.push_back(order_key(logits[id], id));
     if (order_.size() == 2 * wanted + 64) {
       cut();
-      bound = order_.back();
+      bound = logits[id_of(order_.back())];
     }
   }
   if (order_.size() > wanted) cut();
@@ -118,9 +108,10 @@ void Device::top_k(const float* logits, std::int64_t size, std::int64_t k, std::
 
 std::int64_t Device::rank(const float* logits, std::int64_t size, std::int64_t token) {
   const Turn turn(*this);
-  const std::uint64_t own = order_key(logits[token], token);
+  const float own = logits[token];
   std::int64_t before = 0;
-  for (std::int64_t id = 0; id < size; id++) before += order_key(logits[id], id) < own;
+  for (std::int64_t id = 0; id < size; id++) before += logits[id] > own;
+  for (std::int64_t id = 0; id < token; id++) before += logits[id] == own;
   return before + 1;
 }
 
@@ -150,23 +141,26 @@ std::int64_t Device::choose(const float* logits, std::int64_t size, const Filter
   const Turn turn(*this);
   const float high = kernels_.highest(logits, size);
   if (!std::isfinite(high)) return kernels_.first_equal(logits, size, high);  // no distribution: see is_finite
-  double* weights = weights_.take<double>(size);
-  kernels_.weigh(logits, size, high, filter.temperature, weights);
-  for (std::int64_t id = 0; id < size; id++)
-    if (weights[id] < filter.min_p) weights[id] = 0;
-  const auto all = [&](std::int64_t id) { return weights[id]; };
-  if (filter.top_k >= size && filter.top_p >= 1) return draw(size, noise, all);  // no order needed
-
+  const double rate = std::min(1 / filter.temperature, 1e300);
+  const std::int64_t runs = (size + kRun - 1) / kRun;
+  double* weights = weights_.take<double>(size + runs);
+  double* sums = weights + size;
   std::vector<std::int64_t> kept;
-  const auto some = [&](std::int64_t i) { return weights[kept[static_cast<std::size_t>(i)]]; };
   double total;
   if (filter.top_k < size) {
     candidates(logits, size, filter.top_k);
     for (const std::uint64_t key : order_) kept.push_back(id_of(key));
     std::sort(kept.begin(), kept.end());
-    total = sum_of(static_cast<std::int64_t>(kept.size()), some);
+    for (const std::int64_t id : kept) kernels_.weigh(logits + id, 1, high, rate, filter.min_p, weights + id, sums);
+    total = 0;
+    for (const std::int64_t id : kept) total += weights[id];
   } else {
-    total = sum_of(size, all);
+    total = kernels_.weigh(logits, size, high, rate, filter.min_p, weights, sums);
+    if (filter.top_p >= 1) {  // no order needed: into the run where the goal is passed
+      const double goal = noise * total;
+      const std::int64_t run = std::upper_bound(sums, sums + runs, goal) - sums - 1;
+      return draw(run * kRun, size, sums[run], goal, [&](std::int64_t id) { return weights[id]; });
+    }
     likely(logits, size, weights, filter.top_p * total);
   }
   if (filter.top_p < 1) {
@@ -177,8 +171,11 @@ std::int64_t Device::choose(const float* logits, std::int64_t size, const Filter
       sum += weights[kept.back()];
     }
     std::sort(kept.begin(), kept.end());
+    total = 0;
+    for (const std::int64_t id : kept) total += weights[id];
   }
-  return kept[static_cast<std::size_t>(draw(static_cast<std::int64_t>(kept.size()), noise, some))];
+  const auto weight = [&](std::int64_t i) { return weights[kept[static_cast<std::size_t>(i)]]; };
+  return kept[static_cast<std::size_t>(draw(0, static_cast<std::int64_t>(kept.size()), 0, noise * total, weight))];
 }
 
 }  // namespace openwork

@@ -17,6 +17,7 @@ enum class Activation : int { silu, gelu, gelu_tanh, relu };
 constexpr int kLanes = 16;
 constexpr int kSplit = 256;       // keys of one attention split: cut at absolute positions, merged in index order
 constexpr int kSplitTiles = kSplit / kLanes;
+constexpr int kRun = 256;         // weights between two notes of their running sum
 constexpr int kMaxQueries = 24;   // queries of one kv head that share its key and value reads
 
 // y (rows, n) = x (rows, k) * W^T + bias, for columns of some blocks of 16 and some rows.
@@ -103,8 +104,9 @@ struct Kernels {
   int64_t (*first_equal)(const float* x, int64_t size, float value);
   // sum of exp(x - high) in float64, sixteen strided sums and a tree.
   double (*mass)(const float* x, int64_t size, double high);
-  // out = exp((x - high) / temperature)
-  void (*weigh)(const float* x, int64_t size, double high, double temperature, double* out);
+  // out = exp((x - high) * rate), zero where less than `least`. Returns their running sum, one after the other, and
+  // leaves in sums[i] what it was before entry kRun * i.
+  double (*weigh)(const float* x, int64_t size, double high, double rate, double least, double* out, double* sums);
 
   // For benchmarks: read every byte and return something of it; multiply and add `steps` times in registers.
   uint64_t (*read_all)(const void* data, size_t bytes);

@@ -40,6 +40,26 @@ double mass(const float* x, int64_t size, double high) {
   return sum[0];
 }
 
-void weigh(const float* x, int64_t size, double high, double temperature, double* out) {
-  for (int64_t i = 0; i < size; i++) out[i] = exponential64((static_cast<double>(x[i]) - high) / temperature);
+// The sum is one chain of additions; the next sixteen exponentials run beside it.
+double weigh(const float* x, int64_t size, double high, double rate, double least, double* out, double* sums) {
+  const auto weight_of = [&](float value) {
+    const double weight = exponential64((static_cast<double>(value) - high) * rate);
+    return weight < least ? 0.0 : weight;
+  };
+  const int64_t whole = size / kLanes * kLanes;
+  double sum = 0;
+  for (int64_t i = 0; i < whole; i += kLanes) {
+    if (i % kRun == 0) sums[i / kRun] = sum;
+    double e[kLanes];
+    for (int j = 0; j < kLanes; j++) e[j] = weight_of(x[i + j]);
+    for (int j = 0; j < kLanes; j++) out[i + j] = e[j];
+#pragma GCC unroll 16
+    for (int j = 0; j < kLanes; j++) sum += e[j];
+  }
+  if (whole < size && whole % kRun == 0) sums[whole / kRun] = sum;
+  for (int64_t i = whole; i < size; i++) {
+    out[i] = weight_of(x[i]);
+    sum += out[i];
+  }
+  return sum;
 }
