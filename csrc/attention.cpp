@@ -25,9 +25,7 @@ struct AttendJob {
 
   std::int32_t position(std::int64_t row) const { return rows.positions[static_cast<std::size_t>(row)]; }
   std::int64_t start(int sequence) const { return rows.starts[static_cast<std::size_t>(sequence)]; }
-  std::int32_t lowest(std::int64_t row) const {
-    return w.window == 0 ? 0 : std::max(0, position(row) - w.window + 1);
-  }
+  std::int32_t lowest(std::int64_t row) const { return w.window == 0 ? 0 : std::max(0, position(row) - w.window + 1); }
 };
 
 // Queries first .. first + count - 1 of a sequence and kv head.
@@ -190,7 +188,8 @@ void Device::attend_in_splits(const std::vector<AttendTile>& tiles, const Attend
       const std::int64_t s = tile.first_split(job) + wave + i % width;
       if (s > tile.last_split(job)) continue;
       tile.queries(job, queries);
-      take_in(kernels_, queries, s, job.padded_dim, mixture_at(totals + i / width * size), mixture_at(parts + i * size));
+      take_in(kernels_, queries, s, job.padded_dim, mixture_at(totals + i / width * size),
+              mixture_at(parts + i * size));
     }
   }
   for (std::int64_t i = 0; i < count; i++)

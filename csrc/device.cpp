@@ -106,9 +106,8 @@ void Device::norm(const float* x, std::int64_t rows, const Norm& w, float* out) 
 
 void Device::add(float* x, const float* y, std::int64_t size) {
   const Turn turn(*this);
-  split(size, kPieceSize, size / 4, [&](std::int64_t begin, std::int64_t end, int) {
-    kernels_.add(x + begin, y + begin, end - begin);
-  });
+  split(size, kPieceSize, size / 4,
+        [&](std::int64_t begin, std::int64_t end, int) { kernels_.add(x + begin, y + begin, end - begin); });
 }
 
 void Device::act(const float* x, std::int64_t size, Activation kind, float* out) {
@@ -130,7 +129,8 @@ void Device::mlp_block(const float* x, std::int64_t rows, const Mlp& w, float* o
       const std::int64_t row = i / pieces, first = i % pieces * kPieceSize;
       const std::int64_t last = first + kPieceSize < size ? first + kPieceSize : size;
       float* gate = up + row * w.up.n;
-      kernels_.activate(w.activation, gate + first, w.gated ? gate + size + first : nullptr, last - first, gate + first);
+      kernels_.activate(w.activation, gate + first, w.gated ? gate + size + first : nullptr, last - first,
+                        gate + first);
       kernels_.prepare(w.down.number, gate, first, last, inner + row * stride);
     }
   });
@@ -143,14 +143,15 @@ void Device::copy_blocks(const Cache& cache, const std::int64_t* sources, const 
   const std::size_t keys = static_cast<std::size_t>(cache.key_bytes()) * cache.kv_heads;
   const std::size_t values = static_cast<std::size_t>(cache.value_bytes()) * cache.kv_heads;
   const auto work = static_cast<std::int64_t>(count * (keys + values) / 8) * cache.layers;
-  split(cache.layers, 1, work, [&](std::int64_t begin, std::int64_t end, int) {  // a pair may read what one before wrote
-    for (std::int64_t layer = begin; layer < end; layer++)
-      for (std::size_t i = 0; i < count; i++) {
-        if (sources[i] == targets[i]) continue;
-        std::memcpy(cache.keys_of(layer, targets[i], 0), cache.keys_of(layer, sources[i], 0), keys);
-        std::memcpy(cache.values_of(layer, targets[i], 0), cache.values_of(layer, sources[i], 0), values);
-      }
-  });
+  split(cache.layers, 1, work,
+        [&](std::int64_t begin, std::int64_t end, int) {  // a pair may read what one before wrote
+          for (std::int64_t layer = begin; layer < end; layer++)
+            for (std::size_t i = 0; i < count; i++) {
+              if (sources[i] == targets[i]) continue;
+              std::memcpy(cache.keys_of(layer, targets[i], 0), cache.keys_of(layer, sources[i], 0), keys);
+              std::memcpy(cache.values_of(layer, targets[i], 0), cache.values_of(layer, sources[i], 0), values);
+            }
+        });
 }
 
 std::uint64_t Device::read_all(const void* data, std::size_t bytes) {

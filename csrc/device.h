@@ -18,7 +18,7 @@
 
 namespace openwork {
 
-struct AttendJob;   // of attention.cpp
+struct AttendJob;  // of attention.cpp
 struct AttendTile;
 
 struct Linear {
@@ -60,7 +60,7 @@ struct Cache {
   char* keys;
   char* values;
 
-  std::ptrdiff_t key_bytes() const;    // of one head in one block
+  std::ptrdiff_t key_bytes() const;  // of one head in one block
   std::ptrdiff_t value_bytes() const;
   char* keys_of(std::int64_t layer, std::int64_t block, int head) const;
   char* values_of(std::int64_t layer, std::int64_t block, int head) const;
@@ -115,8 +115,8 @@ class Device {
   void write(const Cache& cache, std::int64_t layer, const float* k, const float* v, const StepRows& rows);
   void attend(const float* q, const Cache& cache, std::int64_t layer, const StepRows& rows, const Attention& w,
               float* out);
-  void attention_block(const float* x, const Attention& w, const StepRows& rows, const Cache& cache,
-                       std::int64_t layer, float* out);
+  void attention_block(const float* x, const Attention& w, const StepRows& rows, const Cache& cache, std::int64_t layer,
+                       float* out);
   void mlp_block(const float* x, std::int64_t rows, const Mlp& w, float* out);
   void copy_blocks(const Cache& cache, const std::int64_t* sources, const std::int64_t* targets, std::size_t count);
 

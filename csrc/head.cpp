@@ -75,7 +75,8 @@ void Device::argmax(const float* logits, std::int64_t rows, std::int64_t size, s
 void Device::is_finite(const float* logits, std::int64_t rows, std::int64_t size, bool* out) {
   const Turn turn(*this);
   split(rows, 1, rows * size, [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t row = begin; row < end; row++) out[row] = std::isfinite(kernels_.highest(logits + row * size, size));
+    for (std::int64_t row = begin; row < end; row++)
+      out[row] = std::isfinite(kernels_.highest(logits + row * size, size));
   });
 }
 
@@ -115,8 +116,8 @@ std::int64_t Device::rank(const float* logits, std::int64_t size, std::int64_t t
   return before + 1;
 }
 
-// Fills order_ with the keys, sorted, of ids that surely hold `goal` of the mass: those above an edge that a histogram of
-// the weights gives, sixteen steps an octave.
+// Fills order_ with the keys, sorted, of ids that surely hold `goal` of the mass: those above an edge that a
+// histogram of the weights gives, sixteen steps an octave.
 void Device::likely(const float* logits, std::int64_t size, const double* weights, double goal) {
   constexpr int kSteps = 1024, kHighest = 0x3FF0;  // the upper sixteen bits of 1.0
   const auto step_of = [](double weight) {

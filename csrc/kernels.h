@@ -15,35 +15,35 @@ enum class Number : int { float32, bfloat16 };
 enum class Activation : int { silu, gelu, gelu_tanh, relu };
 
 constexpr int kLanes = 16;
-constexpr int kSplit = 256;       // keys of one attention split: cut at absolute positions, merged in index order
+constexpr int kSplit = 256;  // keys of one attention split: cut at absolute positions, merged in index order
 constexpr int kSplitTiles = kSplit / kLanes;
-constexpr int kRun = 256;         // weights between two notes of their running sum
-constexpr int kMaxQueries = 24;   // queries of one kv head that share its key and value reads
+constexpr int kRun = 256;        // weights between two notes of their running sum
+constexpr int kMaxQueries = 24;  // queries of one kv head that share its key and value reads
 
 // y (rows, n) = x (rows, k) * W^T + bias, for columns of some blocks of 16 and some rows.
 struct Product {
   Number number;
-  const void* weights;   // packed, see ops/packed.py
-  const void* x;         // prepared rows (Kernels::prepare), x_stride bytes apart
+  const void* weights;  // packed, see ops/packed.py
+  const void* x;        // prepared rows (Kernels::prepare), x_stride bytes apart
   ptrdiff_t x_stride;
   float* y;
-  ptrdiff_t y_stride;    // floats
-  const float* bias;     // (n,) or null
+  ptrdiff_t y_stride;  // floats
+  const float* bias;   // (n,) or null
   int64_t n, k;
 };
 
 // One layer's keys and values of one kv head, as one sequence sees them.
 struct KeysValues {
   Number number;
-  const char* keys;            // of this layer and head in block 0
+  const char* keys;  // of this layer and head in block 0
   const char* values;
   ptrdiff_t key_block_stride;  // bytes from one block to the next
   ptrdiff_t value_block_stride;
-  const int32_t* table;        // block of position p: table[p / block_size]
+  const int32_t* table;  // block of position p: table[p / block_size]
   int block_size;
   int head_dim;
   float scale;
-  float softcap;               // 0: none
+  float softcap;  // 0: none
 };
 
 // Queries that share a kv head; query i sees keys first[i] .. last[i], both ascending in i.
@@ -63,9 +63,9 @@ struct Ahead {
 
 // What one split (or several, merged) gives for each query: max, sum, weighted values.
 struct Mixture {
-  float* high;    // (queries,)
-  float* mass;    // (queries,)
-  float* mixed;   // (queries, head_dim rounded up to 16)
+  float* high;   // (queries,)
+  float* mass;   // (queries,)
+  float* mixed;  // (queries, head_dim rounded up to 16)
 };
 
 struct Kernels {

@@ -74,7 +74,8 @@ void Device::pack(const Linear& target, std::int64_t row, const PackSource& sour
     for (std::int64_t block = first + begin; block < first + end; block++) {
       const std::int64_t from = block * kLanes > row ? block * kLanes : row;
       const std::int64_t beyond = row + source.rows, next = (block + 1) * kLanes;
-      const int lane = static_cast<int>(from % kLanes), lanes = static_cast<int>((next < beyond ? next : beyond) - from);
+      const int lane = static_cast<int>(from % kLanes),
+                lanes = static_cast<int>((next < beyond ? next : beyond) - from);
       switch (source.number) {
         case SourceNumber::float32:
           pack_block<SourceNumber::float32>(target, block, lane, lanes, source, from - row);

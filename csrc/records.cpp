@@ -28,8 +28,9 @@ void check_runs(const StepRows& rows) {
   require(std::is_sorted(rows.starts.begin(), rows.starts.end()), "starts must ascend");
   for (std::size_t row = 0; row < rows.positions.size(); row++) {
     require(rows.positions[row] >= 0, "positions must not be negative");
-    require(row == 0 || rows.sequence_of[row] != rows.sequence_of[row - 1] || rows.positions[row] > rows.positions[row - 1],
-            "positions of a sequence must ascend");
+    require(
+        row == 0 || rows.sequence_of[row] != rows.sequence_of[row - 1] || rows.positions[row] > rows.positions[row - 1],
+        "positions of a sequence must ascend");
   }
 }
 
@@ -73,15 +74,27 @@ Attention make_attention(const Linear& qkv, const Linear& out, const Heads& head
   require(num_heads > 0 && num_heads < kMostHeads && num_kv_heads > 0 && num_heads % num_kv_heads == 0,
           "num_heads must be a positive multiple of num_kv_heads");
   require(head_dim > 0 && head_dim <= kLargestHead, "head_dim must be in 1 .. 4096");
-  require(rotary_dim >= 0 && rotary_dim % 2 == 0 && rotary_dim <= head_dim, "rotary_dim must be even, at most head_dim");
+  require(rotary_dim >= 0 && rotary_dim % 2 == 0 && rotary_dim <= head_dim,
+          "rotary_dim must be even, at most head_dim");
   require(qkv.n == (Size{num_heads} + 2 * num_kv_heads) * head_dim, "qkv has the wrong number of outputs");
   require(out.k == Size{num_heads} * head_dim, "out has the wrong number of inputs");
   require(!softcap || *softcap > 0, "softcap must be positive");
   require(!window || *window > 0, "window must be positive");
   require(!q_norm || q_norm->size == head_dim, "q_norm must have head_dim entries");
   require(!k_norm || k_norm->size == head_dim, "k_norm must have head_dim entries");
-  return {qkv, out, num_heads, num_kv_heads, head_dim, rotary_dim, scale, softcap.value_or(0.0f), window.value_or(0),
-          q_norm != nullptr, k_norm != nullptr, q_norm ? *q_norm : Norm{}, k_norm ? *k_norm : Norm{}};
+  return {qkv,
+          out,
+          num_heads,
+          num_kv_heads,
+          head_dim,
+          rotary_dim,
+          scale,
+          softcap.value_or(0.0f),
+          window.value_or(0),
+          q_norm != nullptr,
+          k_norm != nullptr,
+          q_norm ? *q_norm : Norm{},
+          k_norm ? *k_norm : Norm{}};
 }
 
 Activation activation_of(std::string_view name) {
@@ -109,8 +122,14 @@ Cache make_cache(const View& keys, const View& values, int head_dim, int block_s
           "keys do not have the shape that the values, head_dim and block_size ask for");
   require(values.shape[3] == block_size && values.shape[4] == lanes_up(head_dim),
           "values do not have the shape that head_dim and block_size ask for");
-  return {wide ? Number::float32 : Number::bfloat16, layers, blocks, static_cast<int>(heads), block_size, head_dim,
-          static_cast<char*>(keys.data), static_cast<char*>(values.data)};
+  return {wide ? Number::float32 : Number::bfloat16,
+          layers,
+          blocks,
+          static_cast<int>(heads),
+          block_size,
+          head_dim,
+          static_cast<char*>(keys.data),
+          static_cast<char*>(values.data)};
 }
 
 StepRows make_rows(const View& positions, const View& starts, const View& tables, const std::optional<View>& cos,
@@ -120,7 +139,8 @@ StepRows make_rows(const View& positions, const View& starts, const View& tables
   rows.starts = copy_int32(starts, "starts must be int32 (sequences + 1,)");
   require(tables.is_integer(4) && tables.axes() == 2, "tables must be int32 (sequences, blocks)");
   for (int s = 0; s < rows.sequences(); s++)
-    for (std::int32_t row = rows.starts[static_cast<std::size_t>(s)]; row < rows.starts[static_cast<std::size_t>(s) + 1] && row < rows.count(); row++)
+    for (std::int32_t row = rows.starts[static_cast<std::size_t>(s)];
+         row < rows.starts[static_cast<std::size_t>(s) + 1] && row < rows.count(); row++)
       rows.sequence_of.push_back(s);
   require(static_cast<Size>(rows.sequence_of.size()) == rows.count(), "starts must run from 0 to the number of rows");
   check_runs(rows);
@@ -157,11 +177,13 @@ PackSource make_source(const Linear& target, Size row, const View& source) {
 
 void check_tables(const StepRows& rows, const Cache& cache) {
   for (int s = 0; s < rows.sequences(); s++) {
-    const std::int32_t begin = rows.starts[static_cast<std::size_t>(s)], end = rows.starts[static_cast<std::size_t>(s) + 1];
+    const std::int32_t begin = rows.starts[static_cast<std::size_t>(s)],
+                       end = rows.starts[static_cast<std::size_t>(s) + 1];
     if (begin == end) continue;
     const Size needed = rows.positions[static_cast<std::size_t>(end) - 1] / cache.block_size + 1;
     if (needed > rows.table_width)
-      refuse_index("the table of sequence " + std::to_string(s) + " is too short: its rows need " + std::to_string(needed) + " blocks");
+      refuse_index("the table of sequence " + std::to_string(s) + " is too short: its rows need " +
+                   std::to_string(needed) + " blocks");
     for (Size i = 0; i < needed; i++) {
       const std::int32_t block = rows.table(s)[i];
       if (block < 0 || block >= cache.blocks)
@@ -173,7 +195,8 @@ void check_tables(const StepRows& rows, const Cache& cache) {
 
 void check_fit(const Attention& w, const Cache& cache, const StepRows& rows) {
   require(cache.kv_heads == w.num_kv_heads && cache.head_dim == w.head_dim, "the cache was made for other heads");
-  require(w.rotary_dim == 0 || (rows.cos && rows.half == w.rotary_dim / 2), "cos and sin must have rotary_dim / 2 columns");
+  require(w.rotary_dim == 0 || (rows.cos && rows.half == w.rotary_dim / 2),
+          "cos and sin must have rotary_dim / 2 columns");
 }
 
 std::vector<Size> indices(const View& ids, Size limit, const char* name) {

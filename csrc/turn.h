@@ -13,9 +13,7 @@ constexpr std::int64_t kWorthSharing = 16 * 1024;  // entries touched; below it,
 class Device::Turn {
  public:
   explicit Turn(Device& device) : lock_(device.mutex_), device_(device) {}
-  ~Turn() {
-    device_.busy_ns_ += std::chrono::nanoseconds(std::chrono::steady_clock::now() - began_).count();
-  }
+  ~Turn() { device_.busy_ns_ += std::chrono::nanoseconds(std::chrono::steady_clock::now() - began_).count(); }
 
  private:
   std::lock_guard<std::mutex> lock_;

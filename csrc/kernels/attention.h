@@ -38,7 +38,8 @@ inline void find_tiles(const KeysValues& kv, int64_t split, int from, int to, Sp
   int64_t block = position / kv.block_size;
   int slot = static_cast<int>(position % kv.block_size);
   for (int tile = from / kLanes; tile * kLanes < to; tile++) {
-    const char *keys = kv.keys + kv.table[block] * kv.key_block_stride, *values = kv.values + kv.table[block] * kv.value_block_stride;
+    const char *keys = kv.keys + kv.table[block] * kv.key_block_stride,
+               *values = kv.values + kv.table[block] * kv.value_block_stride;
     tiles.keys[tile] = reinterpret_cast<const typename T::Weight*>(keys) + slot / kLanes * key_tile;
     tiles.values[tile] = reinterpret_cast<const typename V::Value*>(values) + slot * value_row;
     slot += kLanes;
@@ -201,8 +202,7 @@ inline void mix(const ValueTiles<V>& tiles, const Seen& seen, int q, int rows, c
     mix_some<V>(1, tiles, scores + i * kSplit, seen.from[i], shared ? from : seen.to[i], mixed + i * tiles.dim);
   if (!shared) return;
   mix_some<V>(rows, tiles, scores + q * kSplit, from, to, mixed + q * tiles.dim);
-  for (int i = q; i < q + rows; i++)
-    mix_some<V>(1, tiles, scores + i * kSplit, to, seen.to[i], mixed + i * tiles.dim);
+  for (int i = q; i < q + rows; i++) mix_some<V>(1, tiles, scores + i * kSplit, to, seen.to[i], mixed + i * tiles.dim);
 }
 
 template <class T, class V>

@@ -44,9 +44,7 @@ inline Lanes nearest(Lanes a) {
   return {_mm256_round_ps(a.lo, mode), _mm256_round_ps(a.hi, mode)};
 }
 inline __m256 sign_bits() { return _mm256_castsi256_ps(_mm256_set1_epi32(INT32_MIN)); }
-inline Lanes magnitude(Lanes a) {
-  return {_mm256_andnot_ps(sign_bits(), a.lo), _mm256_andnot_ps(sign_bits(), a.hi)};
-}
+inline Lanes magnitude(Lanes a) { return {_mm256_andnot_ps(sign_bits(), a.lo), _mm256_andnot_ps(sign_bits(), a.hi)}; }
 inline Lanes with_sign(Lanes a, Lanes b) {
   const Lanes size = magnitude(a);
   return {_mm256_or_ps(size.lo, _mm256_and_ps(sign_bits(), b.lo)),

@@ -35,7 +35,8 @@ inline Lanes magnitude(Lanes a) { return {_mm512_abs_ps(a.r)}; }
 // |a| with the sign of b.
 inline Lanes with_sign(Lanes a, Lanes b) {
   const __m512i sign = _mm512_set1_epi32(INT32_MIN);
-  return {_mm512_castsi512_ps(_mm512_ternarylogic_epi32(sign, _mm512_castps_si512(b.r), _mm512_castps_si512(a.r), 0xCA))};
+  return {
+      _mm512_castsi512_ps(_mm512_ternarylogic_epi32(sign, _mm512_castps_si512(b.r), _mm512_castps_si512(a.r), 0xCA))};
 }
 // a < b ? x : y, lane by lane.
 inline Lanes where_less(Lanes a, Lanes b, Lanes x, Lanes y) {

@@ -53,9 +53,7 @@ inline Lanes operator/(Lanes x, Lanes y) { return {x.a / y.a, x.b / y.b, x.c / y
 inline Lanes fma(Lanes x, Lanes y, Lanes z) { return x * y + z; }
 
 // mask has all bits of a lane set, or none: where it is set x, elsewhere y.
-inline Four pick(FourInts mask, Four x, Four y) {
-  return (Four)(((FourInts)x & mask) | ((FourInts)y & ~mask));
-}
+inline Four pick(FourInts mask, Four x, Four y) { return (Four)(((FourInts)x & mask) | ((FourInts)y & ~mask)); }
 inline Lanes maximum(Lanes x, Lanes y) {
   return {pick(x.a > y.a, x.a, y.a), pick(x.b > y.b, x.b, y.b), pick(x.c > y.c, x.c, y.c), pick(x.d > y.d, x.d, y.d)};
 }

@@ -16,7 +16,10 @@ inline void each_sixteen(int64_t size, F f) {
 
 inline Lanes load_some(const float* p, int lanes) { return lanes == kLanes ? load(p) : load(p, lanes); }
 inline void store_some(float* p, Lanes x, int lanes) {
-  if (lanes == kLanes) store(p, x); else store(p, x, lanes);
+  if (lanes == kLanes)
+    store(p, x);
+  else
+    store(p, x, lanes);
 }
 
 struct Floats {  // float32 weights: one input a step
@@ -42,17 +45,17 @@ struct Halves {  // bfloat16 weights: two inputs a step
 template <class T>
 struct Tile {
   const typename T::Weight* weights[8];  // of each block, at the first step
-  const char* x;                      // of the first row, at the first step
-  ptrdiff_t x_stride;                 // bytes
-  ptrdiff_t x_ahead;                  // bytes to the rows of the next tile, which are fetched meanwhile
-  float* y;                           // first row, first column
+  const char* x;                         // of the first row, at the first step
+  ptrdiff_t x_stride;                    // bytes
+  ptrdiff_t x_ahead;                     // bytes to the rows of the next tile, which are fetched meanwhile
+  float* y;                              // first row, first column
   ptrdiff_t y_stride;
-  const float* bias;                  // at the first column, or null; added when the chain ends here
+  const float* bias;  // at the first column, or null; added when the chain ends here
   int64_t steps;
-  int last_lanes;                     // columns of the last block that exist
-  bool resume;                        // the chains go on from y
-  // What to fetch ahead, a line a step. After the blocks themselves: entry NB + j while block j of a tile of NB comes to
-  // its end. Beside them: entry j all the while. Null first: nothing.
+  int last_lanes;  // columns of the last block that exist
+  bool resume;     // the chains go on from y
+  // What to fetch ahead, a line a step. After the blocks themselves: entry NB + j while block j of a tile of NB comes
+  // to its end. Beside them: entry j all the while. Null first: nothing.
   const typename T::Weight* next[16];
   bool beside = false;
 };
@@ -141,7 +144,10 @@ __attribute__((noinline)) void run_tile(const Tile<T>& t) {
     for (int m = 0; m < M; m++) {
       float* y = t.y + m * t.y_stride + j * kLanes;
       const Lanes out = t.bias ? sum[m][j] + bias : sum[m][j];
-      if (lanes == kLanes) store(y, out); else store(y, out, lanes);
+      if (lanes == kLanes)
+        store(y, out);
+      else
+        store(y, out, lanes);
     }
   }
 }
@@ -180,13 +186,15 @@ int64_t steps_of(int64_t k) {
 
 // Steps first .. first + count - 1 of some blocks, for the rows from `row` on.
 template <class T>
-Tile<T> tile_at(const Product& p, int64_t block, int64_t blocks, int64_t row, int64_t first, int64_t count, bool fetch) {
+Tile<T> tile_at(const Product& p, int64_t block, int64_t blocks, int64_t row, int64_t first, int64_t count,
+                bool fetch) {
   const int64_t steps = steps_of<T>(p.k);
   Tile<T> t;
   const typename T::Weight* weights = static_cast<const typename T::Weight*>(p.weights) + first * T::kWeights;
   for (int64_t j = 0; j < 8 && j < blocks; j++) t.weights[j] = weights + (block + j) * steps * T::kWeights;
   for (int64_t j = 0; j < 16; j++) t.next[j] = fetch ? weights + (block + j) * steps * T::kWeights : nullptr;
-  t.x = static_cast<const char*>(p.x) + row * p.x_stride + first * T::kInputs * static_cast<ptrdiff_t>(sizeof(typename T::Input));
+  t.x = static_cast<const char*>(p.x) + row * p.x_stride +
+        first * T::kInputs * static_cast<ptrdiff_t>(sizeof(typename T::Input));
   t.x_stride = p.x_stride;
   t.x_ahead = kPanelRows * p.x_stride;
   t.y = p.y + row * p.y_stride + block * kLanes;
@@ -245,7 +253,8 @@ void product(const Product& p, int64_t first_block, int64_t last_block, int64_t 
 
 // Rows are kept an odd number of cache lines apart, so that the rows of a tile do not fall into one cache set.
 ptrdiff_t prepared_bytes(Number number, int64_t k) {
-  const int64_t bytes = number == Number::float32 ? 4 * k : (k + 1) / 2 * kPairWords * static_cast<int64_t>(sizeof(PairInput));
+  const int64_t bytes =
+      number == Number::float32 ? 4 * k : (k + 1) / 2 * kPairWords * static_cast<int64_t>(sizeof(PairInput));
   return static_cast<ptrdiff_t>(((bytes + 63) / 64 | 1) * 64);
 }
 

@@ -42,9 +42,8 @@ void norm_layer(const float* x, const float* weight, const float* bias, float ep
 }
 
 void add(float* x, const float* y, int64_t size) {
-  each_sixteen(size, [&](int64_t i, int lanes) {
-    store_some(x + i, load_some(x + i, lanes) + load_some(y + i, lanes), lanes);
-  });
+  each_sixteen(
+      size, [&](int64_t i, int lanes) { store_some(x + i, load_some(x + i, lanes) + load_some(y + i, lanes), lanes); });
 }
 
 void scale(float* x, float factor, int64_t size) {
@@ -65,10 +64,14 @@ void activate_all(const float* gate, const float* up, int64_t size, float* out) 
 
 void activate_row(Activation kind, const float* gate, const float* up, int64_t size, float* out) {
   switch (kind) {
-    case Activation::silu: return activate_all<Activation::silu>(gate, up, size, out);
-    case Activation::gelu: return activate_all<Activation::gelu>(gate, up, size, out);
-    case Activation::gelu_tanh: return activate_all<Activation::gelu_tanh>(gate, up, size, out);
-    case Activation::relu: return activate_all<Activation::relu>(gate, up, size, out);
+    case Activation::silu:
+      return activate_all<Activation::silu>(gate, up, size, out);
+    case Activation::gelu:
+      return activate_all<Activation::gelu>(gate, up, size, out);
+    case Activation::gelu_tanh:
+      return activate_all<Activation::gelu_tanh>(gate, up, size, out);
+    case Activation::relu:
+      return activate_all<Activation::relu>(gate, up, size, out);
   }
 }
 
