@@ -10,6 +10,9 @@
 #if !defined(_WIN32)
 #include <pthread.h>
 #endif
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 #include "float_mode.h"
 
@@ -27,6 +30,36 @@ void count_forks() {
   (void)registered;
 #endif
 }
+
+// Keeps the workers off the processor that the calling thread is on. On a busy machine the system may leave all of
+// them on one for seconds while the work of strangers fills the others; two threads are then no faster than one.
+class Seats {
+ public:
+#if defined(__linux__)
+  Seats() { known_ = sched_getaffinity(0, sizeof allowed_, &allowed_) == 0 && CPU_COUNT(&allowed_) > 1; }
+
+  // Asks the system only when the caller has moved, and not more often than every millisecond.
+  void give_way(std::vector<std::thread>& workers) {
+    const int caller = sched_getcpu();
+    if (!known_ || caller == avoided_ || caller < 0 || caller >= CPU_SETSIZE) return;
+    const auto time = std::chrono::steady_clock::now();
+    if (time - moved_ < std::chrono::milliseconds(1)) return;
+    moved_ = time;
+    avoided_ = caller;
+    cpu_set_t others = allowed_;
+    CPU_CLR(static_cast<std::size_t>(caller), &others);
+    for (std::thread& worker : workers) pthread_setaffinity_np(worker.native_handle(), sizeof others, &others);
+  }
+
+ private:
+  cpu_set_t allowed_;
+  bool known_ = false;
+  int avoided_ = -1;
+  std::chrono::steady_clock::time_point moved_{};
+#else
+  void give_way(std::vector<std::thread>&) {}
+#endif
+};
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -69,6 +102,7 @@ struct Pool::Crew {
   std::atomic<bool> stop{false};
   Job job = nullptr;
   const void* work = nullptr;
+  Seats seats;
   std::uint32_t deal = 0;
   bool crowded = false;  // more threads than processors: spinning would keep the others from working
   unsigned born = 0;     // the value of `forks` when the threads were made
@@ -132,6 +166,7 @@ struct Pool::Crew {
   void run(int parts, Job next, const void* f) {
     job = next;
     work = f;
+    if (!crowded) seats.give_way(threads);
     unfinished.store(parts, std::memory_order_relaxed);
     deck.store(std::uint64_t{++deal} << 32 | static_cast<std::uint64_t>(parts) << 16);
     if (asleep.load() > 0) {
