@@ -61,7 +61,7 @@ void Device::multiply(const void* prepared, std::ptrdiff_t stride, std::int64_t 
   const Product p{w.number, w.weights, prepared, stride, y, w.n, w.bias, w.n, w.k};
   const std::int64_t blocks = blocks_of(w.n), work = rows * w.n * w.k / 4;
   if (rows <= kFewRows || blocks >= 16 * pool_.threads()) {
-    split(blocks, rows <= kFewRows ? 1 : 4, work,
+    split(blocks, blocks < 8 * pool_.threads() ? 1 : 4, work,
           [&](std::int64_t begin, std::int64_t end, int) { kernels_.product(p, begin, end, 0, rows); });
   } else {
     split(rows, kRowUnit, work,
