@@ -123,7 +123,7 @@ class Bench:
             rows = self.ops.bind_rows(Rows(positions, np.array([0, count], np.int32), table, None, None))
             q, mixed = self.rows(count, heads * dim), np.empty((count, heads * dim), np.float32)
 
-            def run(q=q, rows=rows, mixed=mixed) -> None:
+            def run(q: np.ndarray = q, rows: Rows = rows, mixed: np.ndarray = mixed) -> None:
                 for layer in range(layers):
                     self.device.attend(q, kv.native, layer, rows.native, record.native, mixed)
 

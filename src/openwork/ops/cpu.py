@@ -26,7 +26,7 @@ try:
     import openwork._core as _core
 except ImportError as error:  # installed where there was no compiler, or a library it needs is gone
     _core = None  # type: ignore[assignment]
-    _reason = "" if error.name == "openwork" else f" ({error})"
+    _reason = "" if error.name in ("openwork", "openwork._core") else f" ({error})"
 
 Record = TypeVar("Record")
 ISA_VARIABLE = "OPENWORK_ISA"
