@@ -69,7 +69,7 @@ class Bench:
         """Multiplies and adds in registers; returns how many floating-point operations, of all threads."""
         steps = 1_000_000
         self.device.multiply_all(dtype, steps)
-        return steps * self.device.flops_per_step * (2 if dtype == "bfloat16" else 1) * self.ops.num_threads
+        return float(steps * self.device.flops_per_step * (2 if dtype == "bfloat16" else 1) * self.ops.num_threads)
 
     def against_reading(self, what: str, num_bytes: int, run: Callable[[], object]) -> dict[str, object]:
         seconds, ceiling = self.beside(run, self.read)

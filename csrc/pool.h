@@ -4,8 +4,8 @@
 // done. Whoever is free takes the next part, so a thread that the system has put aside holds nobody up: the caller does
 // the parts it has not begun. Which worker does a part is therefore a matter of chance, and no result may depend on it.
 // Between two deals the workers spin for some microseconds, because the next one usually follows at once, and then
-// sleep. Not for use by two threads at a time (Device has the lock). After a fork the child has no workers: they are
-// made anew at its first deal.
+// sleep; they keep off the processor that the calling thread is on, where the system lets them. Not for use by two
+// threads at a time (Device has the lock). After a fork the child has no workers: they are made anew at its first deal.
 #pragma once
 
 #include <cstdint>

@@ -252,6 +252,20 @@ def test_many_python_threads_and_two_devices():
     assert not wrong
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no choice of processors here")
+def test_more_threads_than_processors():
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert cpu.usable_cores() == 1
+        ops = Cpu(3)
+        w = ops.bind(linear(4000, 300))
+        for _ in range(20):
+            assert (ops.linear(np.ones((2, 300), np.float32), w) == 300).all()
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork while there are threads: what is tested
 def test_a_forked_child_gets_threads_of_its_own():
