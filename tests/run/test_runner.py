@@ -125,7 +125,7 @@ def test_a_row_that_is_not_finite_fails_alone(make):
 
 def test_an_impossible_step_raises_at_collect_and_the_next_one_runs(make):
     runner = make()
-    with pytest.raises(Exception, match=r"block|table|range"):
+    with pytest.raises(Exception, match=r"block|table|range|index"):
         run(runner, Work(0, 0, (5,), False, (99,), (draw(1),)))
     assert run(runner, Work(0, 0, (5,), False, (0,), (draw(1),)))[0].choices
 
