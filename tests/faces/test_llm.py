@@ -277,5 +277,7 @@ def test_an_llm_that_is_dropped_ends_its_thread_and_frees_its_weights(checkpoint
 
 def test_nothing_is_said_at_exit_when_nobody_closes(checkpoint):
     code = f"from openwork import LLM; llm = LLM({str(checkpoint)!r}); llm.generate([5], None); print('done')"
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
