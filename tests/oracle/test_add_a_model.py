@@ -6,13 +6,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from agreement import Case, compare, torch, transformers
 
 from openwork.models import table
 from openwork.ops.reference import Reference
-
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-from test_transformers import Case, compare  # noqa: E402 - needs both of the above
 
 PAGE = Path(__file__).parents[2] / "docs" / "add-a-model.md"
 
