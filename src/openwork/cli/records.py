@@ -70,11 +70,12 @@ def token_text(token: int, tokenizer: Tokenizer | None) -> str | None:
 def logprob_table(logprobs: Sequence[Logprob | None], tokenizer: Tokenizer | None) -> str:
     """Lines of token, log-probability, rank and the likeliest tokens there."""
     lines = [f"{'token':>7}  {'logprob':>8}  {'rank':>5}  text"]
-    for logprob in logprobs:
-        if logprob is None:  # the first token of a prompt: nothing comes before it
-            continue
+    there = [logprob for logprob in logprobs if logprob is not None]  # nothing comes before a prompt's first token
+    width = max((len(_shown(logprob.token, tokenizer)) for logprob in there), default=0)
+    for logprob in there:
         others = "  ".join(f"{_shown(token, tokenizer)} {value:.2f}" for token, value in logprob.top)
-        own = f"{logprob.token:7d}  {logprob.logprob:8.3f}  {logprob.rank:5d}  {_shown(logprob.token, tokenizer)}"
+        text = _shown(logprob.token, tokenizer).ljust(width)
+        own = f"{logprob.token:7d}  {logprob.logprob:8.3f}  {logprob.rank:5d}  {text}"
         lines.append(f"{own}    {others}".rstrip())
     return "\n".join(lines) + "\n"
 
