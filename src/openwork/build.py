@@ -8,9 +8,10 @@ memory is taken.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from openwork.core.errors import BackendError, MemoryTooSmall, ModelError
 from openwork.core.request import Limits
@@ -19,8 +20,9 @@ from openwork.core.spec import ModelSpec
 from openwork.engine.loop import Loop
 from openwork.engine.service import Engine
 from openwork.kv.cache import KVCache
-from openwork.load import assemble, source
-from openwork.load.assemble import GenerationDefaults, Inspection
+from openwork.load import assemble, invent, source
+from openwork.load.assemble import GenerationDefaults, Loaded
+from openwork.ops.packed import DType
 from openwork.ops.paged import PagedKV
 from openwork.ops.reference import Reference
 from openwork.run.clock import MonotonicClock
@@ -56,6 +58,7 @@ class Built:
     """An engine and what its faces need to know about it."""
 
     engine: Engine
+    ops: Reference
     tokenizer: Tokenizer | None  # None: the checkpoint has none, and only token ids can be given
     spec: ModelSpec
     limits: Limits
@@ -98,7 +101,7 @@ def build(
     ops = make_ops(settings.backend, settings.threads)
     survey = assemble.inspect(directory, dtype=settings.dtype, context=settings.context)
     tokenizer = _tokenizer(directory, survey.spec)
-    cache, context = _plan_cache(survey, settings)
+    cache, context = _plan_cache(survey.spec, survey.dtype, survey.packed_bytes, settings)
     loaded = assemble.load(
         directory,
         ops,
@@ -106,6 +109,32 @@ def build(
         context=context,
         progress=None if progress is None else lambda done, total: progress("loading", done, total),
     )
+    return _wire(str(model or source.EMBEDDED), loaded, tokenizer, ops, cache, context, schedule, tap)
+
+
+def build_shape(name: str, config: Mapping[str, Any], settings: LoadSettings, schedule: ScheduleSettings) -> Built:
+    """Wire an engine around noise in the shape of a model, the content of a config.json, to measure how fast it is.
+
+    dtype "auto" is bfloat16. Raises as build does.
+    """
+    ops = make_ops(settings.backend, settings.threads)
+    dtype = assemble.choose_dtype(settings.dtype, "BF16")
+    spec, packed_bytes = invent.survey(config, dtype, settings.context)
+    cache, context = _plan_cache(spec, dtype, packed_bytes, settings)
+    loaded = invent.invent(config, ops, dtype, context)
+    return _wire(name, loaded, None, ops, cache, context, schedule, None)
+
+
+def _wire(
+    name: str,
+    loaded: Loaded,
+    tokenizer: Tokenizer | None,
+    ops: Reference,
+    cache: CacheSettings,
+    context: int,
+    schedule: ScheduleSettings,
+    tap: Tap | None,
+) -> Built:
     spec = loaded.spec
     kv = PagedKV.empty(
         spec.num_layers, cache.num_blocks, spec.num_kv_heads, spec.head_dim, cache.block_size, loaded.dtype
@@ -113,8 +142,8 @@ def build(
     runner = TensorRunner(ops, loaded.model, ops.bind(kv), tap)
     engine = Engine(Loop(Scheduler(schedule, KVCache(cache)), runner, MonotonicClock()))
     info = Info(
-        model=str(model or source.EMBEDDED),
-        directory=str(directory),
+        model=name,
+        directory=str(loaded.directory),
         architecture=spec.architecture,
         dtype=loaded.dtype,
         backend=ops.name,
@@ -127,21 +156,20 @@ def build(
         kv_bytes=kv.num_bytes,
     )
     limits = Limits(spec.vocab_size, context, frozenset(loaded.generation.eos_ids))
-    return Built(engine, tokenizer, spec, limits, loaded.generation, info)
+    return Built(engine, ops, tokenizer, spec, limits, loaded.generation, info)
 
 
-def _plan_cache(survey: Inspection, settings: LoadSettings) -> tuple[CacheSettings, int]:
+def _plan_cache(spec: ModelSpec, dtype: DType, packed_bytes: int, settings: LoadSettings) -> tuple[CacheSettings, int]:
     """The cache and the longest sequence. Raises MemoryTooSmall when the model or one full window does not fit."""
-    spec, size = survey.spec, settings.block_size
-    available = available_bytes()
-    if survey.packed_bytes >= available:
+    size, available = settings.block_size, available_bytes()
+    if packed_bytes >= available:
         raise MemoryTooSmall(
-            f"the weights need {survey.packed_bytes:,} bytes, more than the {available:,} that are free",
+            f"the weights need {packed_bytes:,} bytes, more than the {available:,} that are free",
             "Use a smaller model, or dtype bfloat16 if this was float32.",
         )
-    block_bytes = PagedKV.block_bytes(spec.num_layers, spec.num_kv_heads, spec.head_dim, size, survey.dtype)
+    block_bytes = PagedKV.block_bytes(spec.num_layers, spec.num_kv_heads, spec.head_dim, size, dtype)
     wanted = spec.max_positions if settings.context is None else settings.context
-    free = available - survey.packed_bytes
+    free = available - packed_bytes
     cache = CacheSettings(plan_blocks(block_bytes, size, wanted, settings.kv_cache_bytes, free), size)
     if settings.context is not None and settings.context > cache.capacity:
         raise MemoryTooSmall(

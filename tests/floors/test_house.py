@@ -30,8 +30,9 @@ MAY_IMPORT = {
     "run": {"core", "ops", "models"},
     "testing": {"core", "engine"},
     "build": ENGINE_ROOM - {"testing"},
+    "bench": {"core", "engine", "ops", "build"},
     "llm": {"core", "text", "engine", "build"},
-    "cli": {*ENGINE_ROOM, "build", "llm", "__init__"},
+    "cli": {*ENGINE_ROOM, "bench", "build", "llm", "__init__"},
 }
 STDLIB_BANNED = {"time", "random", "os", "threading", "socket", "asyncio", "datetime", "secrets", "multiprocessing"}
 

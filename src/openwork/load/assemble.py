@@ -64,7 +64,7 @@ def inspect(directory: Path, dtype: str = "auto", context: int | None = None) ->
     with Checkpoint(directory) as checkpoint:
         survey = _survey(checkpoint, model, config, spec)
         stored = _stored_dtype(checkpoint)
-        chosen = _choose(dtype, stored)
+        chosen = choose_dtype(dtype, stored)
         return Inspection(
             directory=directory,
             spec=spec,
@@ -95,7 +95,7 @@ def load(
     config, model, spec, generation = _open(directory, context)
     with Checkpoint(directory) as checkpoint:
         survey = _survey(checkpoint, model, config, spec)
-        chosen = _choose(dtype, _stored_dtype(checkpoint))
+        chosen = choose_dtype(dtype, _stored_dtype(checkpoint))
         weights, _ = _take(checkpoint, model, config, spec, Pack(ops, chosen, survey.source_bytes, progress))
         decoder = Decoder(spec, ops, weights, model)
         return Loaded(directory, spec, decoder, chosen, generation, survey.packed_bytes(chosen))
@@ -145,7 +145,8 @@ def _stored_dtype(checkpoint: Checkpoint) -> str:
     return entries.most_common(1)[0][0]
 
 
-def _choose(dtype: str, stored: str) -> DType:
+def choose_dtype(dtype: str, stored: str) -> DType:
+    """What weights are packed in, when they are ``stored`` so (F32, F16 or BF16). Raises BackendError for no dtype."""
     if dtype == "auto":
         return "float32" if stored == "F32" else "bfloat16"
     for known in get_args(DType):

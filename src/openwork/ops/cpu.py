@@ -227,6 +227,18 @@ class Cpu(Reference):
         """Seconds spent in native operations so far, by the thread that called them."""
         return self._device.busy_s
 
+    # -- the machine ---------------------------------------------------------------------------------------------
+
+    def read_all(self, data: np.ndarray) -> None:
+        """Read an array once, with all threads: what a product would have to do at least."""
+        self._device.read_all(data)
+
+    def multiply_all(self, dtype: str, steps: int) -> float:
+        """``steps`` rounds of a dtype's dot product in registers, in every thread -> how many operations that was."""
+        self._device.multiply_all(dtype, steps)
+        pair = 2 if dtype == "bfloat16" else 1
+        return float(steps * self._device.flops_per_step * pair * self.num_threads)
+
     # -- handles -------------------------------------------------------------------------------------------------
 
     def _native(self, record: Any) -> Any:
