@@ -34,9 +34,10 @@ class Stream:
         return bool(self._events)
 
     def take(self) -> list[Event]:
-        """Everything that has arrived since the last call."""
-        events = list(self._events)
-        self._events.clear()
+        """Everything that has arrived since the last call. Safe beside another thread's ``put``: nothing is lost."""
+        events = []
+        while self._events:
+            events.append(self._events.popleft())
         return events
 
 
