@@ -149,15 +149,10 @@ def test_scoring_targets_follow_their_rows_through_chunks():
     assert tuple(targets) == prompt[1:]
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: ScheduleSettings(8, 8),
-        lambda: ScheduleSettings(8, 0),
-        lambda: CacheSettings(0),
-        lambda: CacheSettings(4, 20),
-    ],
-)
+BAD = [(ScheduleSettings, (8, 8)), (ScheduleSettings, (8, 0)), (CacheSettings, (0,)), (CacheSettings, (4, 20))]
+
+
+@pytest.mark.parametrize(("kind", "numbers"), BAD)
 def test_settings_that_cannot_work_are_refused(kind, numbers):
     with pytest.raises(OpenworkError):
         kind(*numbers)
