@@ -136,9 +136,7 @@ def _wire(
     tap: Tap | None,
 ) -> Built:
     spec = loaded.spec
-    kv = PagedKV.empty(
-        spec.num_layers, cache.num_blocks, spec.num_kv_heads, spec.head_dim, cache.block_size, loaded.dtype
-    )
+    kv = _allocate(spec, cache, loaded.dtype)
     runner = TensorRunner(ops, loaded.model, ops.bind(kv), tap)
     engine = Engine(Loop(Scheduler(schedule, KVCache(cache)), runner, MonotonicClock()))
     info = Info(
@@ -178,6 +176,20 @@ def _plan_cache(spec: ModelSpec, dtype: DType, packed_bytes: int, settings: Load
             "Ask for a shorter context, or give the cache more with kv_cache_bytes.",
         )
     return cache, min(wanted, cache.capacity)
+
+
+def _allocate(spec: ModelSpec, cache: CacheSettings, dtype: DType) -> PagedKV:
+    """The arrays of the cache. A process limit may be below what the machine has free: MemoryTooSmall."""
+    try:
+        return PagedKV.empty(
+            spec.num_layers, cache.num_blocks, spec.num_kv_heads, spec.head_dim, cache.block_size, dtype
+        )
+    except MemoryError:
+        size = PagedKV.block_bytes(spec.num_layers, spec.num_kv_heads, spec.head_dim, cache.block_size, dtype)
+        raise MemoryTooSmall(
+            f"the system refused {cache.num_blocks * size:,} bytes for the KV cache",
+            "A limit on this process may be the reason; ask for less with kv_cache_bytes.",
+        ) from None
 
 
 def _tokenizer(directory: Path, spec: ModelSpec) -> Tokenizer | None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from openwork import EngineError
 from openwork.bench import limits, work
 from openwork.bench.limits import Limits, beside
 from openwork.bench.shapes import SHAPES
@@ -54,6 +55,12 @@ def test_work_is_measured_and_leaves_the_engine_idle(tiny):
         assert figure.tok_s > 0 and figure.limit_tok_s > 0 and figure.share > 0
     assert (figures[0].batch, figures[0].context) == (3, 40)
     assert figures[2].value > tiny.info.weight_bytes
+
+
+def test_the_first_token_of_a_new_process_is_timed_and_a_failure_is_no_figure(tmp_path):
+    assert 0 < work.first_token(None, "bfloat16", runs=1).value < 60
+    with pytest.raises(EngineError, match="there is no such directory"):
+        work.first_token(str(tmp_path / "nothing"), "bfloat16", runs=1)
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -222,6 +222,18 @@ def test_wishes_that_cannot_be_met(checkpoint, wishes, error):
     assert caught.type.__module__ == "openwork.core.errors"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are Linux's")
+def test_a_limit_on_the_process_is_an_error_of_ours(checkpoint):
+    code = (
+        "import resource; from openwork import LLM, MemoryTooSmall\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))\n"
+        f"try: LLM({str(checkpoint)!r}, kv_cache_bytes=5 << 30)\n"
+        "except MemoryTooSmall as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert "kv_cache_bytes" in done.stdout, done.stderr
+
+
 def test_a_checkpoint_without_a_tokenizer_serves_ids(tmp_path):
     write_checkpoint(tmp_path, "GPT2LMHeadModel")
     with LLM(tmp_path) as llm:

@@ -23,6 +23,7 @@ import numpy as np
 
 from openwork.bench.limits import Limits, Share, beside
 from openwork.build import Built
+from openwork.core.errors import EngineError
 from openwork.core.event import Token
 from openwork.core.request import Request, SamplingParams
 from openwork.engine.service import Stream
@@ -101,17 +102,22 @@ def prefill(built: Built, limits: Limits, length: int, pairs: int) -> Figure:
 
 
 def first_token(model: str | None, dtype: str, runs: int = 7) -> Figure:
-    """Seconds from the start of a new process to its first byte of text: the median of several, one to warm up."""
-    command = [sys.executable, "-m", "openwork", "generate", "once", "--max-tokens", "8", "--dtype", dtype]
-    command += [] if model is None else ["--model", model]
+    """Seconds from the start of a new process to its first byte of text: the median of several, one to warm up.
+
+    Raises EngineError when the process fails.
+    """
+    command = [sys.executable, "-m", "openwork", "generate", "--ids", "1,2,3", "--max-tokens", "1", "--ignore-eos"]
+    command += ["--dtype", dtype, "--no-echo", *([] if model is None else ["--model", model])]
     seconds = []
     for _ in range(runs + 1):
         began = time.perf_counter()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout is not None
             process.stdout.read(1)
             seconds.append(time.perf_counter() - began)
-            process.stdout.read()
+            _, errors = process.communicate()
+        if process.returncode:
+            raise EngineError(f"openwork generate failed: {errors.decode(errors='replace').strip()[:500]}")
     return Figure("first_token", dtype, value=float(np.median(seconds[1:])))
 
 

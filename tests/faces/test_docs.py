@@ -1,0 +1,44 @@
+"""The pages hold: links lead somewhere, code runs, and options that are named exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from openwork.cli.main import SUBCOMMANDS, app
+from openwork.ops.cpu import available
+
+ROOT = Path(__file__).parents[2]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "training" / "README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_code_of_the_tour_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "tour.md").read_text(encoding="utf-8"), re.DOTALL)
+    warnings = ["-W", "error"] if available() else []
+    done = subprocess.run(
+        [sys.executable, *warnings, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("[(")
+
+
+def test_the_readme_names_every_subcommand_and_no_other():
+    named = set(re.findall(r"^openwork (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
+    assert named == set(SUBCOMMANDS)
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_every_subcommand_has_help_with_an_example(name):
+    done = CliRunner().invoke(app, [name, "--help"])
+    assert done.exit_code == 0 and f"openwork {name}" in done.stdout
