@@ -232,6 +232,7 @@ def export(model: Llama, shape: Shape, tokenizer: Tokenizer, folder: Path) -> No
         "torch_dtype": "bfloat16",
     }
     generation = {"bos_token_id": BOS, "eos_token_id": EOS, "do_sample": True, "temperature": 0.6, "top_p": 0.95}
+    generation["repetition_penalty"] = 1.1  # without it the likeliest story climbs the same tree again and again
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": "<s>",
@@ -275,7 +276,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=0.01, help="highest learning rate, of both optimizers")
     parser.add_argument("--weight-decay", type=float, default=0.1, help="decay of the weights, norms excepted")
     parser.add_argument("--dropout", type=float, default=0.15, help="share of channels dropped in every branch")
-    parser.add_argument("--late-longest", type=int, default=240, help="longest story, in tokens, of the last quarter")
+    parser.add_argument("--late-longest", type=int, default=512, help="longest story, in tokens, of the last quarter")
     parser.add_argument("--export-only", action="store_true", help="write the best checkpoint of --work, do not train")
     return parser.parse_args()
 

@@ -91,6 +91,18 @@ def test_a_failed_step_is_told_to_its_requests_and_the_engine_goes_on():
     assert [e.reason for e in later.take() if isinstance(e, Finished)] == ["length"]
 
 
+def test_landing_leaves_nothing_in_flight_and_submits_nothing():
+    it, runner = engine()
+    stream = it.submit(request(max_tokens=9))
+    it.turn()
+    assert runner.in_flight == 1
+    it.land()
+    it.land()
+    assert runner.in_flight == 0 and len(runner.steps) == 1
+    it.drain()
+    assert sum(isinstance(event, Token) for event in stream.take()) == 9
+
+
 def test_closing_cancels_waits_and_refuses():
     it, runner = engine()
     stream = it.submit(request(max_tokens=100))

@@ -47,6 +47,11 @@ class Loop:
             raise EngineError("the scheduler has requests but planned no step", "This is a bug: please report it.")
         return events
 
+    def land(self) -> list[Event]:
+        """Wait for the step in flight and commit it, submitting no other."""
+        before, self._in_flight = self._in_flight, None
+        return [] if before is None else self._commit(*before)
+
     def close(self, wait: bool = True) -> None:
         """Let the runner go, waiting until it has."""
         self._runner.close(wait)

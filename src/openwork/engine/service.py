@@ -81,6 +81,10 @@ class Engine:
         """One turn of the loop; its events are in their streams afterwards."""
         self._deliver(self._loop.turn())
 
+    def land(self) -> None:
+        """Wait for the step in flight and deliver its events; no other is submitted."""
+        self._deliver(self._loop.land())
+
     def drain(self) -> None:
         """Turn until nothing is left to do."""
         while not self._loop.is_idle:
