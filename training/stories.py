@@ -190,8 +190,8 @@ def train(model: Llama, library: Library, held_out: Library, args: argparse.Name
     return best
 
 
-# The answer is a new paragraph: it must not go on in the middle of the last word. The line breaks stand in an expression,
-# since templates are rendered with `trim_blocks`.
+# The answer is a new paragraph: it must not go on in the middle of the last word. The line breaks stand in an
+# expression, since templates are rendered with `trim_blocks`.
 CHAT_TEMPLATE = (
     r"{{ bos_token }}{% for message in messages %}{{ message.content }}"
     r"{% if not loop.last or add_generation_prompt %}{{ '\n\n' }}{% endif %}{% endfor %}"
