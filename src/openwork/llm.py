@@ -6,8 +6,8 @@
     print(llm.generate("once upon a time")[0].text)
 
 It guarantees that a request gives the same tokens alone, among others, or streamed; that an abandoned stream stops
-being computed; and that calls from several threads do not disturb each other. It has an engine rather than being one:
-the same loop, scheduler and runner stand behind the server.
+being computed; and that calls from several threads do not disturb each other. It has an engine rather than being one,
+so that other faces can stand on the same loop, scheduler and runner.
 """
 
 from __future__ import annotations

@@ -122,3 +122,25 @@ def test_the_recorder_hears_of_a_step_before_the_runner_does():
     planned = [entry for entry in notes.said if entry[0] == "planned"]
     assert planned and all(number == submitted for _, number, submitted in planned)
     assert [e[1] for e in notes.said if e[0] == "ran"] == [e[1] for e in planned]
+
+
+def test_an_interrupt_while_waiting_loses_no_step():
+    it, runner = engine()
+    streams = [it.submit(request(n, max_tokens=9)) for n in (1, 2)]
+    for _ in range(3):
+        it.turn()
+    collect, runner.collect = runner.collect, interrupted
+    with pytest.raises(KeyboardInterrupt):
+        it.turn()
+    runner.collect = collect
+    it.cancel(streams[0])
+    it.drain()
+    tokens = [event.choice.token for event in streams[1].take() if isinstance(event, Token)]
+    undisturbed, _ = engine()
+    stream = undisturbed.submit(request(2, max_tokens=9))
+    undisturbed.drain()
+    assert tokens == [event.choice.token for event in stream.take() if isinstance(event, Token)]
+
+
+def interrupted(ticket):
+    raise KeyboardInterrupt

@@ -1,7 +1,7 @@
 """openwork info: what a model is, what one token of it costs, and what fits in this machine's memory.
 
 Only the config and the headers of the weight files are read. The figures follow from the architecture; nothing is
-measured, and nothing is loaded.
+measured, and nothing is loaded. A model of the hub that is not on this machine yet is downloaded first, whole.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object, sizes in by
 def info(model: Name = None, context: Length = None, as_json: Json = False) -> None:
     """Show what a model costs, and what fits in memory.
 
-    Nothing is loaded: the figures follow from the config and the headers of the weight files.
+    Nothing is loaded: the figures follow from the config and the headers of the weight files. A model of the hub is
+    downloaded first, weights included, unless it is on this machine already.
 
     \b
     [bold]openwork info[/]

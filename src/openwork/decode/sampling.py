@@ -7,6 +7,8 @@ same whether it is generated with its siblings or after a preemption, alone.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from openwork.core.sequence import Sequence
 from openwork.core.step import Choice, Draw
 from openwork.decode.stop import judge
@@ -36,12 +38,7 @@ class Sampling:
             history=tuple(sequence.tokens) if params.has_penalties else (),
             prompt_len=sequence.prompt_len,
         )
-        if self._fan == 1:
-            return (draw,)
-        return tuple(
-            Draw(params, i, position, draw.generated, draw.stop_ids, draw.history, draw.prompt_len)
-            for i in range(self._fan)
-        )
+        return (draw,) if self._fan == 1 else tuple(replace(draw, index=index) for index in range(self._fan))
 
     def feed(self, sequence: Sequence, choices: tuple[Choice, ...]) -> Decision:
         request, generated = sequence.request, sequence.generated

@@ -5,12 +5,13 @@
 
 While the runner works on a step, the result of the one before is committed and its events reach their readers; then
 the next step is planned without waiting, tokens still unknown standing in it as pending. It guarantees that results
-are committed in order and that a step that failed ends its own sequences and never the loop. It does not know what a
-runner is made of, nor which clock it reads.
+are committed in order, that a step that failed ends its own sequences and never the loop, and that an interrupt while
+it waits loses no step. It does not know what a runner is made of, nor which clock it reads.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from openwork.core.errors import EngineError
@@ -28,39 +29,47 @@ class Loop:
         self.clock = clock
         self._runner = runner
         self._recorder = recorder
-        self._in_flight: tuple[Step, Any] | None = None
+        self._in_flight: deque[tuple[Step, Any]] = deque()  # oldest first; more than one only after an interrupt
 
     @property
     def is_idle(self) -> bool:
-        return self._in_flight is None and self.scheduler.is_idle
+        return not self._in_flight and self.scheduler.is_idle
 
     def turn(self) -> list[Event]:
         """Submit the next step, if there is one, and commit the one before. Returns what happened, in order."""
-        step, events = self.scheduler.plan(self.clock.now())
-        if step is not None and self._recorder is not None:
-            self._recorder.planned(step, events)
-        before = self._in_flight
-        self._in_flight = None if step is None else (step, self._runner.submit(step))
-        if before is not None:
-            events += self._commit(*before)
-        elif step is None and not self.scheduler.is_idle:
+        events = self._settle(keep=1)
+        step, planned = self.scheduler.plan(self.clock.now())
+        events += planned
+        if step is None and not self._in_flight and not self.scheduler.is_idle:
             raise EngineError("the scheduler has requests but planned no step", "This is a bug: please report it.")
-        return events
+        if step is not None:
+            if self._recorder is not None:
+                self._recorder.planned(step, planned)
+            self._in_flight.append((step, self._runner.submit(step)))
+        return events + self._settle(keep=0 if step is None else 1)
 
     def land(self) -> list[Event]:
         """Wait for the step in flight and commit it, submitting no other."""
-        before, self._in_flight = self._in_flight, None
-        return [] if before is None else self._commit(*before)
+        return self._settle(keep=0)
 
     def close(self, wait: bool = True) -> None:
         """Let the runner go, waiting until it has."""
         self._runner.close(wait)
 
+    def _settle(self, keep: int) -> list[Event]:
+        """Commit the oldest steps in flight until ``keep`` are left. One whose wait is interrupted stays in flight."""
+        events: list[Event] = []
+        while len(self._in_flight) > keep:
+            events += self._commit(*self._in_flight[0])
+        return events
+
     def _commit(self, step: Step, ticket: Any) -> list[Event]:
         try:
             result = self._runner.collect(ticket)
         except Exception as error:  # whatever a runner raises ends this step's sequences, not the loop
+            self._in_flight.popleft()
             return self._fail(step, error)
+        self._in_flight.popleft()
         events = self.scheduler.commit(step, result, self.clock.now())
         if self._recorder is not None:
             self._recorder.ran(step, result, events)
