@@ -11,7 +11,6 @@ namespace {
 
 constexpr std::int64_t kFewRows = 8;      // up to here every worker takes columns, whatever their number
 constexpr std::int64_t kRowUnit = 6;      // rows of a register tile: a cut elsewhere wastes part of one
-constexpr std::int64_t kPieceSize = 512;  // entries of a row that one worker takes in elementwise work
 
 std::int64_t blocks_of(std::int64_t n) { return (n + kLanes - 1) / kLanes; }
 
@@ -69,15 +68,19 @@ void Device::multiply(const void* prepared, std::ptrdiff_t stride, std::int64_t 
   }
 }
 
-void Device::prepare_and_multiply(const float* x, std::int64_t rows, const Linear& w, float* y) {
-  if (w.number == Number::float32 && rows <= kFewRows) return multiply(x, w.k * 4, rows, w, y);
+const char* Device::prepare(const float* x, std::int64_t rows, const Linear& w) {
   const std::ptrdiff_t stride = kernels_.prepared_bytes(w.number, w.k);
   char* prepared = input_.take<char>(rows * stride);
   split(rows, 1, rows * w.k, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t row = begin; row < end; row++)
       kernels_.prepare(w.number, x + row * w.k, 0, w.k, prepared + row * stride);
   });
-  multiply(prepared, stride, rows, w, y);
+  return prepared;
+}
+
+void Device::prepare_and_multiply(const float* x, std::int64_t rows, const Linear& w, float* y) {
+  if (w.number == Number::float32 && rows <= kFewRows) return multiply(x, w.k * 4, rows, w, y);
+  multiply(prepare(x, rows, w), kernels_.prepared_bytes(w.number, w.k), rows, w, y);
 }
 
 void Device::linear(const float* x, std::int64_t rows, const Linear& w, float* out) {
@@ -115,26 +118,6 @@ void Device::act(const float* x, std::int64_t size, Activation kind, float* out)
   split(size, kPieceSize, size, [&](std::int64_t begin, std::int64_t end, int) {
     kernels_.activate(kind, x + begin, nullptr, end - begin, out + begin);
   });
-}
-
-void Device::mlp_block(const float* x, std::int64_t rows, const Mlp& w, float* out) {
-  const Turn turn(*this);
-  const std::int64_t size = w.down.k, pieces = (size + kPieceSize - 1) / kPieceSize;
-  float* up = wide_.take<float>(rows * w.up.n);
-  prepare_and_multiply(x, rows, w.up, up);
-  const std::ptrdiff_t stride = kernels_.prepared_bytes(w.down.number, size);
-  char* inner = inner_.take<char>(rows * stride);
-  split(rows * pieces, 1, 4 * rows * size, [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t i = begin; i < end; i++) {
-      const std::int64_t row = i / pieces, first = i % pieces * kPieceSize;
-      const std::int64_t last = first + kPieceSize < size ? first + kPieceSize : size;
-      float* gate = up + row * w.up.n;
-      kernels_.activate(w.activation, gate + first, w.gated ? gate + size + first : nullptr, last - first,
-                        gate + first);
-      kernels_.prepare(w.down.number, gate, first, last, inner + row * stride);
-    }
-  });
-  multiply(inner, stride, rows, w.down, out);
 }
 
 void Device::copy_blocks(const Cache& cache, const std::int64_t* sources, const std::int64_t* targets,

@@ -1,8 +1,9 @@
 // Pool: threads that stay, and parts of work that they take as they come to them.
 //
 // deal(parts, f) calls f(part, worker) once for each part, worker 0 being the calling thread, and returns when all are
-// done. Whoever is free takes the next part, so a thread that the system has put aside holds nobody up: the caller does
-// the parts it has not begun. Which worker does a part is therefore a matter of chance, and no result may depend on it.
+// done. A worker takes the parts of its own stretch in order, and then what is left of the others': memory is read in one
+// direction, and a thread that the system has put aside holds nobody up, because the caller does the parts it has not
+// begun. Which worker does a part is therefore a matter of chance, and no result may depend on it.
 // Between two deals the workers spin for some microseconds, because the next one usually follows at once, and then
 // sleep; they keep off the processor that the calling thread is on, where the system lets them. Not for use by two
 // threads at a time (Device has the lock). After a fork the child has no workers: they are made anew at its first deal.

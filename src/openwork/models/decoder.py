@@ -52,6 +52,10 @@ class Decoder:
         normed = self.ops.norm(hidden, self.weights.norm)
         return self.ops.logits(normed, self.weights.head, self.spec.logit_softcap)
 
+    def best(self, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The id of the highest logit of each row, ties to the lowest, and whether the row is finite: two (rows,)."""
+        return self.ops.best(self.ops.norm(hidden, self.weights.norm), self.weights.head, self.spec.logit_softcap)
+
 
 def bind(ops: Reference, weights: Weights) -> Weights:
     """Prepare every record for a backend, once. A tied head stays the same object as the embedding."""
