@@ -126,5 +126,5 @@ def test_best_takes_only_arrays_that_fit(backend):
     x = normal(rng, 3, 8)
     ids, finite = np.empty(3, np.int64), np.empty(3, np.bool_)
     for arguments in ((x[:, :7].copy(), ids, finite), (x, ids[:2], finite), (x, ids, finite[:2]), (x, finite, ids)):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="must"):
             ops._device.best(arguments[0], head.native, 0.0, *arguments[1:])
