@@ -83,9 +83,9 @@ def test_scores_need_bounded_memory_whatever_the_length(make, model, monkeypatch
     runner, seen = make(), []
     real = model.logits
 
-    def watched(rows):
+    def watched(rows, out):
         seen.append(len(rows))
-        return real(rows)
+        return real(rows, out)
 
     monkeypatch.setattr(model, "logits", watched)
     parts = run(runner, work)[0]

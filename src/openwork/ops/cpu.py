@@ -207,8 +207,10 @@ class Cpu(Reference):
 
     # -- the head ------------------------------------------------------------------------------------------------
 
-    def logits(self, x: np.ndarray, head: Linear, softcap: float | None = None) -> np.ndarray:
-        out = np.empty((len(x), head.weight.n), np.float32)
+    def logits(
+        self, x: np.ndarray, head: Linear, softcap: float | None = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        out = np.empty((len(x), head.weight.n), np.float32) if out is None else out
         self._device.logits(x, self._native(head), softcap or 0.0, out)
         return out
 

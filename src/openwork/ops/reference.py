@@ -224,10 +224,17 @@ class Reference:
 
     # -- the head ------------------------------------------------------------------------------------------------
 
-    def logits(self, x: np.ndarray, head: Linear, softcap: float | None = None) -> np.ndarray:
-        """Final-normed rows (rows, hidden) -> (rows, vocab), softly capped when asked."""
-        out = self.linear(x, head)
-        return out if softcap is None else np.float32(softcap) * np.tanh(out / np.float32(softcap))
+    def logits(
+        self, x: np.ndarray, head: Linear, softcap: float | None = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Final-normed rows (rows, hidden) -> (rows, vocab), softly capped when asked; in ``out`` if it is given."""
+        found = self.linear(x, head)
+        if softcap is not None:
+            found = np.float32(softcap) * np.tanh(found / np.float32(softcap))
+        if out is None:
+            return found
+        out[...] = found
+        return out
 
     def best(self, x: np.ndarray, head: Linear, softcap: float | None = None) -> tuple[np.ndarray, np.ndarray]:
         """argmax and is_finite of the logits of x (rows, hidden) -> ids (rows,) int64, finite (rows,) bool.

@@ -24,7 +24,7 @@ from openwork.run.batch import Batch, assemble
 from openwork.run.sample import choose, is_plainly_greedy, logprobs
 
 LOGITS_BYTES = 32 << 20
-Tap = Callable[[int, int, np.ndarray], None]  # (sequence, position, logits row)
+Tap = Callable[[int, int, np.ndarray], None]  # (sequence, position, logits row: copy it to keep it)
 
 _NOT_FINITE = (
     "the logits are not finite (NaN or infinity)",
@@ -52,6 +52,7 @@ class TensorRunner:
         self._tap = tap
         self._chosen: dict[int, int] = {}  # sequence -> token chosen in the step before
         self._rows_at_once = max(1, LOGITS_BYTES // (4 * model.spec.vocab_size))
+        self._logits_kept = np.empty((0, model.spec.vocab_size), np.float32)
         self._inbox: queue.SimpleQueue[_Ticket | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="openwork-runner", daemon=True)
         self._thread.start()
@@ -141,7 +142,12 @@ class TensorRunner:
     ) -> Iterator[tuple[list[tuple[int, int]], np.ndarray]]:
         for first in range(0, len(wanted), self._rows_at_once):
             part = wanted[first : first + self._rows_at_once]
-            yield part, self._model.logits(hidden[[row for _, row in part]])  # (part, vocab)
+            if len(part) > len(
+                self._logits_kept
+            ):  # the same memory every time: fresh pages cost more than the head's sums
+                self._logits_kept = np.empty((len(part), self._model.spec.vocab_size), np.float32)
+            out = self._logits_kept[: len(part)]
+            yield part, self._model.logits(hidden[[row for _, row in part]], out)  # (part, vocab)
 
 
 def _wanted(step: Step, batch: Batch) -> list[tuple[int, int]]:
