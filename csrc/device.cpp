@@ -10,6 +10,7 @@ namespace openwork {
 namespace {
 
 constexpr std::int64_t kFewRows = 8;      // up to here every worker takes columns, whatever their number
+constexpr std::size_t kMostSuccessors = 10000;
 constexpr std::int64_t kRowUnit = 6;      // rows of a register tile: a cut elsewhere wastes part of one
 
 std::int64_t blocks_of(std::int64_t n) { return (n + kLanes - 1) / kLanes; }
@@ -55,10 +56,21 @@ void Device::embed(const Linear& table, const std::int64_t* ids, std::int64_t ro
   });
 }
 
+// Matrices are multiplied in the same order step after step: the one that followed last time is fetched meanwhile.
+void Device::expect_successor(const Linear& w) {
+  const auto bytes = blocks_of(w.n) * w.k * (w.number == Number::float32 ? 64 : 32);
+  if (successors_.size() > kMostSuccessors) successors_.clear();
+  if (last_) successors_[last_] = {w.weights, bytes};
+  last_ = w.weights;
+  const auto found = successors_.find(w.weights);
+  if (found != successors_.end()) pool_.expect(found->second.first, found->second.second);
+}
+
 // Columns are cut over the workers; only where there are few columns and many rows are rows.
 void Device::multiply(const void* prepared, std::ptrdiff_t stride, std::int64_t rows, const Linear& w, float* y) {
   const Product p{w.number, w.weights, prepared, stride, y, w.n, w.bias, w.n, w.k};
   const std::int64_t blocks = blocks_of(w.n), work = rows * w.n * w.k / 4;
+  if (rows <= kFewRows) expect_successor(w);
   if (rows <= kFewRows || blocks >= 16 * pool_.threads()) {
     split(blocks, blocks < 8 * pool_.threads() ? 1 : 4, work,
           [&](std::int64_t begin, std::int64_t end, int) { kernels_.product(p, begin, end, 0, rows); });

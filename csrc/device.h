@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "float_mode.h"
@@ -147,6 +149,7 @@ class Device {
 
   template <class F>
   void split(std::int64_t total, std::int64_t unit, std::int64_t work, const F& f);
+  void expect_successor(const Linear& w);
   void multiply(const void* prepared, std::ptrdiff_t stride, std::int64_t rows, const Linear& w, float* y);
   const char* prepare(const float* x, std::int64_t rows, const Linear& w);  // in input_
   void prepare_and_multiply(const float* x, std::int64_t rows, const Linear& w, float* y);
@@ -169,6 +172,8 @@ class Device {
   std::mutex mutex_;
   Scratch input_, normed_, wide_, inner_, change_, queries_, workers_, totals_, weights_;
   std::vector<std::uint64_t> order_;
+  const void* last_ = nullptr;                                                       // weights multiplied last
+  std::unordered_map<const void*, std::pair<const void*, std::int64_t>> successors_;  // and what followed them
 };
 
 }  // namespace openwork

@@ -19,6 +19,8 @@
 namespace openwork {
 namespace {
 
+constexpr std::int64_t kFetch = 192 * 1024;       // bytes that an idle worker fetches of what comes next
+constexpr std::int64_t kCallerFetch = 16 * 1024;  // and the caller, who has something else to do
 constexpr auto kSpin = std::chrono::microseconds(100);
 
 // Counts the forks this process has come through, so that a pool knows when its threads stayed in the parent.
@@ -105,6 +107,8 @@ struct Pool::Crew {
   alignas(64) std::atomic<int> unfinished{0};
   alignas(64) std::atomic<int> asleep{0};
   std::atomic<bool> stop{false};
+  std::atomic<const char*> expected{nullptr};
+  std::atomic<std::int64_t> expected_bytes{0};
   Job job = nullptr;
   const void* work = nullptr;
   Seats seats;
@@ -172,6 +176,19 @@ struct Pool::Crew {
     }
   }
 
+  // The start of this worker's stretch of what is expected, until it is called to work.
+  void fetch(int worker, std::int64_t most) const {
+    const char* data = expected.load(std::memory_order_relaxed);
+    if (!data) return;
+    const std::int64_t bytes = expected_bytes.load(std::memory_order_relaxed);
+    const Share own = share(bytes, worker, static_cast<int>(runs.size()), 4096);
+    const std::int64_t end = own.begin + most < own.end ? own.begin + most : own.end;
+    for (std::int64_t at = own.begin; at < end; at += 64) {
+      if (at % 4096 == 0 && has_parts()) return;
+      __builtin_prefetch(data + at, 0, 2);
+    }
+  }
+
   void serve(int worker) {
     const FloatMode mode;
     const auto called = [&] { return stop.load(std::memory_order_acquire) || has_parts(); };
@@ -184,6 +201,7 @@ struct Pool::Crew {
       }
       if (stop.load(std::memory_order_acquire)) return;
       take_parts(worker);
+      fetch(worker, kFetch);
     }
   }
 
@@ -204,6 +222,7 @@ struct Pool::Crew {
       wake.notify_all();
     }
     take_parts(0);
+    fetch(0, kCallerFetch);
     const auto done = [&] { return unfinished.load(std::memory_order_acquire) == 0; };
     while (!wait_awake(done, crowded, std::chrono::milliseconds(10))) {
     }
@@ -223,6 +242,9 @@ void Pool::deal_out(int parts, Job job, const void* f) {
   }
   if (crew_ && crew_->born != forks.load()) (void)crew_.release();
   if (!crew_) crew_ = std::make_unique<Crew>(threads_);
+  crew_->expected.store(expected_, std::memory_order_relaxed);
+  crew_->expected_bytes.store(expected_bytes_, std::memory_order_relaxed);
+  expected_ = nullptr;
   crew_->run(parts, job, f);
 }
 

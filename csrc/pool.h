@@ -34,6 +34,13 @@ class Pool {
 
   int threads() const { return threads_; }
 
+  // What will probably be read after the next deal: workers that have nothing left to do fetch the start of their stretch
+  // of it. Nothing may be there any more when they do; fetching from nowhere does no harm.
+  void expect(const void* data, std::int64_t bytes) {
+    expected_ = static_cast<const char*>(data);
+    expected_bytes_ = bytes;
+  }
+
   template <class F>
   void deal(int parts, const F& f) {
     deal_out(parts, [](const void* g, int part, int worker) { (*static_cast<const F*>(g))(part, worker); }, &f);
@@ -45,6 +52,8 @@ class Pool {
   void deal_out(int parts, Job job, const void* f);
 
   int threads_;
+  const char* expected_ = nullptr;
+  std::int64_t expected_bytes_ = 0;
   std::unique_ptr<Crew> crew_;
 };
 
