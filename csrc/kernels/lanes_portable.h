@@ -13,6 +13,7 @@ constexpr int kPanelRows = 3;
 
 typedef float Four __attribute__((vector_size(16)));
 typedef int32_t FourInts __attribute__((vector_size(16)));
+constexpr int kGroupTileRows = 2, kGroupTileBlocks = 1;  // and the one for quantised weights
 
 struct Lanes {
   Four a, b, c, d;
@@ -135,16 +136,102 @@ struct Pairs {
 };
 using PairInput = float;
 constexpr int kPairWords = 2;
-inline FourInts load_ints(const uint16_t* p) {
+inline FourInts four_ints(const void* p) {
   FourInts x;
   __builtin_memcpy(&x, p, sizeof x);
   return x;
 }
-inline Four low_half(const uint16_t* p) { return (Four)(load_ints(p) << 16); }
-inline Four high_half(const uint16_t* p) { return bits_and((Four)load_ints(p), static_cast<int32_t>(0xFFFF0000u)); }
+inline Four low_half(const uint16_t* p) { return (Four)(four_ints(p) << 16); }
+inline Four high_half(const uint16_t* p) { return bits_and((Four)four_ints(p), static_cast<int32_t>(0xFFFF0000u)); }
 inline Pairs load_pairs(const uint16_t* p) {
   return {{low_half(p), low_half(p + 8), low_half(p + 16), low_half(p + 24)},
           {high_half(p), high_half(p + 8), high_half(p + 16), high_half(p + 24)}};
 }
 inline Pairs all_pairs(const PairInput* x) { return {all(x[0]), all(x[1])}; }
 inline Lanes dot_pairs(Lanes sum, Pairs x, Pairs w) { return fma(x.odd, w.odd, fma(x.even, w.even, sum)); }
+
+struct Ints {
+  FourInts a, b, c, d;
+};
+inline Ints all_ints(int32_t x) {
+  const FourInts four = {x, x, x, x};
+  return {four, four, four, four};
+}
+inline Ints zero_ints() { return all_ints(0); }
+inline Ints load_ints(const int32_t* p) { return {four_ints(p), four_ints(p + 4), four_ints(p + 8), four_ints(p + 12)}; }
+inline Four floats_of(FourInts x) { return __builtin_convertvector(x, Four); }
+inline Lanes to_lanes(Ints x) { return {floats_of(x.a), floats_of(x.b), floats_of(x.c), floats_of(x.d)}; }
+
+// A lane of 32 bits holds the four codes of an output, the first in the lowest byte.
+struct Quads {
+  FourInts a, b, c, d;
+};
+struct QuadRow {
+  int32_t first, second, third, fourth;
+};
+using QuadInput = int32_t;
+constexpr int kQuadBytes = 16;  // of four inputs, as all_quads reads them
+// Bytes as they would be read on a little-endian machine.
+inline FourInts four_codes(const uint8_t* p) {
+  FourInts x = four_ints(p);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+  for (int i = 0; i < 4; i++) x[i] = static_cast<int32_t>(__builtin_bswap32(static_cast<uint32_t>(x[i])));
+#endif
+  return x;
+}
+inline Quads load_quads(const uint8_t* p) {
+  return {four_codes(p), four_codes(p + 16), four_codes(p + 32), four_codes(p + 48)};
+}
+inline Quads low_quads(const uint8_t* p) {
+  const Quads x = load_quads(p);
+  return {x.a & 0x0F0F0F0F, x.b & 0x0F0F0F0F, x.c & 0x0F0F0F0F, x.d & 0x0F0F0F0F};
+}
+inline Quads high_quads(const uint8_t* p) {
+  const Quads x = load_quads(p);
+  return {x.a >> 4 & 0x0F0F0F0F, x.b >> 4 & 0x0F0F0F0F, x.c >> 4 & 0x0F0F0F0F, x.d >> 4 & 0x0F0F0F0F};
+}
+inline QuadRow all_quads(const QuadInput* x) { return {x[0], x[1], x[2], x[3]}; }
+inline FourInts dot_four(FourInts sum, FourInts w, QuadRow x) {
+  const FourInts front = (w & 0xFF) * x.first + (w >> 8 & 0xFF) * x.second;
+  return sum + front + (w >> 16 & 0xFF) * x.third + (w >> 24 & 0xFF) * x.fourth;
+}
+inline Ints dot_quads(Ints sum, Quads w, QuadRow x) {
+  return {dot_four(sum.a, w.a, x), dot_four(sum.b, w.b, x), dot_four(sum.c, w.c, x), dot_four(sum.d, w.d, x)};
+}
+inline void store_quads(QuadInput* out, Lanes x) {
+  float values[16];
+  store(values, x);
+  for (int i = 0; i < 16; i++) out[i] = static_cast<int32_t>(values[i]);
+}
+
+// float16 -> float. A subnormal is its mantissa times 2^-24, which a float holds as a normal number.
+inline Four float16_four(const uint16_t* p) {
+  const FourInts bits = {p[0], p[1], p[2], p[3]};
+  const FourInts size = bits & 0x7FFF, sign = (bits & 0x8000) << 16;
+  const FourInts normal = (size << 13) + (112 << 23), special = size << 13 | 0x7F800000;
+  const Four small = floats_of(size) * four(5.9604644775390625e-8f);
+  const Four finite = pick(size < 0x0400, small, (Four)normal);
+  return (Four)((FourInts)pick(size >= 0x7C00, (Four)special, finite) | sign);
+}
+inline Lanes from_float16(const uint16_t* p) {
+  return {float16_four(p), float16_four(p + 4), float16_four(p + 8), float16_four(p + 12)};
+}
+// To the nearest float16, ties to even; too large becomes infinite.
+inline uint16_t nearest_float16(float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  const uint32_t sign = bits >> 16 & 0x8000u, size = bits & 0x7FFFFFFFu;
+  if (size > 0x7F800000u) return static_cast<uint16_t>(sign | 0x7E00u);
+  if (size >= 0x477FF000u) return static_cast<uint16_t>(sign | 0x7C00u);
+  if (size >= 0x38800000u)  // normal
+    return static_cast<uint16_t>(sign | (((size + 0xFFFu + (size >> 13 & 1u)) >> 13) - (112u << 10)));
+  const uint32_t shift = 126u - (size >> 23);  // of a mantissa in units of 2^-24
+  if (shift > 24u) return static_cast<uint16_t>(sign);
+  const uint32_t mantissa = (size & 0x7FFFFFu) | 0x800000u, half = 1u << (shift - 1u);
+  return static_cast<uint16_t>(sign | (mantissa + half - 1u + (mantissa >> shift & 1u)) >> shift);
+}
+inline void to_float16(uint16_t* p, Lanes x) {
+  float values[16];
+  store(values, x);
+  for (int i = 0; i < 16; i++) p[i] = nearest_float16(values[i]);
+}
