@@ -27,7 +27,11 @@ namespace {
 #include "quantise.h"
 #include "formats.h"
 #include "rows.h"
-#include "attention.h"
+#include "cache.h"
+#include "attention/reading.h"
+#include "attention/floats.h"
+#include "attention/codes.h"
+#include "attention/split.h"
 #include "head.h"
 #include "measure.h"
 
@@ -53,6 +57,9 @@ const Kernels kTable = {
     embed,
     write_key,
     write_value,
+    query_bytes,
+    prepare_query,
+    scratch_bytes,
     attend,
     merge,
     finish,
