@@ -113,7 +113,7 @@ def build(
         dtype=settings.dtype,
         context=context,
         progress=progress,
-        cache=settings.cache,
+        cache="big" if settings.cache else "never",
     )
     return _wire(str(model or source.EMBEDDED), loaded, tokenizer, ops, cache, kv_dtype, context, schedule, tap)
 

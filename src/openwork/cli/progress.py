@@ -22,6 +22,7 @@ LABELS = {
     "saving": "saving them for the next start",
     "prefill": "reading the prompt",
     "requests": "answering",
+    "comparing": "comparing with float32",
 }
 IN_BYTES = ("loading", "packing", "saving")
 

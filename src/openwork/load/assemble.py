@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from openwork.core.errors import ModelError
 from openwork.core.spec import ModelSpec
@@ -31,6 +32,7 @@ from openwork.ops.packed import DType
 from openwork.ops.reference import Reference
 
 Progress = Callable[[str, int, int], None]  # ("packing", "saving" or "loading", bytes done, bytes in all)
+CacheUse = Literal["never", "big", "always"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +46,8 @@ class Loaded:
     generation: GenerationDefaults
     weight_bytes: int  # of the packed weights in memory
     read_bytes_per_token: int  # of matrices in one decode step of one sequence
-    is_mapped: bool = False  # the weights were found packed, in a file of the weight cache
+    cache_file: Path | None = None  # of the weight cache, where these weights now are
+    is_mapped: bool = False  # they were there before, and were not packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,32 +93,36 @@ def load(
     dtype: str = "auto",
     context: int | None = None,
     progress: Progress | None = None,
-    cache: bool = False,
+    cache: CacheUse = "never",
 ) -> Loaded:
     """Read a checkpoint directory into memory, ready to run on ``ops``.
 
     ``dtype`` is what weights are packed in; auto is bfloat16 when the checkpoint's are 16 bits wide, else float32.
     ``context`` is the window that the engine will be opened with, None the longest there is: LongRoPE models choose
-    their frequencies by it. With ``cache``, big weights are mapped from the weight cache, and put there when they are
-    not in it yet. Memory: the packed weights and a slab of 8 MiB. Raises ModelError, BackendError for an unknown dtype.
+    their frequencies by it. Unless ``cache`` is "never", weights are mapped from the weight cache when they are in it,
+    and else put there when they are "big", or "always". Memory: the packed weights and a slab of 8 MiB. Raises
+    ModelError, BackendError for an unknown dtype.
     """
     config, model, spec, generation = _open(directory, context)
     with Checkpoint(directory) as checkpoint:
         survey = _survey(checkpoint, model, config, spec)
         chosen = choose_dtype(dtype, _stored_dtype(checkpoint))
         sizes = survey.packed_bytes(chosen), survey.read_bytes_per_token(chosen)
-        kept = _cache(checkpoint, chosen, ops) if cache and sizes[0] >= WORTH_BYTES else None
+        kept = None if cache == "never" else _cache(checkpoint, chosen, ops)
         weights = None if kept is None else _mapped(kept, checkpoint, model, config, spec, chosen, progress)
         is_mapped = weights is not None
+        if not is_mapped and cache == "big" and sizes[0] < WORTH_BYTES:
+            kept = None
         if weights is None:
             _survey(checkpoint, model, config, spec, checks_copies=True)
             stage = "loading" if kept is None else "packing"
             store = Pack(ops, chosen, survey.source_bytes, _as_stage(progress, stage))
             weights, _ = _take(checkpoint, model, config, spec, store)
-            if kept is not None:
-                kept.save(store.entries, _as_stage(progress, "saving"))
+            if kept is not None and not kept.save(store.entries, _as_stage(progress, "saving")):
+                kept = None
         decoder = Decoder(spec, ops, weights, model)
-        return Loaded(directory, spec, decoder, chosen, generation, *sizes, is_mapped)
+        file = None if kept is None else kept.path
+        return Loaded(directory, spec, decoder, chosen, generation, *sizes, file, is_mapped)
 
 
 def _cache(checkpoint: Checkpoint, dtype: DType, ops: Reference) -> WeightCache | None:

@@ -14,7 +14,7 @@ written in ops/packed.py; what the choice costs is measured by run/quality.py.
 
 from __future__ import annotations
 
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from openwork.core.errors import BackendError
 from openwork.ops.packed import LANES, DType, Packed, round_up
@@ -31,7 +31,7 @@ def choose_dtype(dtype: str, stored: str) -> DType:
         return "float32" if stored == "F32" else "bfloat16"
     if dtype not in DTYPES:
         raise BackendError(f"there is no dtype {dtype!r}", f"Choose {_listed(DTYPES)}.")
-    return cast(DType, dtype)
+    return dtype
 
 
 def choose_kv_dtype(kv_dtype: str, dtype: DType) -> KVDType:
@@ -40,7 +40,7 @@ def choose_kv_dtype(kv_dtype: str, dtype: DType) -> KVDType:
         return "float32" if dtype == "float32" else "bfloat16"
     if kv_dtype not in KV_DTYPES:
         raise BackendError(f"there is no dtype {kv_dtype!r} for keys and values", f"Choose {_listed(KV_DTYPES)}.")
-    return cast(KVDType, kv_dtype)
+    return kv_dtype
 
 
 def format_of(role: Role, dtype: DType) -> DType:

@@ -81,6 +81,7 @@ class WeightCache:
         self._ops, self._dtype = ops, dtype
         self.path = cache_directory() / file_name(checkpoint.directory, dtype)
         paths = [checkpoint.directory / "config.json", *checkpoint.paths]
+        # Looked at before anything is read, so that a change in the meantime is noticed when it is saved.
         self._fingerprints = Fingerprints(self.path.with_suffix(".sources.json"), paths)
 
     def find(self, progress: Progress | None = None) -> PackedFile | None:
