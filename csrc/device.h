@@ -60,6 +60,8 @@ struct Cache {
   char* keys;
   char* values;
 
+  std::ptrdiff_t key_tile() const;  // bytes of sixteen tokens of one head
+  std::ptrdiff_t value_tile() const;
   std::ptrdiff_t key_bytes() const;  // of one head in one block
   std::ptrdiff_t value_bytes() const;
   char* keys_of(std::int64_t layer, std::int64_t block, int head) const;

@@ -127,6 +127,10 @@ inline Ints all_ints(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi3
 inline __m256i load_line(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 inline Ints load_ints(const int32_t* p) { return {load_line(p), load_line(p + 8)}; }
 inline Lanes to_lanes(Ints x) { return {_mm256_cvtepi32_ps(x.lo), _mm256_cvtepi32_ps(x.hi)}; }
+inline void store(int32_t* p, Ints x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.lo);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), x.hi);
+}
 
 // In 16 bits, inputs 0 and 2 apart from 1 and 3: VPMADDUBSW would be shorter, but it saturates.
 struct Quads {

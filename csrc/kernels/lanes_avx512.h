@@ -119,6 +119,7 @@ inline Ints zero_ints() { return {_mm512_setzero_si512()}; }
 inline Ints all_ints(int32_t x) { return {_mm512_set1_epi32(x)}; }
 inline Ints load_ints(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 inline Lanes to_lanes(Ints x) { return {_mm512_cvtepi32_ps(x.r)}; }
+inline void store(int32_t* p, Ints x) { _mm512_storeu_si512(p, x.r); }
 
 // One line of 64 unsigned codes: four inputs for each of sixteen outputs. dot_quads adds, output by output, the four
 // products with four signed inputs: exactly, in integers, so that their order does not matter.

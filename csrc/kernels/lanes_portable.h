@@ -160,6 +160,7 @@ inline Ints zero_ints() { return all_ints(0); }
 inline Ints load_ints(const int32_t* p) { return {four_ints(p), four_ints(p + 4), four_ints(p + 8), four_ints(p + 12)}; }
 inline Four floats_of(FourInts x) { return __builtin_convertvector(x, Four); }
 inline Lanes to_lanes(Ints x) { return {floats_of(x.a), floats_of(x.b), floats_of(x.c), floats_of(x.d)}; }
+inline void store(int32_t* p, Ints x) { __builtin_memcpy(p, &x, sizeof x); }
 
 // A lane of 32 bits holds the four codes of an output, the first in the lowest byte.
 struct Quads {

@@ -22,8 +22,8 @@ from openwork.engine.service import Engine
 from openwork.kv.cache import KVCache
 from openwork.load import assemble, invent, source
 from openwork.load.assemble import GenerationDefaults, Loaded
-from openwork.load.formats import KVDType, choose_dtype, choose_kv_dtype
-from openwork.ops.paged import PagedKV
+from openwork.load.formats import choose_dtype, choose_kv_dtype
+from openwork.ops.paged import KVDType, PagedKV
 from openwork.ops.reference import Reference
 from openwork.run.clock import MonotonicClock
 from openwork.run.memory import available_bytes, plan_blocks

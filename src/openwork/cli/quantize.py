@@ -22,6 +22,7 @@ from openwork.core.errors import MemoryTooSmall, OpenworkError, RequestError
 
 if TYPE_CHECKING:
     from openwork.load.assemble import Loaded
+    from openwork.ops.paged import KVDType
     from openwork.ops.reference import Reference
 
 MAX_TEXT_BYTES = 64 << 20
@@ -111,7 +112,7 @@ def _read(directory: Path, text: Path, most: int | None) -> list[int]:
     return ids
 
 
-def _quality(loaded: Loaded, ops: Reference, ids: list[int], kv_dtype: str, bars: Bars) -> dict[str, Any]:
+def _quality(loaded: Loaded, ops: Reference, ids: list[int], kv_dtype: KVDType, bars: Bars) -> dict[str, Any]:
     """Load the float32 model beside the other and compare them. Raises MemoryTooSmall."""
     from openwork.load import assemble
     from openwork.run import memory

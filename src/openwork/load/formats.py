@@ -18,9 +18,9 @@ from typing import Literal, get_args
 
 from openwork.core.errors import BackendError
 from openwork.ops.packed import LANES, DType, Packed, round_up
+from openwork.ops.paged import KVDType
 
 Role = Literal["layer", "embedding", "head", "positions"]
-KVDType = Literal["float32", "bfloat16", "int8"]
 DTYPES: tuple[DType, ...] = get_args(DType)
 KV_DTYPES: tuple[KVDType, ...] = get_args(KVDType)
 

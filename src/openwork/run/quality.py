@@ -6,19 +6,20 @@ Both models read the same tokens; at every position their distributions over the
     perplexity    exp of the mean surprise at the token that really follows, of each model
     same top      how often the likeliest token is the same
 
-A long text is cut into windows, each read from an empty cache, so that memory depends on the window and the vocabulary,
-never on the text. Sums are float64. Where text and models come from is not known here.
+A long text is cut into windows, at its tokens that open a text and where a window is full, and each is read from an
+empty cache: memory depends on the window and the vocabulary, never on the text. Sums are float64. Where text and
+models come from is not known here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from openwork.models.decoder import Decoder
-from openwork.ops.paged import PagedKV, Rows
+from openwork.ops.paged import KVDType, PagedKV, Rows
 
 BLOCK = 16
 WINDOW = 512
@@ -44,9 +45,9 @@ class Quality:
 class Reader:
     """Reads windows of tokens with one model and one cache."""
 
-    def __init__(self, model: Decoder, kv_dtype: str, window: int) -> None:
+    def __init__(self, model: Decoder, kv_dtype: KVDType, window: int) -> None:
         spec, blocks = model.spec, -(-window // BLOCK)
-        kv = PagedKV.empty(spec.num_layers, blocks, spec.num_kv_heads, spec.head_dim, BLOCK, kv_dtype)  # type: ignore[arg-type]
+        kv = PagedKV.empty(spec.num_layers, blocks, spec.num_kv_heads, spec.head_dim, BLOCK, kv_dtype)
         self.model = model
         self._kv = model.ops.bind(kv)
         self._table = np.arange(blocks, dtype=np.int32)[None]  # (1, blocks)
@@ -63,27 +64,26 @@ def compare(
     reference: Decoder,
     model: Decoder,
     ids: Sequence[int],
-    kv_dtype: str,
+    kv_dtype: KVDType,
     bos: int | None = None,
     window: int = WINDOW,
     progress: Progress | None = None,
 ) -> Quality:
-    """Compare ``model`` with ``reference`` on at least two tokens; ``bos`` comes before every window.
+    """Compare ``model`` with ``reference`` on at least two tokens besides ``bos``, which comes before every window.
 
     ``kv_dtype`` is what the model keeps keys and values in; the reference keeps them in float32.
     """
-    assert len(ids) > 1
     window = min(window, reference.spec.max_positions)
-    step = max(1, window - (bos is not None))
     readers = Reader(reference, "float32", window), Reader(model, kv_dtype, window)
     found: list[np.ndarray] = []  # each (4, positions): KL, surprise of the reference, of the model, same top
-    for start in range(0, len(ids), step):
-        tokens = np.array([*([] if bos is None else [bos]), *ids[start : start + step]], np.int32)
-        if len(tokens) > 1:
-            hidden = [reader.read(tokens[:-1]) for reader in readers]
-            found.append(_positions(reference, model, hidden[0], hidden[1], tokens[1:]))
+    done = 0
+    for part in windows(ids, bos, window):
+        tokens = np.array(part, np.int32)
+        hidden = [reader.read(tokens[:-1]) for reader in readers]
+        found.append(_positions(reference, model, hidden[0], hidden[1], tokens[1:]))
+        done += len(part) - 1
         if progress is not None:
-            progress(min(start + step, len(ids)), len(ids))
+            progress(min(done, len(ids) - 1), len(ids))
     kl, expected, got, same = np.concatenate(found, axis=1)
     return Quality(
         tokens=len(kl),
@@ -94,6 +94,21 @@ def compare(
         kl_max=float(kl.max()),
         same_top=float(same.mean()),
     )
+
+
+def windows(ids: Sequence[int], bos: int | None, window: int) -> Iterator[list[int]]:
+    """Parts of at least two and at most ``window`` tokens, each opened by ``bos``; a ``bos`` in the text opens one."""
+    opening = [] if bos is None else [bos]
+    part = list(opening)
+    for token in ids:
+        if len(part) == window or token == bos:
+            if len(part) > 1:
+                yield part
+            part = list(opening)
+        if token != bos:
+            part.append(token)
+    if len(part) > 1:
+        yield part
 
 
 def _positions(reference: Decoder, model: Decoder, x: np.ndarray, y: np.ndarray, targets: np.ndarray) -> np.ndarray:
