@@ -4,8 +4,8 @@ import pytest
 
 from openwork.core.errors import BackendError
 from openwork.load.assemble import inspect, load
-from openwork.load.formats import DTYPES, choose_dtype, choose_kv_dtype, format_of, packed_bytes, packed_shape
-from openwork.ops.packed import Packed
+from openwork.load.formats import choose_dtype, choose_kv_dtype, format_of, packed_bytes
+from openwork.ops.packed import DTYPES, Packed
 from openwork.ops.reference import Reference
 from openwork.testing.checkpoint import ARCHITECTURES, write_checkpoint
 
@@ -41,7 +41,6 @@ def test_what_stays_in_more_bits():
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (16, 64), (17, 65), (40, 200), (259, 33)])
 def test_sizes_are_those_of_the_arrays(n, k, dtype):
     packed = Packed.empty(n, k, dtype)
-    assert packed_shape(n, k, dtype) == packed.data.shape
     assert packed_bytes(n, k, dtype) == packed.num_bytes
 
 

@@ -17,9 +17,9 @@ from one_sequence import OneSequence
 from openwork.load import packed_file, weight_cache
 from openwork.load.assemble import load
 from openwork.load.checkpoint import Checkpoint
-from openwork.load.formats import DTYPES
 from openwork.load.store import Pack
 from openwork.load.weight_cache import WeightCache, cache_directory
+from openwork.ops.packed import DTYPES
 from openwork.ops.reference import Reference
 from openwork.testing.checkpoint import ARCHITECTURES, write_checkpoint
 

@@ -14,14 +14,14 @@ What the formats are is written in ops/packed.py; what the choice costs is measu
 
 from __future__ import annotations
 
+from math import prod
 from typing import Literal, get_args
 
 from openwork.core.errors import BackendError
-from openwork.ops.packed import LANES, DType, Packed, round_up
+from openwork.ops.packed import DTYPES, DType, shape_of
 from openwork.ops.paged import KVDType
 
 Role = Literal["layer", "embedding", "head", "positions"]
-DTYPES: tuple[DType, ...] = get_args(DType)
 KV_DTYPES: tuple[KVDType, ...] = get_args(KVDType)
 
 
@@ -52,14 +52,9 @@ def format_of(role: Role, dtype: DType) -> DType:
     return "int8" if dtype == "int4" else dtype
 
 
-def packed_shape(n: int, k: int, dtype: DType) -> tuple[int, ...]:
-    """The shape of the data of a packed matrix. Column blocks of 16 outputs are all alike, so one tells of all."""
-    return (round_up(n, LANES) // LANES, *Packed.empty(LANES, k, dtype).data.shape[1:])
-
-
 def packed_bytes(n: int, k: int, dtype: DType) -> int:
     """Bytes of a packed matrix."""
-    return round_up(n, LANES) // LANES * Packed.empty(LANES, k, dtype).num_bytes
+    return prod(shape_of(n, k, dtype)) * {"float32": 4, "bfloat16": 2}.get(dtype, 1)
 
 
 def _listed(names: tuple[str, ...]) -> str:
