@@ -23,7 +23,6 @@ import shutil
 import sys
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +85,9 @@ class WeightCache:
 
     def find(self, progress: Progress | None = None) -> PackedFile | None:
         """The file, checked, or None when it must be made. Warns when there is one that is broken."""
-        if not self.path.exists():
-            return None
         try:
+            if not self.path.exists():
+                return None
             file = PackedFile(self.path)
             about = file.about
             if about.get("packing") != self._packing() or not self._has_same_sizes(about.get("sources")):
@@ -103,6 +102,8 @@ class WeightCache:
 
     def save(self, entries: Sequence[Entry], progress: Progress | None = None) -> bool:
         """Write what was packed, for the next start. Warns when that is impossible; returns whether it was done."""
+        from concurrent.futures import ThreadPoolExecutor  # a start that finds its file does not wait for this import
+
         needed = sum(entry.data.nbytes + PAGE for entry in entries)
         try:
             free = shutil.disk_usage(_nearest(self.path)).free
