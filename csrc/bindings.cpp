@@ -413,6 +413,11 @@ NB_MODULE(_core, m) {
              const int inputs = number == Number::float32 ? 1 : number == Number::bfloat16 ? 2 : 4;
              return 2.0 * kLanes * inputs * d.kernels().chains;
            })
+      .def("checksum",
+           [](Device& d, nb::handle data, std::uint64_t first_page) {
+             const Array array(data, Array::read);
+             return unlocked([&] { return d.checksum(array.data<void>(), array.bytes(), first_page); });
+           })
       .def("read_all",
            [](Device& d, nb::handle data) {
              const Array array(data, Array::read);

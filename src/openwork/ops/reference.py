@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from openwork.ops.checksum import checksum
 from openwork.ops.packed import Packed, bfloat16_round
 from openwork.ops.paged import PagedKV, Rows, to_codes
 from openwork.ops.quantise import Chains
@@ -57,6 +58,10 @@ class Reference:
     def pack_rows(self, packed: Packed, row: int, source: np.ndarray) -> None:
         """Write source (rows, k), float32 / float16 / bfloat16 bits (uint16), any strides, into a packed matrix."""
         packed.put(row, source.astype(np.float32) if source.dtype == np.float16 else source)
+
+    def checksum(self, data: np.ndarray, first_page: int = 0) -> int:
+        """64 bits over the bytes of a contiguous array (ops/checksum.py)."""
+        return checksum(data, first_page)
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
