@@ -45,6 +45,8 @@ struct AttendTile {
             c.values_of(job.layer, 0, head),
             c.key_bytes() * c.kv_heads,
             c.value_bytes() * c.kv_heads,
+            c.key_tile(),
+            c.value_tile(),
             job.rows.table(sequence),
             c.block_size,
             c.head_dim,
@@ -67,9 +69,13 @@ namespace {
 
 constexpr std::int64_t kWave = 4;  // splits in flight for each worker, where splits are shared out
 
-std::int64_t mixture_floats(int padded_dim) { return kMaxQueries * std::int64_t{2 + padded_dim}; }
+// Whole cache lines: kMaxQueries is a multiple of sixteen.
+std::int64_t mixture_bytes(int padded_dim) { return 4 * kMaxQueries * std::int64_t{2 + padded_dim}; }
 
-Mixture mixture_at(float* memory) { return {memory, memory + kMaxQueries, memory + 2 * kMaxQueries}; }
+Mixture mixture_at(char* memory) {
+  float* floats = reinterpret_cast<float*>(memory);
+  return {floats, floats + kMaxQueries, floats + 2 * kMaxQueries};
+}
 
 // The queries that see a key of this split: a run, because both ends of what they see ascend.
 Share active(const Queries& queries, std::int64_t split) {
@@ -81,10 +87,10 @@ Share active(const Queries& queries, std::int64_t split) {
 }
 
 void attend_split(const Kernels& kernels, const KeysValues& kv, const Queries& queries, std::int64_t split,
-                  const Ahead& next, float* scores, const Mixture& part) {
+                  const Ahead& next, void* scratch, const Mixture& part) {
   const Share run = active(queries, split);
   if (run.begin < run.end)
-    kernels.attend(kv, queries, static_cast<int>(run.begin), static_cast<int>(run.end), split, next, scores, part);
+    kernels.attend(kv, queries, static_cast<int>(run.begin), static_cast<int>(run.end), split, next, scratch, part);
 }
 
 // The part of a tile's keys that lies in one split.
@@ -135,12 +141,12 @@ void Device::attend_whole(const std::vector<AttendTile>& tiles, const AttendJob&
     const std::int64_t splits = tiles[i].last_split(job) - tiles[i].first_split(job) + 1;
     cost[i + 1] = cost[i] + splits * (8 + tiles[i].count);
   }
-  const std::int64_t size = kMaxQueries * kSplit + 2 * mixture_floats(job.padded_dim), all = cost.back();
-  float* memory = workers_.take<float>(size * pool_.threads());
+  const std::int64_t scratch = kernels_.scratch_bytes(job.cache.number, job.w.head_dim), all = cost.back();
+  const std::int64_t size = (scratch + 2 * mixture_bytes(job.padded_dim));
+  char* memory = workers_.take<char>(size * pool_.threads());
   split(all, 1, all * kSplit * job.padded_dim / 8, [&](std::int64_t begin, std::int64_t end, int worker) {
-    float* scores = memory + worker * size;
-    const Mixture total = mixture_at(scores + kMaxQueries * kSplit);
-    const Mixture part = mixture_at(scores + kMaxQueries * kSplit + mixture_floats(job.padded_dim));
+    char* own = memory + worker * size;
+    const Mixture total = mixture_at(own + scratch), part = mixture_at(own + scratch + mixture_bytes(job.padded_dim));
     Queries queries;
     for (std::size_t i = 0; i < tiles.size(); i++) {
       if (cost[i] < begin || cost[i] >= end) continue;
@@ -151,7 +157,7 @@ void Device::attend_whole(const std::vector<AttendTile>& tiles, const AttendJob&
         const Ahead next = s < tiles[i].last_split(job)
                                ? part_of(job, tiles[i], kv, s + 1)
                                : part_of(job, tiles[after], next_kv, tiles[after].first_split(job));
-        attend_split(kernels_, kv, queries, s, next, scores, part);
+        attend_split(kernels_, kv, queries, s, next, own, part);
         take_in(kernels_, queries, s, job.padded_dim, total, part);
       }
       finish(kernels_, job, tiles[i], total);
@@ -162,10 +168,11 @@ void Device::attend_whole(const std::vector<AttendTile>& tiles, const AttendJob&
 // Few tiles and many keys: the splits are shared out, some at a time, and merged after each such wave.
 void Device::attend_in_splits(const std::vector<AttendTile>& tiles, const AttendJob& job) {
   const auto count = static_cast<std::int64_t>(tiles.size());
-  const std::int64_t width = (kWave * pool_.threads() + count - 1) / count, size = mixture_floats(job.padded_dim);
-  float* totals = totals_.take<float>(count * (width + 1) * size);
-  float* parts = totals + count * size;
-  float* scores = workers_.take<float>(std::int64_t{kMaxQueries} * kSplit * pool_.threads());
+  const std::int64_t width = (kWave * pool_.threads() + count - 1) / count, size = mixture_bytes(job.padded_dim);
+  char* totals = totals_.take<char>(count * (width + 1) * size);
+  char* parts = totals + count * size;
+  const std::int64_t scratch = kernels_.scratch_bytes(job.cache.number, job.w.head_dim);
+  char* memory = workers_.take<char>(scratch * pool_.threads());
   std::int64_t longest = 0;
   for (const AttendTile& tile : tiles) longest = std::max(longest, tile.last_split(job) - tile.first_split(job) + 1);
   for (std::int64_t wave = 0; wave < longest; wave += width) {
@@ -178,8 +185,7 @@ void Device::attend_in_splits(const std::vector<AttendTile>& tiles, const Attend
         tile.queries(job, queries);
         const KeysValues kv = tile.keys_values(job);
         const Ahead next = s < tile.last_split(job) ? part_of(job, tile, kv, s + 1) : Ahead{};
-        attend_split(kernels_, kv, queries, s, next, scores + worker * kMaxQueries * kSplit,
-                     mixture_at(parts + i * size));
+        attend_split(kernels_, kv, queries, s, next, memory + worker * scratch, mixture_at(parts + i * size));
       }
     });
     Queries queries;
@@ -215,13 +221,13 @@ void Device::attend(const float* q, const Cache& cache, std::int64_t layer, cons
                     float* out) {
   const Turn turn(*this);
   const std::int64_t group = w.num_heads / w.num_kv_heads, heads = rows.count() * w.num_heads;
-  const std::ptrdiff_t stride = kernels_.prepared_bytes(cache.number, w.head_dim);
+  const std::ptrdiff_t stride = kernels_.query_bytes(cache.number, w.head_dim);
   char* prepared = queries_.take<char>(heads * stride);
   split(heads, 1, heads * w.head_dim, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t i = begin; i < end; i++) {
       const std::int64_t row = i / w.num_heads, head = i % w.num_heads;
       char* target = prepared + ((head / group * rows.count() + row) * group + head % group) * stride;
-      kernels_.prepare(cache.number, q + i * w.head_dim, 0, w.head_dim, target);
+      kernels_.prepare_query(cache.number, q + i * w.head_dim, w.head_dim, target);
     }
   });
   attend_prepared(prepared, stride, cache, layer, rows, w, out);
@@ -241,17 +247,16 @@ namespace {
 
 struct Slot {
   char* key_tile;
+  char* value_tile;
   int lane;
-  char* value_row;
 };
 
 Slot slot_of(const Cache& cache, std::int64_t layer, const StepRows& rows, std::int64_t row, int head) {
   const auto i = static_cast<std::size_t>(row);
   const std::int32_t position = rows.positions[i], slot = position % cache.block_size;
   const std::int32_t block = rows.table(rows.sequence_of[i])[position / cache.block_size];
-  const std::ptrdiff_t tiles = cache.block_size / kLanes;
-  return {cache.keys_of(layer, block, head) + slot / kLanes * (cache.key_bytes() / tiles), slot % kLanes,
-          cache.values_of(layer, block, head) + slot * (cache.value_bytes() / cache.block_size)};
+  return {cache.keys_of(layer, block, head) + slot / kLanes * cache.key_tile(),
+          cache.values_of(layer, block, head) + slot / kLanes * cache.value_tile(), slot % kLanes};
 }
 
 }  // namespace
@@ -263,7 +268,7 @@ void Device::write(const Cache& cache, std::int64_t layer, const float* k, const
     for (std::int64_t i = begin; i < end; i++) {
       const Slot slot = slot_of(cache, layer, rows, i / cache.kv_heads, static_cast<int>(i % cache.kv_heads));
       kernels_.write_key(cache.number, k + i * cache.head_dim, cache.head_dim, slot.key_tile, slot.lane);
-      kernels_.write_value(cache.number, v + i * cache.head_dim, cache.head_dim, slot.value_row);
+      kernels_.write_value(cache.number, v + i * cache.head_dim, cache.head_dim, slot.value_tile, slot.lane);
     }
   });
 }
@@ -275,7 +280,7 @@ void Device::attention_block(const float* x, const Attention& w, const StepRows&
   const std::int64_t group = w.num_heads / w.num_kv_heads, half = w.rotary_dim / 2;
   float* qkv = wide_.take<float>(count * w.qkv.n);
   prepare_and_multiply(x, count, w.qkv, qkv);
-  const std::ptrdiff_t stride = kernels_.prepared_bytes(cache.number, w.head_dim);
+  const std::ptrdiff_t stride = kernels_.query_bytes(cache.number, w.head_dim);
   char* q = queries_.take<char>(count * w.num_heads * stride);
   split(count * heads, 1, count * heads * w.head_dim, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t i = begin; i < end; i++) {
@@ -283,7 +288,8 @@ void Device::attention_block(const float* x, const Attention& w, const StepRows&
       const int head = static_cast<int>(i % heads), kv_head = (head - w.num_heads) % w.num_kv_heads;
       float* values = qkv + row * w.qkv.n + head * w.head_dim;
       if (head >= w.num_heads + w.num_kv_heads) {
-        kernels_.write_value(cache.number, values, w.head_dim, slot_of(cache, layer, rows, row, kv_head).value_row);
+        const Slot slot = slot_of(cache, layer, rows, row, kv_head);
+        kernels_.write_value(cache.number, values, w.head_dim, slot.value_tile, slot.lane);
         continue;
       }
       const bool is_query = head < w.num_heads;
@@ -291,7 +297,7 @@ void Device::attention_block(const float* x, const Attention& w, const StepRows&
       if (half) kernels_.rotate(values, rows.cos + row * rows.half, rows.sin + row * rows.half, half);
       if (is_query) {
         char* target = q + ((head / group * count + row) * group + head % group) * stride;
-        kernels_.prepare(cache.number, values, 0, w.head_dim, target);
+        kernels_.prepare_query(cache.number, values, w.head_dim, target);
       } else {
         const Slot slot = slot_of(cache, layer, rows, row, kv_head);
         kernels_.write_key(cache.number, values, w.head_dim, slot.key_tile, slot.lane);

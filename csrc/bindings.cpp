@@ -379,6 +379,11 @@ NB_MODULE(_core, m) {
       .def_prop_ro("busy_s", &Device::busy_s)
       .def_prop_ro("contract_id", [](const Device& d) { return d.kernels().contract_id; })
       .def_prop_ro("flops_per_step", [](const Device& d) { return 2.0 * kLanes * d.kernels().chains; })
+      .def("checksum",
+           [](Device& d, nb::handle data, std::uint64_t first_page) {
+             const Array array(data, Array::read);
+             return unlocked([&] { return d.checksum(array.data<void>(), array.bytes(), first_page); });
+           })
       .def("read_all",
            [](Device& d, nb::handle data) {
              const Array array(data, Array::read);

@@ -31,14 +31,22 @@ void* Scratch::bytes(std::size_t size) {
 
 void Scratch::Free::operator()(void* p) const { std::free(p); }
 
-std::ptrdiff_t Cache::key_bytes() const {
-  const int steps = number == Number::float32 ? head_dim : (head_dim + 1) / 2;
-  return static_cast<std::ptrdiff_t>(block_size) * steps * 4;
+std::ptrdiff_t Cache::key_tile() const {
+  constexpr std::ptrdiff_t kLine = 64;
+  if (number == Number::float32) return head_dim * kLine;
+  if (number == Number::bfloat16) return (head_dim + 1) / 2 * kLine;
+  return ((head_dim + 3) / 4 + 1) * kLine;
 }
 
-std::ptrdiff_t Cache::value_bytes() const {
-  return static_cast<std::ptrdiff_t>(block_size) * blocks_of(head_dim) * kLanes * (number == Number::float32 ? 4 : 2);
+std::ptrdiff_t Cache::value_tile() const {
+  const std::ptrdiff_t groups = blocks_of(head_dim), line = 64;
+  if (number == Number::float32) return groups * kLanes * line;
+  if (number == Number::bfloat16) return groups * kLanes / 2 * line;
+  return (groups * kLanes / 4 + 1) * line;
 }
+
+std::ptrdiff_t Cache::key_bytes() const { return block_size / kLanes * key_tile(); }
+std::ptrdiff_t Cache::value_bytes() const { return block_size / kLanes * value_tile(); }
 
 char* Cache::keys_of(std::int64_t layer, std::int64_t block, int head) const {
   return keys + ((layer * blocks + block) * kv_heads + head) * key_bytes();

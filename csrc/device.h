@@ -60,6 +60,8 @@ struct Cache {
   char* keys;
   char* values;
 
+  std::ptrdiff_t key_tile() const;  // bytes of sixteen tokens of one head
+  std::ptrdiff_t value_tile() const;
   std::ptrdiff_t key_bytes() const;  // of one head in one block
   std::ptrdiff_t value_bytes() const;
   char* keys_of(std::int64_t layer, std::int64_t block, int head) const;
@@ -133,6 +135,10 @@ class Device {
 
   // Writes the source's rows as outputs row .. of the target.
   void pack(const Linear& target, std::int64_t row, const PackSource& source);
+
+  // The sum modulo 2^64 of a hash of each page of 4096 bytes and of its number; data begins with page first_page, so
+  // that the sums of parts add up to the sum of the whole.
+  std::uint64_t checksum(const void* data, std::int64_t bytes, std::uint64_t first_page);
 
   std::uint64_t read_all(const void* data, std::size_t bytes);
   float multiply_all(Number number, std::int64_t steps);

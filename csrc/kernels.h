@@ -11,7 +11,7 @@
 
 namespace openwork {
 
-enum class Number : int { float32, bfloat16 };
+enum class Number : int { float32, bfloat16, int8, int8_channel, int4 };
 enum class Activation : int { silu, gelu, gelu_tanh, relu };
 
 constexpr int kLanes = 16;
@@ -39,6 +39,7 @@ struct KeysValues {
   const char* values;
   ptrdiff_t key_block_stride;  // bytes from one block to the next
   ptrdiff_t value_block_stride;
+  ptrdiff_t key_tile, value_tile;  // bytes of sixteen tokens
   const int32_t* table;  // block of position p: table[p / block_size]
   int block_size;
   int head_dim;
@@ -48,7 +49,7 @@ struct KeysValues {
 
 // Queries that share a kv head; query i sees keys first[i] .. last[i], both ascending in i.
 struct Queries {
-  const char* q;       // prepared
+  const char* q;       // prepared (Kernels::prepare_query)
   ptrdiff_t q_stride;  // bytes
   int count;
   int32_t first[kMaxQueries];
@@ -88,14 +89,18 @@ struct Kernels {
   // In place; entry i turns with i + half.
   void (*rotate)(float* x, const float* cos, const float* sin, int64_t half);
   void (*embed)(Number number, const void* table, int64_t k, int64_t id, float scale, float* out);
-  // One token's entries of one head into its slot of a key tile and its value row.
+  // One token's entries of one head into its slot of a key tile and of a value tile.
   void (*write_key)(Number number, const float* k, int head_dim, void* tile, int lane);
-  void (*write_value)(Number number, const float* v, int head_dim, void* row);
+  void (*write_value)(Number number, const float* v, int head_dim, void* tile, int lane);
 
-  // Keys of split `split` for queries begin .. end - 1, each of which has a key in it. scores: kMaxQueries * kSplit.
-  // `next`, if any, is read next, and is fetched from memory meanwhile.
+  // One head of a query -> the form in which keys of this number type meet it; query_bytes(head_dim) long.
+  ptrdiff_t (*query_bytes)(Number number, int head_dim);
+  void (*prepare_query)(Number number, const float* q, int head_dim, void* out);
+  // Keys of split `split` for queries begin .. end - 1, each of which has a key in it. scratch: scratch_bytes long, at
+  // a cache line. `next`, if any, is read next, and is fetched from memory meanwhile.
+  ptrdiff_t (*scratch_bytes)(Number number, int head_dim);
   void (*attend)(const KeysValues& kv, const Queries& queries, int begin, int end, int64_t split, const Ahead& next,
-                 float* scores, const Mixture& out);
+                 void* scratch, const Mixture& out);
   // total = total and then part, in this order.
   void (*merge)(const Mixture& total, const Mixture& part, int query, int padded_dim);
   void (*finish)(const Mixture& total, int query, int head_dim, float* out);
@@ -118,6 +123,7 @@ struct Kernels {
 const Kernels& portable_kernels();
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();
-const Kernels& avx512bf16_kernels();
+const Kernels& avx512vnni_kernels();  // integer dot products
+const Kernels& avx512bf16_kernels();  // and bfloat16 ones
 
 }  // namespace openwork

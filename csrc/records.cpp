@@ -111,24 +111,30 @@ Mlp make_mlp(const Linear& up, const Linear& down, std::string_view activation, 
 }
 
 Cache make_cache(const View& keys, const View& values, int head_dim, int block_size) {
-  const bool wide = keys.type == 'f';
-  require(values.type == keys.type && (wide || keys.type == 'H'), "keys and values must be float32, or bfloat16 bits");
+  require(values.type == keys.type && std::string_view("fHB").find(keys.type) != std::string_view::npos,
+          "keys and values must both be float32, uint16 holding bfloat16 bits, or uint8 holding int8 codes");
   require(block_size > 0 && block_size % kLanes == 0, "block_size must be a multiple of 16");
   require(head_dim > 0 && head_dim <= kLargestHead, "head_dim must be in 1 .. 4096");
-  require(values.axes() == 5, "values must have five axes");
+  require(values.axes() >= 3, "values must have layers, blocks and heads");
   const Size layers = values.shape[0], blocks = values.shape[1], heads = values.shape[2], tiles = block_size / kLanes;
-  require(wide ? keys.is({layers, blocks, heads, tiles, head_dim, kLanes})
-               : keys.is({layers, blocks, heads, tiles, (head_dim + 1) / 2, kLanes, 2}),
-          "keys do not have the shape that the values, head_dim and block_size ask for");
-  require(values.shape[3] == block_size && values.shape[4] == lanes_up(head_dim),
-          "values do not have the shape that head_dim and block_size ask for");
-  return {wide ? Number::float32 : Number::bfloat16,
-          layers,
-          blocks,
-          static_cast<int>(heads),
-          block_size,
-          head_dim,
-          static_cast<char*>(keys.data),
+  const Size groups = lanes_up(head_dim) / kLanes, half = (head_dim + 1) / 2, quarter = (head_dim + 3) / 4;
+  const char* keys_differ = "keys do not have the shape that the values, head_dim and block_size ask for";
+  const char* values_differ = "values do not have the shape that head_dim and block_size ask for";
+  require(heads > 0 && heads < kMostHeads, "values must have from 1 to 65535 heads");
+  Number number = Number::int8;
+  if (keys.type == 'f') {
+    number = Number::float32;
+    require(keys.is({layers, blocks, heads, tiles, head_dim, kLanes}), keys_differ);
+    require(values.is({layers, blocks, heads, tiles, groups, kLanes, kLanes}), values_differ);
+  } else if (keys.type == 'H') {
+    number = Number::bfloat16;
+    require(keys.is({layers, blocks, heads, tiles, half, kLanes, 2}), keys_differ);
+    require(values.is({layers, blocks, heads, tiles, groups, kLanes / 2, kLanes, 2}), values_differ);
+  } else {
+    require(keys.is({layers, blocks, heads, tiles, quarter + 1, 64}), keys_differ);
+    require(values.is({layers, blocks, heads, tiles, groups * kLanes / 4 + 1, 64}), values_differ);
+  }
+  return {number,     layers,   blocks, static_cast<int>(heads), block_size, head_dim, static_cast<char*>(keys.data),
           static_cast<char*>(values.data)};
 }
 

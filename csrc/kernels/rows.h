@@ -1,4 +1,4 @@
-// What happens to one row: norms, activations, rotation, table rows, cache slots.
+// What happens to one row: norms, activations, rotation, table rows.
 //
 // A sum over a row is four strided sets of sixteen lanes and one fixed tree, so it depends on the row's size alone.
 
@@ -100,28 +100,4 @@ void embed(Number number, const void* table, int64_t k, int64_t id, float factor
   }
   const uint16_t* p = static_cast<const uint16_t*>(table) + (block * ((k + 1) / 2) * kLanes + lane) * 2;
   for (int64_t i = 0; i < k; i++) out[i] = float_of(p[i / 2 * 2 * kLanes + i % 2]) * factor;
-}
-
-void write_key(Number number, const float* k, int head_dim, void* tile, int lane) {
-  if (number == Number::float32) {
-    float* out = static_cast<float*>(tile) + lane;
-    for (int i = 0; i < head_dim; i++) out[i * kLanes] = k[i];
-    return;
-  }
-  uint16_t* out = static_cast<uint16_t*>(tile) + 2 * lane;
-  uint16_t bits[kLanes];
-  each_sixteen(head_dim, [&](int64_t i, int lanes) {
-    narrow(bits, load_some(k + i, lanes));
-    for (int j = 0; j < (lanes + 1) / 2 * 2; j++) out[(i + j) / 2 * 2 * kLanes + j % 2] = bits[j];  // an odd end: zero
-  });
-}
-
-void write_value(Number number, const float* v, int head_dim, void* row) {
-  each_sixteen(head_dim, [&](int64_t i, int lanes) {  // the row is padded to sixteen; the padding stays zero
-    const Lanes value = load_some(v + i, lanes);
-    if (number == Number::float32)
-      store(static_cast<float*>(row) + i, value);
-    else
-      narrow(static_cast<uint16_t*>(row) + i, value);
-  });
 }

@@ -24,7 +24,11 @@ namespace {
 #include "math.h"
 #include "product.h"
 #include "rows.h"
-#include "attention.h"
+#include "cache.h"
+#include "attention/reading.h"
+#include "attention/floats.h"
+#include "attention/codes.h"
+#include "attention/split.h"
 #include "head.h"
 #include "measure.h"
 
@@ -35,7 +39,7 @@ namespace {
 
 const Kernels kTable = {
     OPENWORK_TEXT(OPENWORK_ISA),
-    OPENWORK_TEXT(OPENWORK_ISA) "-v1",
+    OPENWORK_TEXT(OPENWORK_ISA) "-v2",
     prepared_bytes,
     prepare,
     product,
@@ -49,6 +53,9 @@ const Kernels kTable = {
     embed,
     write_key,
     write_value,
+    query_bytes,
+    prepare_query,
+    scratch_bytes,
     attend,
     merge,
     finish,

@@ -22,8 +22,8 @@ from openwork.engine.service import Engine
 from openwork.kv.cache import KVCache
 from openwork.load import assemble, invent, source
 from openwork.load.assemble import GenerationDefaults, Loaded
-from openwork.ops.packed import DType
-from openwork.ops.paged import PagedKV
+from openwork.load.formats import choose_dtype, choose_kv_dtype
+from openwork.ops.paged import KVDType, PagedKV
 from openwork.ops.reference import Reference
 from openwork.run.clock import MonotonicClock
 from openwork.run.memory import available_bytes, plan_blocks
@@ -42,7 +42,8 @@ class Info:
     model: str
     directory: str
     architecture: str
-    dtype: str
+    dtype: str  # of the weights
+    kv_dtype: str  # of keys and values
     backend: str
     contract_id: str
     threads: int
@@ -50,7 +51,9 @@ class Info:
     block_size: int
     num_blocks: int
     weight_bytes: int
+    read_bytes_per_token: int  # of weights, in one decode step of one sequence
     kv_bytes: int
+    is_mapped: bool  # the packed weights came from the weight cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,22 +97,25 @@ def build(
 ) -> Built:
     """Load a checkpoint and wire an engine around it.
 
-    ``model`` None is the embedded one; ``progress`` hears of bytes loaded, ``tap`` sees every row of logits. Raises
+    ``model`` None is the embedded one; ``progress`` hears of bytes loaded, packed and saved, ``tap`` sees every row of
+    logits. Raises
     ModelError, MemoryTooSmall, BackendError or RequestError, each saying what to do.
     """
     directory = source.resolve(model)
     ops = make_ops(settings.backend, settings.threads)
     survey = assemble.inspect(directory, dtype=settings.dtype, context=settings.context)
     tokenizer = _tokenizer(directory, survey.spec)
-    cache, context = _plan_cache(survey.spec, survey.dtype, survey.packed_bytes, settings)
+    kv_dtype = choose_kv_dtype(settings.kv_dtype, survey.dtype)
+    cache, context = _plan_cache(survey.spec, kv_dtype, survey.packed_bytes, settings)
     loaded = assemble.load(
         directory,
         ops,
         dtype=settings.dtype,
         context=context,
-        progress=None if progress is None else lambda done, total: progress("loading", done, total),
+        progress=progress,
+        cache="big" if settings.cache else "never",
     )
-    return _wire(str(model or source.EMBEDDED), loaded, tokenizer, ops, cache, context, schedule, tap)
+    return _wire(str(model or source.EMBEDDED), loaded, tokenizer, ops, cache, kv_dtype, context, schedule, tap)
 
 
 def build_shape(name: str, config: Mapping[str, Any], settings: LoadSettings, schedule: ScheduleSettings) -> Built:
@@ -118,11 +124,12 @@ def build_shape(name: str, config: Mapping[str, Any], settings: LoadSettings, sc
     dtype "auto" is bfloat16. Raises as build does.
     """
     ops = make_ops(settings.backend, settings.threads)
-    dtype = assemble.choose_dtype(settings.dtype, "BF16")
-    spec, packed_bytes = invent.survey(config, dtype, settings.context)
-    cache, context = _plan_cache(spec, dtype, packed_bytes, settings)
+    dtype = choose_dtype(settings.dtype, "BF16")
+    kv_dtype = choose_kv_dtype(settings.kv_dtype, dtype)
+    spec, survey = invent.survey(config, settings.context)
+    cache, context = _plan_cache(spec, kv_dtype, survey.packed_bytes(dtype), settings)
     loaded = invent.invent(config, ops, dtype, context)
-    return _wire(name, loaded, None, ops, cache, context, schedule, None)
+    return _wire(name, loaded, None, ops, cache, kv_dtype, context, schedule, None)
 
 
 def _wire(
@@ -131,12 +138,13 @@ def _wire(
     tokenizer: Tokenizer | None,
     ops: Reference,
     cache: CacheSettings,
+    kv_dtype: KVDType,
     context: int,
     schedule: ScheduleSettings,
     tap: Tap | None,
 ) -> Built:
     spec = loaded.spec
-    kv = _allocate(spec, cache, loaded.dtype)
+    kv = _allocate(spec, cache, kv_dtype)
     runner = TensorRunner(ops, loaded.model, ops.bind(kv), tap)
     engine = Engine(Loop(Scheduler(schedule, KVCache(cache)), runner, MonotonicClock()))
     info = Info(
@@ -144,6 +152,7 @@ def _wire(
         directory=str(loaded.directory),
         architecture=spec.architecture,
         dtype=loaded.dtype,
+        kv_dtype=kv_dtype,
         backend=ops.name,
         contract_id=ops.contract_id,
         threads=ops.num_threads,
@@ -151,21 +160,25 @@ def _wire(
         block_size=cache.block_size,
         num_blocks=cache.num_blocks,
         weight_bytes=loaded.weight_bytes,
+        read_bytes_per_token=loaded.read_bytes_per_token,
         kv_bytes=kv.num_bytes,
+        is_mapped=loaded.is_mapped,
     )
     limits = Limits(spec.vocab_size, context, frozenset(loaded.generation.eos_ids))
     return Built(engine, ops, tokenizer, spec, limits, loaded.generation, info)
 
 
-def _plan_cache(spec: ModelSpec, dtype: DType, packed_bytes: int, settings: LoadSettings) -> tuple[CacheSettings, int]:
+def _plan_cache(
+    spec: ModelSpec, kv_dtype: KVDType, packed_bytes: int, settings: LoadSettings
+) -> tuple[CacheSettings, int]:
     """The cache and the longest sequence. Raises MemoryTooSmall when the model or one full window does not fit."""
     size, available = settings.block_size, available_bytes()
     if packed_bytes >= available:
         raise MemoryTooSmall(
             f"the weights need {packed_bytes:,} bytes, more than the {available:,} that are free",
-            "Use a smaller model, or dtype bfloat16 if this was float32.",
+            "Use a smaller model, or fewer bits: dtype bfloat16, int8 or int4.",
         )
-    block_bytes = PagedKV.block_bytes(spec.num_layers, spec.num_kv_heads, spec.head_dim, size, dtype)
+    block_bytes = PagedKV.block_bytes(spec.num_layers, spec.num_kv_heads, spec.head_dim, size, kv_dtype)
     wanted = spec.max_positions if settings.context is None else settings.context
     free = available - packed_bytes
     cache = CacheSettings(plan_blocks(block_bytes, size, wanted, settings.kv_cache_bytes, free), size)
@@ -178,14 +191,14 @@ def _plan_cache(spec: ModelSpec, dtype: DType, packed_bytes: int, settings: Load
     return cache, min(wanted, cache.capacity)
 
 
-def _allocate(spec: ModelSpec, cache: CacheSettings, dtype: DType) -> PagedKV:
+def _allocate(spec: ModelSpec, cache: CacheSettings, kv_dtype: KVDType) -> PagedKV:
     """The arrays of the cache. A process limit may be below what the machine has free: MemoryTooSmall."""
     try:
         return PagedKV.empty(
-            spec.num_layers, cache.num_blocks, spec.num_kv_heads, spec.head_dim, cache.block_size, dtype
+            spec.num_layers, cache.num_blocks, spec.num_kv_heads, spec.head_dim, cache.block_size, kv_dtype
         )
     except MemoryError:
-        size = PagedKV.block_bytes(spec.num_layers, spec.num_kv_heads, spec.head_dim, cache.block_size, dtype)
+        size = PagedKV.block_bytes(spec.num_layers, spec.num_kv_heads, spec.head_dim, cache.block_size, kv_dtype)
         raise MemoryTooSmall(
             f"the system refused {cache.num_blocks * size:,} bytes for the KV cache",
             "A limit on this process may be the reason; ask for less with kv_cache_bytes.",

@@ -43,12 +43,15 @@ class LLM:
     """A loaded model, ready to generate.
 
     model           a directory, a name on the hub such as "org/name", or None: the embedded ``openwork/stories``
-    dtype           "float32", "bfloat16", or "auto": what the checkpoint is stored in
+    dtype           of the weights: "float32", "bfloat16", "int8", "int8-channel", "int4", or "auto": as they are stored
+    kv_dtype        of keys and values: "float32", "bfloat16", "int8", or "auto": float32 beside float32 weights, else
+                    bfloat16
     kv_cache_bytes  memory for keys and values; None: enough for 32 full sequences, within half of what is free
     threads         None: as many as there are cores for this process
     context         longest sequence; None: the longest that model and cache allow
     backend         "auto", "cpu" (the C++ core) or "reference" (NumPy)
-    progress        called with (stage, done, total) while the weights are loaded, in bytes
+    weight_cache    keep the packed weights of a big model in a file, and map it the next time (docs/quantization.md)
+    progress        called with (stage, done, total) while weights are packed, saved or loaded, in bytes
     tap             called with (sequence, position, row) for each row of logits (vocab,) before a token is chosen
 
     A checkpoint without a tokenizer works with token ids; ``tokenizer`` is None then, and texts are empty.
@@ -61,22 +64,26 @@ class LLM:
         model: str | Path | None = None,
         *,
         dtype: str = "auto",
+        kv_dtype: str = "auto",
         kv_cache_bytes: int | None = None,
         threads: int | None = None,
         context: int | None = None,
         backend: str = "auto",
         block_size: int = 16,
+        weight_cache: bool = True,
         schedule: ScheduleSettings | None = None,
         progress: Progress | None = None,
         tap: Callable[[int, int, np.ndarray], None] | None = None,
     ) -> None:
         settings = LoadSettings(
             dtype=dtype,
+            kv_dtype=kv_dtype,
             kv_cache_bytes=kv_cache_bytes,
             threads=threads,
             context=context,
             backend=backend,
             block_size=block_size,
+            cache=weight_cache,
         )
         built = build(model, settings, schedule or ScheduleSettings(), progress, tap)
         self._engine = built.engine

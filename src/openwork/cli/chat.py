@@ -17,7 +17,7 @@ import typer
 from openwork.cli import opening, options, terminal
 from openwork.cli.conversation import Conversation
 from openwork.cli.interrupt import Interrupt
-from openwork.cli.options import Backend, Dtype
+from openwork.cli.options import Backend, Dtype, KVDtype
 from openwork.cli.parameters import describe, parse
 from openwork.cli.progress import Bars
 from openwork.core.errors import OpenworkError, RequestError
@@ -38,10 +38,12 @@ def chat(
     system: System = None,
     model: options.Model = None,
     dtype: options.WeightType = Dtype.auto,
+    kv_dtype: options.KVType = KVDtype.auto,
     backend: options.Engine = Backend.auto,
     kv_cache_bytes: options.CacheSize = None,
     context: options.Context = None,
     threads: options.Threads = None,
+    weight_cache: options.WeightCache = True,
     temperature: options.Temperature = None,
     top_p: options.TopP = None,
     top_k: options.TopK = None,
@@ -71,10 +73,12 @@ def chat(
         opening.open_llm(
             model,
             dtype=dtype.value,
+            kv_dtype=kv_dtype.value,
             backend=backend.value,
             kv_cache_bytes=kv_cache_bytes,
             context=context,
             threads=threads,
+            weight_cache=weight_cache,
             progress=bars,
         ) as llm,
     ):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from openwork.cli import opening, options, terminal
-from openwork.cli.options import Backend, Dtype
+from openwork.cli.options import Backend, Dtype, KVDtype
 from openwork.cli.progress import Bars
 from openwork.cli.records import logprob_table, records
 from openwork.core.errors import RequestError
@@ -65,10 +65,12 @@ def generate(
     lines: Lines = False,
     model: options.Model = None,
     dtype: options.WeightType = Dtype.auto,
+    kv_dtype: options.KVType = KVDtype.auto,
     backend: options.Engine = Backend.auto,
     kv_cache_bytes: options.CacheSize = None,
     context: options.Context = None,
     threads: options.Threads = None,
+    weight_cache: options.WeightCache = True,
     temperature: options.Temperature = None,
     top_p: options.TopP = None,
     top_k: options.TopK = None,
@@ -108,10 +110,12 @@ def generate(
         opening.open_llm(
             model,
             dtype=dtype.value,
+            kv_dtype=kv_dtype.value,
             backend=backend.value,
             kv_cache_bytes=kv_cache_bytes,
             context=context,
             threads=threads,
+            weight_cache=weight_cache,
             progress=bars,
         ) as llm,
     ):

@@ -22,7 +22,9 @@ from openwork.core.errors import RequestError
 if TYPE_CHECKING:
     from openwork.load.assemble import Inspection
 
-DTYPES = {"float32": 4, "bfloat16": 2}
+DTYPES = ("float32", "bfloat16", "int8", "int4")
+_KV_ENTRY_BYTES = {"float32": 4}  # else 2: keys and values are bfloat16 beside smaller weights, unless asked otherwise
+_COLUMN = 13
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -76,12 +78,10 @@ class Cost:
 
     @staticmethod
     def of(survey: Inspection, dtype: str, free_bytes: int) -> Cost:
-        spec, size = survey.spec, DTYPES[dtype]
-        kv = spec.kv_bytes_per_token(size)
+        spec = survey.spec
+        kv = spec.kv_bytes_per_token(_KV_ENTRY_BYTES.get(dtype, 2))
         tokens = max(0, free_bytes - survey.packed_bytes) // kv
-        return Cost(
-            survey.packed_bytes, spec.weights_read_per_token * size, kv, tokens, min(tokens, spec.max_positions)
-        )
+        return Cost(survey.packed_bytes, survey.read_bytes_per_token, kv, tokens, min(tokens, spec.max_positions))
 
 
 def describe(
@@ -137,7 +137,7 @@ def page(record: dict[str, Any]) -> str:
         "memory": f"{in_bytes(record['available_bytes'])} available here",
     }
     lines = [f"{record['model']}\n\n", *(f"  {name:24}{value}\n" for name, value in facts.items())]
-    lines.append(f"\n  {'':24}{''.join(f'{dtype:>14}' for dtype in DTYPES)}\n")
+    lines.append(f"\n  {'':24}{''.join(f'{dtype:>{_COLUMN}}' for dtype in DTYPES)}\n")
     rows: dict[str, Callable[[dict[str, Any]], str]] = {
         "weights in memory": lambda cost: in_bytes(cost["weight_bytes"]),
         "weights read a token": lambda cost: in_bytes(cost["weight_bytes_per_token"]),
@@ -147,5 +147,5 @@ def page(record: dict[str, Any]) -> str:
         f"{record['context']} tokens fit": lambda cost: "yes" if cost["fits"] else "no",
     }
     for name, show in rows.items():
-        lines.append(f"  {name:24}{''.join(f'{show(record[dtype]):>14}' for dtype in DTYPES)}\n")
+        lines.append(f"  {name:24}{''.join(f'{show(record[dtype]):>{_COLUMN}}' for dtype in DTYPES)}\n")
     return "".join(lines)

@@ -18,10 +18,12 @@ def open_llm(
     model: str | None,
     *,
     dtype: str = "auto",
+    kv_dtype: str = "auto",
     backend: str = "auto",
     kv_cache_bytes: str | None = None,
     context: int | None = None,
     threads: int | None = None,
+    weight_cache: bool = True,
     progress: Progress | None = None,
 ) -> LLM:
     """Load a model as the options say. Raises what LLM raises."""
@@ -31,9 +33,11 @@ def open_llm(
     return LLM(
         model,
         dtype=dtype,
+        kv_dtype=kv_dtype,
         backend=backend,
         kv_cache_bytes=size,
         context=context,
         threads=threads,
+        weight_cache=weight_cache,
         progress=progress,
     )

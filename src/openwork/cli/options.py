@@ -21,6 +21,16 @@ class Dtype(StrEnum):
     auto = "auto"
     float32 = "float32"
     bfloat16 = "bfloat16"
+    int8 = "int8"
+    int8_channel = "int8-channel"
+    int4 = "int4"
+
+
+class KVDtype(StrEnum):
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    int8 = "int8"
 
 
 class Backend(StrEnum):
@@ -48,7 +58,20 @@ Model = Annotated[
         "-m",
     ),
 ]
-WeightType = Annotated[Dtype, _option("Numbers in memory. [dim]Default: auto, as the checkpoint has them.[/]", _MODEL)]
+WeightType = Annotated[
+    Dtype, _option("Numbers that weights are kept in. [dim]Default: auto, as the checkpoint has them.[/]", _MODEL)
+]
+KVType = Annotated[
+    KVDtype, _option("Numbers that keys and values are kept in. [dim]Default: auto, bfloat16 or float32.[/]", _MODEL)
+]
+WeightCache = Annotated[
+    bool,
+    _option(
+        "Keep the packed weights of a big model in $OPENWORK_CACHE for the next start. [dim]Default: yes.[/]",
+        _MODEL,
+        "--weight-cache/--no-weight-cache",
+    ),
+]
 Engine = Annotated[
     Backend, _option("What computes. [dim]Default: auto, the C++ core where it is installed, else NumPy.[/]", _MODEL)
 ]

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 PATIENCE_S = 0.3
-LABELS = {"loading": "loading weights", "prefill": "reading the prompt", "requests": "answering"}
+LABELS = {
+    "loading": "loading weights",
+    "packing": "packing weights",
+    "saving": "saving them for the next start",
+    "prefill": "reading the prompt",
+    "requests": "answering",
+    "comparing": "comparing with float32",
+}
+IN_BYTES = ("loading", "packing", "saving")
 
 
 class Bars:
@@ -55,7 +63,7 @@ class Bars:
             TimeRemainingColumn,
         )
 
-        amount = DownloadColumn() if stage == "loading" else MofNCompleteColumn()
+        amount = DownloadColumn() if stage in IN_BYTES else MofNCompleteColumn()
         console = Console(file=self._stream, force_terminal=True)
         label = TextColumn("{task.description}", style="dim")
         self._bar = Progress(label, BarColumn(), amount, TimeRemainingColumn(), console=console, transient=True)

@@ -16,7 +16,9 @@ class LoadSettings:
     Raises RequestError, naming the parameter.
     """
 
-    dtype: str = "auto"  # "float32" | "bfloat16" | "auto": as the checkpoint is stored
+    dtype: str = "auto"  # of the weights: a DType of ops/packed.py, or "auto": as the checkpoint is stored
+    kv_dtype: str = "auto"  # "float32" | "bfloat16" | "int8" | "auto": float32 beside float32 weights, else bfloat16
+    cache: bool = True  # keep the packed weights of a big model in a file, and map it the next time
     kv_cache_bytes: int | None = None  # None: enough for 32 full sequences, within half of the free memory
     threads: int | None = None  # None: the cores of this process
     context: int | None = None  # longest sequence; None: the longest that model and cache allow

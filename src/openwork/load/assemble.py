@@ -11,16 +11,19 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import Literal
 
-from openwork.core.errors import BackendError, ModelError
+from openwork.core.errors import ModelError
 from openwork.core.spec import ModelSpec
 from openwork.load.checkpoint import Checkpoint
 from openwork.load.document import read_object
+from openwork.load.formats import choose_dtype
 from openwork.load.generation import GenerationDefaults as GenerationDefaults
 from openwork.load.generation import generation_defaults
 from openwork.load.safetensors import FLOATS
-from openwork.load.take import Pack, Store, Survey, Take
+from openwork.load.store import Pack, Store, Survey
+from openwork.load.take import Take
+from openwork.load.weight_cache import WORTH_BYTES, Mapped, WeightCache
 from openwork.models.config import Config
 from openwork.models.decoder import Decoder
 from openwork.models.parts import Model, Weights
@@ -28,7 +31,8 @@ from openwork.models.table import find
 from openwork.ops.packed import DType
 from openwork.ops.reference import Reference
 
-Progress = Callable[[int, int], None]  # (bytes read, bytes in all)
+Progress = Callable[[str, int, int], None]  # ("packing", "saving" or "loading", bytes done, bytes in all)
+CacheUse = Literal["never", "big", "always"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,9 +42,12 @@ class Loaded:
     directory: Path
     spec: ModelSpec
     model: Decoder
-    dtype: DType  # of the packed weights
+    dtype: DType  # that was asked for; load/formats.py says which matrix has another
     generation: GenerationDefaults
     weight_bytes: int  # of the packed weights in memory
+    read_bytes_per_token: int  # of matrices in one decode step of one sequence
+    cache_file: Path | None = None  # of the weight cache, where these weights now are
+    is_mapped: bool = False  # they were there before, and were not packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,7 @@ class Inspection:
     num_parameters: int  # entries of all tensors that the model uses, a tied head once
     file_bytes: int
     packed_bytes: int  # of the weights in memory
+    read_bytes_per_token: int  # of matrices in one decode step of one sequence
 
 
 def inspect(directory: Path, dtype: str = "auto", context: int | None = None) -> Inspection:
@@ -75,6 +83,7 @@ def inspect(directory: Path, dtype: str = "auto", context: int | None = None) ->
             num_parameters=survey.num_parameters,
             file_bytes=checkpoint.num_bytes,
             packed_bytes=survey.packed_bytes(chosen),
+            read_bytes_per_token=survey.read_bytes_per_token(chosen),
         )
 
 
@@ -84,21 +93,66 @@ def load(
     dtype: str = "auto",
     context: int | None = None,
     progress: Progress | None = None,
+    cache: CacheUse = "never",
 ) -> Loaded:
     """Read a checkpoint directory into memory, ready to run on ``ops``.
 
     ``dtype`` is what weights are packed in; auto is bfloat16 when the checkpoint's are 16 bits wide, else float32.
     ``context`` is the window that the engine will be opened with, None the longest there is: LongRoPE models choose
-    their frequencies by it. Memory: the packed weights and a slab of 8 MiB. Raises ModelError, BackendError for an
-    unknown dtype.
+    their frequencies by it. Unless ``cache`` is "never", weights are mapped from the weight cache when they are in it,
+    and else put there when they are "big", or "always". Memory: the packed weights and a slab of 8 MiB. Raises
+    ModelError, BackendError for an unknown dtype.
     """
     config, model, spec, generation = _open(directory, context)
     with Checkpoint(directory) as checkpoint:
         survey = _survey(checkpoint, model, config, spec)
         chosen = choose_dtype(dtype, _stored_dtype(checkpoint))
-        weights, _ = _take(checkpoint, model, config, spec, Pack(ops, chosen, survey.source_bytes, progress))
+        sizes = survey.packed_bytes(chosen), survey.read_bytes_per_token(chosen)
+        kept = None if cache == "never" else _cache(checkpoint, chosen, ops)
+        weights = None if kept is None else _mapped(kept, checkpoint, model, config, spec, chosen, progress)
+        is_mapped = weights is not None
+        if not is_mapped and cache == "big" and sizes[0] < WORTH_BYTES:
+            kept = None
+        if weights is None:
+            _survey(checkpoint, model, config, spec, checks_copies=True)
+            stage = "loading" if kept is None else "packing"
+            store = Pack(ops, chosen, survey.source_bytes, _as_stage(progress, stage))
+            weights, _ = _take(checkpoint, model, config, spec, store)
+            if kept is not None and not kept.save(store.entries, _as_stage(progress, "saving")):
+                kept = None
         decoder = Decoder(spec, ops, weights, model)
-        return Loaded(directory, spec, decoder, chosen, generation, survey.packed_bytes(chosen))
+        file = None if kept is None else kept.path
+        return Loaded(directory, spec, decoder, chosen, generation, *sizes, file, is_mapped)
+
+
+def _cache(checkpoint: Checkpoint, dtype: DType, ops: Reference) -> WeightCache | None:
+    try:
+        return WeightCache(checkpoint, dtype, ops)
+    except OSError:  # a file that vanished since it was opened: packing will say what is wrong, if anything is
+        return None
+
+
+def _mapped(
+    cache: WeightCache,
+    checkpoint: Checkpoint,
+    model: Model,
+    config: Config,
+    spec: ModelSpec,
+    dtype: DType,
+    progress: Progress | None,
+) -> Weights | None:
+    """The weights from the cache; None when they are not there, or not as this model wants them."""
+    file = cache.find(_as_stage(progress, "loading"))
+    if file is None:
+        return None
+    try:
+        return _take(checkpoint, model, config, spec, Mapped(file, dtype))[0]
+    except ModelError:  # written by a version that took other things from the checkpoint
+        return None
+
+
+def _as_stage(progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(stage, done, total)
 
 
 def _open(directory: Path, context: int | None) -> tuple[Config, Model, ModelSpec, GenerationDefaults]:
@@ -117,9 +171,11 @@ def _take(
     return model.weights(take, config, spec), take.used
 
 
-def _survey(checkpoint: Checkpoint, model: Model, config: Config, spec: ModelSpec) -> Survey:
+def _survey(
+    checkpoint: Checkpoint, model: Model, config: Config, spec: ModelSpec, checks_copies: bool = False
+) -> Survey:
     """Check every tensor against the config. Raises ModelError for the first that is missing, wrong or too much."""
-    survey = Survey()
+    survey = Survey(checks_copies)
     _, used = _take(checkpoint, model, config, spec, survey)
     ignored = [re.compile(pattern) for pattern in model.IGNORED]
     extra = [
@@ -143,13 +199,3 @@ def _stored_dtype(checkpoint: Checkpoint) -> str:
         if tensor.dtype in FLOATS:
             entries[tensor.dtype] += tensor.num_entries
     return entries.most_common(1)[0][0]
-
-
-def choose_dtype(dtype: str, stored: str) -> DType:
-    """What weights are packed in, when they are ``stored`` so (F32, F16 or BF16). Raises BackendError for no dtype."""
-    if dtype == "auto":
-        return "float32" if stored == "F32" else "bfloat16"
-    for known in get_args(DType):
-        if dtype == known:
-            return cast(DType, known)
-    raise BackendError(f"there is no dtype {dtype!r}", f"Choose auto, {' or '.join(get_args(DType))}.")

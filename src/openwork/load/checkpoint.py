@@ -42,6 +42,11 @@ class Checkpoint:
         """Bytes of all files."""
         return sum(file.size for file in self._files)
 
+    @property
+    def paths(self) -> list[Path]:
+        """The files, in the order of their names."""
+        return [file.path for file in self._files]
+
     def __enter__(self) -> Checkpoint:
         return self
 

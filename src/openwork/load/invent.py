@@ -15,40 +15,49 @@ import numpy as np
 
 from openwork.core.spec import ModelSpec
 from openwork.load.assemble import Loaded
+from openwork.load.formats import Role, format_of
 from openwork.load.generation import GenerationDefaults
 from openwork.load.safetensors import Tensor
-from openwork.load.take import Piece, Survey, Take
+from openwork.load.store import Piece, Survey, num_outputs
+from openwork.load.take import Take
 from openwork.models.config import Config
 from openwork.models.decoder import Decoder
 from openwork.models.table import find
-from openwork.ops.packed import DType, Packed
+from openwork.ops.packed import LANES, DType, Packed
 from openwork.ops.reference import Reference
 
-_TILE = 1 << 20  # entries of noise, repeated: making it must not take longer than measuring
+_BLOCKS = 4  # different column blocks of a matrix; making noise must not take longer than measuring
 
 
 class _Noise:
-    """A Store that makes up what it is asked for."""
+    """A Store that makes up what it is asked for: a few column blocks, packed once for each width, and repeated."""
 
-    def __init__(self, dtype: DType, seed: int) -> None:
-        bits = np.random.default_rng(seed).integers(0, 512, _TILE, dtype=np.uint16)
-        # bfloat16 between 1/128 and 1/32, the lowest bit of the draw its sign
-        self._tile = 0x3C00 + (bits >> 1) | (bits & 1) << 15
-        if dtype == "float32":
-            self._tile = (self._tile.astype(np.uint32) << 16).view(np.float32)
-        self._dtype = dtype
+    checks_copies = False
+
+    def __init__(self, ops: Reference, dtype: DType, seed: int) -> None:
+        self._ops, self._dtype = ops, dtype
+        self._random = np.random.default_rng(seed)
+        self._tiles: dict[tuple[int, DType], np.ndarray] = {}
 
     def vector(self, pieces: Sequence[Piece], offset: float) -> np.ndarray:
-        size = sum(last - first for _, first, last in pieces)
-        return np.full(size, 0 if pieces[0][0].name.endswith(".bias") else 1, np.float32)
+        return np.full(num_outputs(pieces), 0 if pieces[0][0].name.endswith(".bias") else 1, np.float32)
 
-    def matrix(self, pieces: Sequence[Piece], k: int, transposed: bool) -> Packed:
-        packed = Packed.empty(sum(last - first for _, first, last in pieces), k, self._dtype)
-        flat = packed.data.reshape(-1)
-        for start in range(0, flat.size, _TILE):
-            part = flat[start : start + _TILE]
-            part[...] = self._tile[: part.size]
+    def matrix(self, pieces: Sequence[Piece], k: int, transposed: bool, role: Role) -> Packed:
+        dtype = format_of(role, self._dtype)
+        packed, tile = Packed.empty(num_outputs(pieces), k, dtype), self._tile(k, dtype)
+        for block in range(0, len(packed.data), _BLOCKS):
+            part = packed.data[block : block + _BLOCKS]
+            part[...] = tile[: len(part)]
         return packed
+
+    def _tile(self, k: int, dtype: DType) -> np.ndarray:
+        """Packed column blocks (_BLOCKS, ...) of bfloat16 from 1/128 to 1/32, the lowest bit of the draw its sign."""
+        if (k, dtype) not in self._tiles:
+            bits = self._random.integers(0, 512, (_BLOCKS * LANES, k), dtype=np.uint16)
+            packed = Packed.empty(_BLOCKS * LANES, k, dtype)
+            self._ops.pack_rows(packed, 0, 0x3C00 + (bits >> 1) | (bits & 1) << 15)
+            self._tiles[k, dtype] = packed.data
+        return self._tiles[k, dtype]
 
 
 class _TakeAnything(Take):
@@ -59,13 +68,13 @@ class _TakeAnything(Take):
         return Tensor(name, "BF16", shape, 0, num_bytes, None)  # type: ignore[arg-type]
 
 
-def survey(config: Mapping[str, Any], dtype: DType, context: int | None = None) -> tuple[ModelSpec, int]:
-    """The spec of a shape, and the bytes its packed weights will take. Raises ModelError as load does."""
+def survey(config: Mapping[str, Any], context: int | None = None) -> tuple[ModelSpec, Survey]:
+    """The spec of a shape, and what its weights will be. Raises ModelError as load does."""
     checked = Config(config, "the shape")
     model = find(checked)
     spec, store = model.spec(checked, context), Survey()
     model.weights(_TakeAnything({}, spec, store, "the shape"), checked, spec)
-    return spec, store.packed_bytes(dtype)
+    return spec, store
 
 
 def invent(
@@ -74,7 +83,7 @@ def invent(
     """A model of the shape that ``config``, the content of a config.json, describes. Raises ModelError."""
     checked = Config(config, "the shape")
     model = find(checked)
-    spec = model.spec(checked, context)
-    weights = model.weights(_TakeAnything({}, spec, _Noise(dtype, seed), "the shape"), checked, spec)
-    _, packed_bytes = survey(config, dtype, context)
-    return Loaded(Path("noise"), spec, Decoder(spec, ops, weights, model), dtype, GenerationDefaults(), packed_bytes)
+    spec, found = survey(config, context)
+    weights = model.weights(_TakeAnything({}, spec, _Noise(ops, dtype, seed), "the shape"), checked, spec)
+    sizes = found.packed_bytes(dtype), found.read_bytes_per_token(dtype)
+    return Loaded(Path("noise"), spec, Decoder(spec, ops, weights, model), dtype, GenerationDefaults(), *sizes)

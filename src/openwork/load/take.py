@@ -1,108 +1,22 @@
-"""Take: what a model file asks the loader for, answered from a checkpoint.
+"""Take: what a model file asks the loader for, answered from the tensors of a checkpoint by way of a Store.
 
-    Survey   looks at names, shapes and types only: what is missing, what is too much, how many bytes it will be
-    Pack     reads, fuses and packs, slab by slab
-
-Both answer the same calls of the same model file. Load surveys first, so that a checkpoint which does not fit its
-config is refused before anything is allocated. Memory while packing: the packed weights, and one slab of the file.
+It finds each tensor, checks it against the spec, says which pieces of which tensors make one matrix or vector, and what
+part the matrix plays. It reads nothing itself, but for one comparison of a tied head. Where tensors go, and in which
+format, is the Store's business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from openwork.core.errors import ModelError
 from openwork.core.spec import ModelSpec
+from openwork.load.formats import Role
 from openwork.load.safetensors import FLOATS, Tensor
-from openwork.ops.packed import LANES, DType, Packed, from_bfloat16, round_up
-from openwork.ops.reference import Reference
+from openwork.load.store import SLAB_BYTES, Piece, Store
 from openwork.ops.weights import Attention, Linear, Mlp, Norm
-
-SLAB_BYTES = 8 * 2**20
-
-Piece = tuple[Tensor, int, int]  # outputs first .. last - 1 of a tensor
-
-
-class Store(Protocol):
-    """Where tensors go."""
-
-    def vector(self, pieces: Sequence[Piece], offset: float) -> np.ndarray:
-        """The pieces of 1-D tensors, one after the other, plus ``offset`` -> (size,) float32."""
-
-    def matrix(self, pieces: Sequence[Piece], k: int, transposed: bool) -> Packed:
-        """The pieces of 2-D tensors, (outputs, k) or transposed (k, outputs), one below the other."""
-
-
-class Survey:
-    """Takes nothing, counts everything."""
-
-    def __init__(self) -> None:
-        self.source_bytes = 0
-        self.vector_entries = 0
-        self.shapes: list[tuple[int, int]] = []  # (n, k) of every matrix
-
-    def vector(self, pieces: Sequence[Piece], offset: float) -> np.ndarray:
-        self.vector_entries += sum(last - first for _, first, last in pieces)
-        self.source_bytes += sum((last - first) * _bytes_an_output(tensor, 0) for tensor, first, last in pieces)
-        return np.empty(0, np.float32)
-
-    def matrix(self, pieces: Sequence[Piece], k: int, transposed: bool) -> Packed:
-        n = sum(last - first for _, first, last in pieces)
-        self.shapes.append((n, k))
-        axis = 1 if transposed else 0
-        self.source_bytes += sum((last - first) * _bytes_an_output(tensor, axis) for tensor, first, last in pieces)
-        return Packed("float32", n, k, np.empty(0, np.float32))
-
-    @property
-    def num_parameters(self) -> int:
-        """Entries of all tensors the model uses."""
-        return self.vector_entries + sum(n * k for n, k in self.shapes)
-
-    def packed_bytes(self, dtype: DType) -> int:
-        """Bytes that the weights will take in memory."""
-        unit, itemsize = (1, 4) if dtype == "float32" else (2, 2)
-        matrices = sum(round_up(n, LANES) * round_up(k, unit) * itemsize for n, k in self.shapes)
-        return matrices + 4 * self.vector_entries
-
-
-class Pack:
-    """Reads and packs. ``progress`` is told (bytes read, bytes in all) after every slab."""
-
-    def __init__(
-        self, ops: Reference, dtype: DType, total: int, progress: Callable[[int, int], None] | None = None
-    ) -> None:
-        self._ops, self._dtype = ops, dtype
-        self._done, self._total, self._progress = 0, total, progress
-
-    def vector(self, pieces: Sequence[Piece], offset: float) -> np.ndarray:
-        parts = [_float32(tensor.rows(first, last)) for tensor, first, last in pieces]
-        self._advance(sum((last - first) * _bytes_an_output(tensor, 0) for tensor, first, last in pieces))
-        whole = np.concatenate(parts)
-        return whole + np.float32(offset) if offset else whole
-
-    def matrix(self, pieces: Sequence[Piece], k: int, transposed: bool) -> Packed:
-        packed = Packed.empty(sum(last - first for _, first, last in pieces), k, self._dtype)
-        row = 0
-        for tensor, first, last in pieces:
-            row_bytes = _bytes_an_output(tensor, 1 if transposed else 0)
-            # A transposed slab touches every page of the tensor: take it in one go rather than read it many times.
-            step = last - first if transposed else max(LANES, SLAB_BYTES // row_bytes // LANES * LANES)
-            for start in range(first, last, step):
-                stop = min(start + step, last)
-                source = tensor.rows(0, k)[:, start:stop].T if transposed else tensor.rows(start, stop)
-                self._ops.pack_rows(packed, row, source)
-                row += stop - start
-                tensor.drop()
-                self._advance((stop - start) * row_bytes)
-        return packed
-
-    def _advance(self, count: int) -> None:
-        self._done += count
-        if self._progress is not None:
-            self._progress(self._done, self._total)
 
 
 class Take:
@@ -165,16 +79,16 @@ class Take:
 
     def embedding(self, name: str) -> Linear:
         self._embedding = self._find(name + ".weight", (self._spec.vocab_size, self._spec.hidden_size))
-        return self._linear([name], [self._spec.vocab_size], self._spec.hidden_size)
+        return self._linear([name], [self._spec.vocab_size], self._spec.hidden_size, role="embedding")
 
     def positions(self, name: str) -> Linear:
-        return self._linear([name], [self._spec.max_positions], self._spec.hidden_size)
+        return self._linear([name], [self._spec.max_positions], self._spec.hidden_size, role="positions")
 
     def head(self, *names: str, embedding: Linear) -> Linear:
         found = next((name for name in names if name + ".weight" in self._tensors), names[0])
         if not self._spec.tied_head:
-            return self._linear([found], [self._spec.vocab_size], self._spec.hidden_size)
-        if found + ".weight" in self._tensors and isinstance(self._store, Survey):
+            return self._linear([found], [self._spec.vocab_size], self._spec.hidden_size, role="head")
+        if found + ".weight" in self._tensors and self._store.checks_copies:
             self._check_copy(found + ".weight")
         return embedding
 
@@ -203,6 +117,7 @@ class Take:
         bias: bool = False,
         transposed: bool = False,
         order: Sequence[tuple[int, int]] | None = None,
+        role: Role = "layer",
     ) -> Linear:
         """Outputs of the given sizes, one tensor each or one for all; ``order`` lists ranges of the fused tensor."""
         sizes = sizes if len(names) > 1 else [sum(sizes)]
@@ -214,7 +129,7 @@ class Take:
             if bias:
                 vector = self._find(name + ".bias", (size,))
                 biases += [(vector, *each) for each in order or [(0, size)]]
-        packed = self._store.matrix(weights, k, transposed)
+        packed = self._store.matrix(weights, k, transposed, role)
         return Linear(packed, self._store.vector(biases, 0) if bias else None)
 
     def _find(self, name: str, shape: tuple[int, ...]) -> Tensor:
@@ -243,12 +158,3 @@ def _heads_apart(heads: int, head_dim: int) -> list[tuple[int, int]]:
     """Ranges of outputs that bring |q0 k0 v0|q1 k1 v1|... into the order |q0 q1 ...|k0 k1 ...|v0 v1 ...|."""
     starts = [(3 * head + part) * head_dim for part in range(3) for head in range(heads)]
     return [(start, start + head_dim) for start in starts]
-
-
-def _bytes_an_output(tensor: Tensor, axis: int) -> int:
-    """Bytes of a tensor for one of its outputs, which lie along ``axis``."""
-    return tensor.num_bytes // tensor.shape[axis]
-
-
-def _float32(values: np.ndarray) -> np.ndarray:
-    return from_bfloat16(values) if values.dtype == np.uint16 else values.astype(np.float32)

@@ -229,6 +229,9 @@ class Cpu(Reference):
 
     # -- the machine ---------------------------------------------------------------------------------------------
 
+    def checksum(self, data: np.ndarray, first_page: int = 0) -> int:
+        return int(self._device.checksum(data, first_page))
+
     def read_all(self, data: np.ndarray) -> None:
         """Read an array once, with all threads: what a product would have to do at least."""
         self._device.read_all(data)

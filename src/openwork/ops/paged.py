@@ -5,31 +5,37 @@ block holds its positions:
 
     position p of a sequence   ->   block  table[p // block_size],   slot  p % block_size
 
-Inside a block a key tile holds 16 keys side by side, one lane a key; a value row holds one token's entries, one lane an
-entry (padded to 16, zero). So both products of attention are lanes with private chains, and no sum crosses a lane.
+Inside a block sixteen tokens make a tile, and a tile is two packed matrices (ops/packed.py): the keys with one output a
+token, for the scores; the values with one output an entry, for what the weights mix. So both products of attention are
+lanes with private chains, and no sum crosses a lane. A block's tiles, per layer and kv head (d: head_dim):
 
-    float32    keys   (layers, blocks, kv_heads, block_size/16, head_dim, 16)
-    bfloat16   keys   (layers, blocks, kv_heads, block_size/16, head_dim/2 rounded up, 16, 2)
-    both       values (layers, blocks, kv_heads, block_size, head_dim rounded up to 16)
+    float32    keys (d, 16)                     values (d/16, 16 tokens, 16 entries)
+    bfloat16   keys (d/2, 16, 2)                values (d/16, 8, 16 entries, 2 tokens)           uint16
+    int8       keys (d/4, 16, 4), scales (16)   values (d/16, 4, 16 entries, 4 tokens), scales   uint8, lines of 64
 
-Zeroed when made; a slot is only ever read after it was written by the sequence that reads it.
+Sizes are rounded up. int8 keeps a float32 scale for each token and head, max|x| / 127, and codes u = q + 128. Zeroed
+when made; a slot is only ever read after it was written by the sequence that reads it.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from openwork.ops.packed import LANES, DType, round_up
+from openwork.ops.packed import LANES, from_bfloat16, round_up, to_bfloat16
+
+KVDType = Literal["float32", "bfloat16", "int8"]
+KINDS = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.uint8}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PagedKV:
     """The arrays of the cache, all layers."""
 
-    dtype: DType
+    dtype: KVDType
     block_size: int
     head_dim: int
     keys: np.ndarray
@@ -37,25 +43,20 @@ class PagedKV:
     native: Any = None
 
     @classmethod
-    def empty(cls, layers: int, blocks: int, kv_heads: int, head_dim: int, block_size: int, dtype: DType) -> PagedKV:
+    def empty(cls, layers: int, blocks: int, kv_heads: int, head_dim: int, block_size: int, dtype: KVDType) -> PagedKV:
         """Zeroed arrays; the operating system gives the pages when they are first written."""
         if block_size % LANES:
             raise ValueError(f"block_size must be a multiple of {LANES}, not {block_size}")
-        tiles = block_size // LANES
-        lead = (layers, blocks, kv_heads)
-        values_shape = (*lead, block_size, round_up(head_dim, LANES))
-        if dtype == "float32":
-            keys = np.zeros((*lead, tiles, head_dim, LANES), np.float32)
-            return cls(dtype, block_size, head_dim, keys, np.zeros(values_shape, np.float32))
-        keys = np.zeros((*lead, tiles, round_up(head_dim, 2) // 2, LANES, 2), np.uint16)
-        return cls(dtype, block_size, head_dim, keys, np.zeros(values_shape, np.uint16))
+        lead = (layers, blocks, kv_heads, block_size // LANES)
+        keys, values = _tile_shapes(head_dim, dtype)
+        kind = KINDS[dtype]
+        return cls(dtype, block_size, head_dim, np.zeros((*lead, *keys), kind), np.zeros((*lead, *values), kind))
 
     @staticmethod
-    def block_bytes(layers: int, kv_heads: int, head_dim: int, block_size: int, dtype: DType) -> int:
-        """Bytes of one block over all layers, padding included."""
-        itemsize = 4 if dtype == "float32" else 2
-        k_dim = head_dim if dtype == "float32" else round_up(head_dim, 2)
-        return layers * kv_heads * block_size * (k_dim + round_up(head_dim, LANES)) * itemsize
+    def block_bytes(layers: int, kv_heads: int, head_dim: int, block_size: int, dtype: KVDType) -> int:
+        """Bytes of one block over all layers, padding and scales included."""
+        tile = sum(math.prod(shape) for shape in _tile_shapes(head_dim, dtype)) * np.dtype(KINDS[dtype]).itemsize
+        return layers * kv_heads * (block_size // LANES) * tile
 
     @property
     def num_blocks(self) -> int:
@@ -64,6 +65,78 @@ class PagedKV:
     @property
     def num_bytes(self) -> int:
         return self.keys.nbytes + self.values.nbytes
+
+    def put(self, layer: int, block: np.ndarray, slot: np.ndarray, k: np.ndarray, v: np.ndarray) -> None:
+        """Write k and v (rows, kv_heads, head_dim) float32 into slots (rows,) of blocks (rows,)."""
+        keys, values = self._places(layer, block, slot)
+        if self.dtype == "float32":
+            self.keys[keys], self.values[values] = k, v
+        elif self.dtype == "bfloat16":
+            self.keys[keys], self.values[values] = to_bfloat16(k), to_bfloat16(v)
+        else:
+            scales = self._scale_places(layer, block, slot)
+            for array, places, x in ((self.keys, keys, k), (self.values, values, v)):
+                codes, scale = to_codes(x, 127)
+                array[places] = codes + np.float32(128)
+                array[scales] = scale.view(np.uint8)  # (rows, kv_heads, 4)
+
+    def take(self, layer: int, block: np.ndarray, slot: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What was put there, rounded as the cache rounds -> k and v (rows, kv_heads, head_dim) float32."""
+        if self.dtype == "int8":
+            (k, k_scale), (v, v_scale) = self.take_codes(layer, block, slot)
+            return k * k_scale[..., None], v * v_scale[..., None]
+        keys, values = self._places(layer, block, slot)
+        k, v = self.keys[keys], self.values[values]
+        return (k, v) if self.dtype == "float32" else (from_bfloat16(k), from_bfloat16(v))
+
+    def take_codes(self, layer: int, block: np.ndarray, slot: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of keys, then of values: codes (rows, kv_heads, head_dim) and scales (rows, kv_heads), both float32."""
+        scales = self._scale_places(layer, block, slot)
+        return [
+            (array[places].astype(np.float32) - np.float32(128), array[scales].view(np.float32)[..., 0])
+            for array, places in zip((self.keys, self.values), self._places(layer, block, slot), strict=True)
+        ]
+
+    def _places(self, layer: int, block: np.ndarray, slot: np.ndarray) -> list[tuple[Any, ...]]:
+        """Where a token's entries lie among the keys, and among the values: indices that give (rows, kv_heads, d)."""
+        tile, lane = (slot // LANES)[:, None, None], (slot % LANES)[:, None, None]
+        lead = (layer, block[:, None, None], np.arange(self.keys.shape[2])[:, None], tile)
+        i = np.arange(self.head_dim)
+        group, entry = i // LANES, i % LANES
+        if self.dtype == "float32":
+            return [(*lead, i, lane), (*lead, group, lane, entry)]
+        if self.dtype == "bfloat16":
+            return [(*lead, i // 2, lane, i % 2), (*lead, group, lane // 2, entry, lane % 2)]
+        return [(*lead, i // 4, 4 * lane + i % 4), (*lead, group * 4 + lane // 4, 4 * entry + lane % 4)]
+
+    def _scale_places(self, layer: int, block: np.ndarray, slot: np.ndarray) -> tuple[Any, ...]:
+        """The four bytes of each token's scale, in the last line of its tile."""
+        tile, lane = (slot // LANES)[:, None, None], (slot % LANES)[:, None, None]
+        return (layer, block[:, None, None], np.arange(self.keys.shape[2])[:, None], tile, -1, 4 * lane + np.arange(4))
+
+
+def _tile_shapes(head_dim: int, dtype: KVDType) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of sixteen tokens of one head: the keys' shape, the values' shape."""
+    groups = round_up(head_dim, LANES) // LANES
+    if dtype == "float32":
+        return (head_dim, LANES), (groups, LANES, LANES)
+    if dtype == "bfloat16":
+        return (round_up(head_dim, 2) // 2, LANES, 2), (groups, LANES // 2, LANES, 2)
+    return (round_up(head_dim, 4) // 4 + 1, 64), (groups * LANES // 4 + 1, 64)
+
+
+def to_codes(x: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """x (..., size) float32 -> integral codes of -steps .. steps, and the scale (...) they are to be multiplied with.
+
+    The largest |x| of a row becomes +-steps. A row that is nowhere larger than 1e-30 has codes and scale 0; one that
+    holds an infinity or a NaN has scale NaN, so that whatever reads it shows it.
+    """
+    high = np.abs(x).max(axis=-1, keepdims=True)
+    finite, large = np.isfinite(high), high >= np.float32(1e-30)
+    safe = np.where(finite & large, high, np.float32(1))
+    codes = np.rint(np.where(finite & large, x, np.float32(0)) * (np.float32(steps) / safe))
+    scale = np.where(finite, np.where(large, high / np.float32(steps), np.float32(0)), np.float32(np.nan))
+    return codes, np.ascontiguousarray(scale)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

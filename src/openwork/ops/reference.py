@@ -17,10 +17,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from openwork.ops.packed import LANES, Packed, bfloat16_round, from_bfloat16, to_bfloat16
-from openwork.ops.paged import PagedKV, Rows
+from openwork.ops.checksum import checksum
+from openwork.ops.packed import Packed, bfloat16_round
+from openwork.ops.paged import PagedKV, Rows, to_codes
 from openwork.ops.weights import Attention, Linear, Mlp, Norm
 
+FINE_STEPS = 127 * 128  # of the codes that meet an int8 cache
 SPLIT = 256  # keys of one attention split: cut at absolute positions, merged in index order
 Record = TypeVar("Record")
 
@@ -29,7 +31,7 @@ class Reference:
     """Every operation in NumPy. Subclass it to make a backend."""
 
     name = "reference"
-    contract_id = "numpy-v1"
+    contract_id = "numpy-v2"
     num_threads = 1
 
     # -- preparing -----------------------------------------------------------------------------------------------
@@ -51,6 +53,10 @@ class Reference:
     def pack_rows(self, packed: Packed, row: int, source: np.ndarray) -> None:
         """Write source (rows, k), float32 / float16 / bfloat16 bits (uint16), any strides, into a packed matrix."""
         packed.put(row, source.astype(np.float32) if source.dtype == np.float16 else source)
+
+    def checksum(self, data: np.ndarray, first_page: int = 0) -> int:
+        """64 bits over the bytes of a contiguous array (ops/checksum.py)."""
+        return checksum(data, first_page)
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
@@ -114,28 +120,13 @@ class Reference:
         table_of_row = np.repeat(np.arange(rows.num_sequences), counts)
         block = rows.tables[table_of_row, rows.positions // kv.block_size]  # (rows,)
         slot = rows.positions % kv.block_size
-        tile, lane = slot // LANES, slot % LANES
-        if kv.dtype == "float32":
-            kv.keys[layer, block, :, tile, :, lane] = k
-            kv.values[layer, block, :, slot, : kv.head_dim] = v
-            return
-        bits = to_bfloat16(k)
-        kv.keys[layer, block, :, tile, :, lane, 0] = bits[..., 0::2]
-        kv.keys[layer, block, :, tile, : kv.head_dim // 2, lane, 1] = bits[..., 1::2]
-        kv.values[layer, block, :, slot, : kv.head_dim] = to_bfloat16(v)
+        kv.put(layer, block, slot, k, v)
 
     def read(self, kv: PagedKV, layer: int, table: np.ndarray, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values at positions first .. last - 1 of one sequence, float32 (kv_heads, positions, head_dim)."""
         position = np.arange(first, last)
         block, slot = table[position // kv.block_size], position % kv.block_size
-        tile, lane = slot // LANES, slot % LANES
-        v = kv.values[layer, block, :, slot, : kv.head_dim]  # (positions, kv_heads, head_dim)
-        if kv.dtype == "float32":
-            k = kv.keys[layer, block, :, tile, :, lane]
-        else:
-            pairs = kv.keys[layer, block, :, tile, :, lane, :]  # (positions, kv_heads, head_dim/2, 2)
-            k = from_bfloat16(pairs.reshape(*pairs.shape[:2], -1)[..., : kv.head_dim])
-            v = from_bfloat16(v)
+        k, v = kv.take(layer, block, slot)
         return np.ascontiguousarray(k.swapaxes(0, 1)), np.ascontiguousarray(v.swapaxes(0, 1))
 
     def attend(self, q: np.ndarray, kv: PagedKV, layer: int, rows: Rows, w: Attention) -> np.ndarray:
@@ -143,6 +134,8 @@ class Reference:
 
         Keys are cut at absolute multiples of SPLIT. Each split gives (max, sum, weighted values); splits merge in
         index order (Milakov & Gimelshein 2018, online softmax). A window hides keys at or before position - window.
+        What meets a cached number is rounded like it: queries and softmax weights to bfloat16, the weights' sum being
+        that of the rounded ones; for int8 to integer codes of 14 bits.
         """
         if kv.dtype == "bfloat16":
             q = bfloat16_round(q)
@@ -159,16 +152,12 @@ class Reference:
         self, q: np.ndarray, kv: PagedKV, layer: int, table: np.ndarray, position: int, w: Attention
     ) -> np.ndarray:
         lowest = 0 if w.window is None else max(0, position - w.window + 1)
+        attend_split = _attend_codes if kv.dtype == "int8" else _attend_floats
         top: np.ndarray | None = None
         total = out = np.empty(0, np.float32)
         for split in range(lowest // SPLIT, position // SPLIT + 1):
-            k, v = self.read(kv, layer, table, max(lowest, split * SPLIT), min(position + 1, (split + 1) * SPLIT))
-            scores = (q @ k.swapaxes(1, 2)) * np.float32(w.scale)  # (kv_heads, group, keys)
-            if w.softcap is not None:
-                scores = np.float32(w.softcap) * np.tanh(scores / np.float32(w.softcap))
-            high = scores.max(axis=-1, keepdims=True)
-            weights = np.exp(scores - high)
-            mass, mixed = weights.sum(axis=-1, keepdims=True), weights @ v
+            seen = np.arange(max(lowest, split * SPLIT), min(position + 1, (split + 1) * SPLIT))
+            high, mass, mixed = attend_split(q, kv, layer, table[seen // kv.block_size], seen % kv.block_size, w)
             if top is None:
                 top, total, out = high, mass, mixed
                 continue
@@ -277,3 +266,37 @@ def _erf(x: np.ndarray) -> np.ndarray:
         fit = fit * t + c
     tail = t * np.exp(-z * z - 1.26551223 + t * fit)
     return np.asarray(np.where(x >= 0, 1 - tail, tail - 1))
+
+
+Split = tuple[np.ndarray, np.ndarray, np.ndarray]  # highest score, sum of weights, weighted values
+
+
+def _attend_floats(q: np.ndarray, kv: PagedKV, layer: int, block: np.ndarray, slot: np.ndarray, w: Attention) -> Split:
+    """q (kv_heads, group, head_dim) over the keys of some slots, those of one split."""
+    k, v = (x.swapaxes(0, 1) for x in kv.take(layer, block, slot))  # (kv_heads, keys, head_dim)
+    high, weights = _soften(q @ k.swapaxes(1, 2), w)
+    if kv.dtype == "bfloat16":
+        weights = bfloat16_round(weights)
+    return high, weights.sum(axis=-1, keepdims=True), weights @ np.ascontiguousarray(v)
+
+
+def _attend_codes(q: np.ndarray, kv: PagedKV, layer: int, block: np.ndarray, slot: np.ndarray, w: Attention) -> Split:
+    """The same over int8 codes: the products are of integers, and exact."""
+    (k, k_scale), (v, v_scale) = (
+        (codes.swapaxes(0, 1).astype(np.float64), scale.T[:, None])
+        for codes, scale in kv.take_codes(layer, block, slot)
+    )
+    q_codes, q_scale = to_codes(q, FINE_STEPS)
+    scores = (q_codes @ k.swapaxes(1, 2)).astype(np.float32) * k_scale * q_scale
+    high, weights = _soften(scores, w)
+    codes, scale = to_codes(weights * v_scale, FINE_STEPS)
+    return high, weights.sum(axis=-1, keepdims=True), (codes @ v).astype(np.float32) * scale
+
+
+def _soften(scores: np.ndarray, w: Attention) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (kv_heads, group, keys) -> the highest of each row, and exp(score - highest)."""
+    scores = scores * np.float32(w.scale)
+    if w.softcap is not None:
+        scores = np.float32(w.softcap) * np.tanh(scores / np.float32(w.softcap))
+    high = scores.max(axis=-1, keepdims=True)
+    return high, np.exp(scores - high)

@@ -1,0 +1,92 @@
+// What is read of one split, and in which order: the key tiles, the value tiles, then those of whatever comes next.
+//
+//     | k0 k1 ... k15 | v0 v1 ... v15 | next k0 k1 ...        a line read of one tile fetches the same line of the tile
+//       |-------------->                                      kLook bytes further on, so that memory is never waited
+//                                                             for, not even while a softmax runs
+//
+// Queries of a tile share what they read and nothing else.
+
+constexpr int kLook = 12 * 1024;
+
+// A number known to the compiler, and ways to come to one: the tiles of registers have fixed sizes.
+template <int N>
+struct Count {
+  static constexpr int value = N;
+};
+// f(Count<n>) for an n of 1 .. Most.
+template <int Most, class F>
+inline void with_count(int n, const F& f) {
+  if (n == Most) return f(Count<Most>{});
+  if constexpr (Most > 1) with_count<Most - 1>(n, f);
+}
+// f(i, Count<n>) for runs of n, the longest first, that make up `at` .. total - 1.
+template <int Most, class F>
+inline void in_runs(int at, int total, const F& f) {
+  for (; at + Most <= total; at += Most) f(at, Count<Most>{});
+  if constexpr (Most > 1) in_runs<Most / 2>(at, total, f);
+}
+
+// Keys of this split that query i sees: from .. to - 1, relative to the split.
+struct Seen {
+  int from[kMaxQueries], to[kMaxQueries];
+};
+
+// Where the tiles lie, and what is fetched while each is read.
+struct Reading {
+  const char *keys[kSplitTiles], *values[kSplitTiles];
+  const char *after_keys[kSplitTiles], *after_values[kSplitTiles];
+};
+
+// Tiles of keys from .. to - 1, relative to the split, wherever their blocks lie.
+inline void find_tiles(const KeysValues& kv, int64_t split, int from, int to, const char** keys, const char** values) {
+  const int64_t position = split * kSplit + from / kLanes * kLanes;
+  int64_t block = position / kv.block_size;
+  int slot = static_cast<int>(position % kv.block_size);
+  for (int tile = from / kLanes; tile * kLanes < to; tile++) {
+    keys[tile] = kv.keys + kv.table[block] * kv.key_block_stride + slot / kLanes * kv.key_tile;
+    values[tile] = kv.values + kv.table[block] * kv.value_block_stride + slot / kLanes * kv.value_tile;
+    slot += kLanes;
+    if (slot == kv.block_size) {
+      slot = 0;
+      block++;
+    }
+  }
+}
+
+inline void plan_reading(const KeysValues& kv, int64_t split, int from, int to, const Ahead& next, Reading& reading) {
+  find_tiles(kv, split, from, to, reading.keys, reading.values);
+  const char* order[4 * kSplitTiles];
+  int count = 0;
+  const int first = from / kLanes, last = (to + kLanes - 1) / kLanes;
+  for (int tile = first; tile < last; tile++) order[count++] = reading.keys[tile];
+  for (int tile = first; tile < last; tile++) order[count++] = reading.values[tile];
+  if (next.kv) {
+    const char *keys[kSplitTiles], *values[kSplitTiles];
+    const int begin = static_cast<int>(next.first % kSplit), end = static_cast<int>(next.last % kSplit) + 1;
+    find_tiles(*next.kv, next.first / kSplit, begin, end, keys, values);
+    for (int tile = begin / kLanes; tile * kLanes < end; tile++) order[count++] = keys[tile];
+    for (int tile = begin / kLanes; tile * kLanes < end; tile++) order[count++] = values[tile];
+  }
+  const ptrdiff_t bytes = kv.key_tile > kv.value_tile ? kv.key_tile : kv.value_tile;
+  const int look = static_cast<int>((kLook + bytes - 1) / bytes);
+  for (int i = 0; i < 2 * (last - first); i++) {
+    const char* after = i + look < count ? order[i + look] : order[i];  // at the end the tile itself, which costs little
+    (i < last - first ? reading.after_keys[first + i] : reading.after_values[first + i - (last - first)]) = after;
+  }
+}
+
+// Scores of the seen keys times `scale`, capped, in place; -infinity for the rest of their tiles. The highest of them.
+inline float find_high(const KeysValues& kv, float* scores, float scale, int from, int to) {
+  const int first = from / kLanes, last = (to - 1) / kLanes;
+  const Lanes none = all(-__builtin_inff());
+  Lanes top = none;
+  for (int tile = first; tile <= last; tile++) {
+    Lanes x = load(scores + tile * kLanes) * all(scale);
+    if (kv.softcap != 0.0f) x = soft_cap(x, kv.softcap);
+    if (tile == first || tile == last)
+      x = between(x, tile == first ? from % kLanes : 0, tile == last ? (to - 1) % kLanes + 1 : kLanes, none);
+    store(scores + tile * kLanes, x);
+    top = maximum(top, x);
+  }
+  return tree_max(top);
+}

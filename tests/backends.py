@@ -1,0 +1,39 @@
+"""What tests that compare backends share: the backends of this machine, random arrays, and what an error is."""
+
+from functools import cache
+
+import numpy as np
+
+from openwork.ops.cpu import Cpu, available
+from openwork.ops.packed import Packed
+from openwork.ops.reference import Reference
+from openwork.ops.weights import Linear
+
+NATIVE = available()
+BACKENDS = ("reference", *NATIVE)
+
+
+@cache
+def ops_of(backend, threads=1):
+    return Reference() if backend == "reference" else Cpu(threads, isa=backend)
+
+
+def thread_counts(backend):
+    return (1,) if backend == "reference" else (1, 2, 3)
+
+
+def error(got, wanted):
+    """Root mean square of the difference over that of what was wanted."""
+    got, wanted = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
+    assert got.shape == wanted.shape
+    return np.sqrt(np.square(got - wanted).mean()) / (np.sqrt(np.square(wanted).mean()) + 1e-30)
+
+
+def normal(rng, *shape):
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def matrix(rng, n, k, dtype, bias=False):
+    packed = Packed.empty(n, k, dtype)
+    packed.put(0, normal(rng, n, k) / np.float32(np.sqrt(k)))
+    return Linear(packed, normal(rng, n) if bias else None)
