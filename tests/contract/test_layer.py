@@ -11,7 +11,8 @@ from openwork.ops.weights import Attention, Linear, Mlp, Norm
 
 NATIVE = available()
 BACKENDS = ("reference", *NATIVE)
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16", "int8", "int8-channel", "int4")
+CACHES = {"float32": "float32", "bfloat16": "bfloat16", "int8": "int8", "int8-channel": "bfloat16", "int4": "int8"}
 
 
 def make(backend, threads=1):
@@ -56,7 +57,7 @@ def test_a_layer_in_one_call_is_the_layer_in_many(backend, dtype, kind):
         for threads, whole in ((1, True), (2, True), (3, False)):
             ops = make(backend, threads)
             bound = [ops.bind(each) for each in (first, attention, second, mlp)]
-            kv = ops.bind(PagedKV.empty(1, 4 * len(counts), 2, 32, 16, dtype))
+            kv = ops.bind(PagedKV.empty(1, 4 * len(counts), 2, 32, 16, CACHES[dtype]))
             rows, out = rows_of(ops, counts), x.copy()
             if whole:
                 assert ops.pre_norm_layer(out, *bound, rows, kv, 0) is out
