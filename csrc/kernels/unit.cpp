@@ -23,6 +23,9 @@ namespace {
 
 #include "math.h"
 #include "product.h"
+#include "quantised.h"
+#include "quantise.h"
+#include "formats.h"
 #include "rows.h"
 #include "cache.h"
 #include "attention/reading.h"
@@ -42,6 +45,7 @@ const Kernels kTable = {
     OPENWORK_TEXT(OPENWORK_ISA) "-v2",
     prepared_bytes,
     prepare,
+    quantise,
     product,
     norm_rms,
     norm_layer,
