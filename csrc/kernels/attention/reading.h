@@ -86,7 +86,7 @@ struct Softened {
   int first() const { return from / kLanes; }
   int last() const { return (to - 1) / kLanes; }
   // e^(score * scale - high) of sixteen keys; of an unseen one exactly zero.
-  Lanes weights(int tile) const { return exponential(fma(load(scores + tile * kLanes), all(scale), all(-high))); }
+  Lanes weights(int tile) const { return exponential(load(scores + tile * kLanes) * all(scale) - all(high)); }
 };
 
 // Lanes of the tile that lie in from .. to - 1; `other` elsewhere.
