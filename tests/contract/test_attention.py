@@ -4,14 +4,16 @@
 any number of threads, chunks and placement of blocks, in a cache that starts out full of rubbish.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from backends import BACKENDS, NATIVE, error, matrix, normal, ops_of, thread_counts
 
-from openwork.ops.packed import bfloat16_round
+from openwork.ops.packed import Packed, bfloat16_round
 from openwork.ops.paged import PagedKV, Rows
 from openwork.ops.reference import Reference
-from openwork.ops.weights import Attention, Norm
+from openwork.ops.weights import Attention, Linear, Norm
 
 DTYPES = ("float32", "bfloat16", "int8")
 WEIGHTS = {"float32": "float32", "bfloat16": "bfloat16", "int8": "float32"}  # of the projections beside such a cache
@@ -157,3 +159,143 @@ def test_the_parts_of_attention(backend, dtype):
     assert error(mixed, plain.attend(q, two, 1, rows, w)) < SUMS[dtype]
     few = step(ops, table, 10, (0, 299, 300))  # one row, two splits, three kv heads: the splits are shared out
     assert ops.attend(q[299:], ops.bind(one), 1, few, ops.bind(w)).tobytes() == mixed[299:].tobytes()
+
+
+HEADS = [  # kv_heads, group, head_dim, block_size, window, softcap
+    (2, 1, 1, 16, None, None),
+    (1, 2, 20, 32, 37, None),
+    (2, 4, 33, 64, 256, 3.0),
+    (1, 8, 64, 16, 301, None),
+    (1, 3, 80, 48, None, 30.0),
+    (2, 5, 128, 32, None, None),
+    (1, 7, 128, 64, 1, None),
+    (1, 1, 256, 16, 255, None),
+]
+
+
+def heads_only(kv_heads, group, dim, window, softcap):
+    """Attention whose projections nobody calls."""
+    heads = kv_heads * group
+    qkv, out = (
+        Linear(Packed.empty((heads + 2 * kv_heads) * dim, 1, "float32")),
+        Linear(Packed.empty(1, heads * dim, "float32")),
+    )
+    return Attention(qkv, out, heads, kv_heads, dim, 0, dim**-0.5, softcap, window)
+
+
+def written(ops, table, k, v, block_size, dtype):
+    """A cache of rubbish in which one sequence wrote its keys and values, bound."""
+    kv = ops.bind(rubbish(PagedKV.empty(1, int(table.max()) + 1, k.shape[1], k.shape[2], block_size, dtype)))
+    ops.write(kv, 0, k, v, step(ops, table, 0, (0, 0, len(k))))
+    return kv
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", HEADS)
+@pytest.mark.parametrize("backend", NATIVE)
+def test_heads_of_every_size(backend, shape, dtype):
+    kv_heads, group, dim, block_size, window, softcap = shape
+    rng, length = np.random.default_rng(15), 535  # odd, and beyond two splits
+    w = heads_only(kv_heads, group, dim, window, softcap)
+    table = rng.permutation(-(-length // block_size)).astype(np.int32)[None]
+    q, k, v = (normal(rng, length, h, dim) for h in (kv_heads * group, kv_heads, kv_heads))
+    plain = written(Reference(), table, k, v, block_size, dtype)
+    kv = written(ops_of(backend), table, k, v, block_size, dtype)
+    places = np.repeat(table[0], block_size)[:length], np.arange(length) % block_size
+    for got, wanted in zip(kv.take(0, *places), plain.take(0, *places), strict=True):
+        assert got.tobytes() == wanted.tobytes()
+    whole = ops_of(backend).attend(q, kv, 0, step(ops_of(backend), table, 0, (0, 0, length)), w)
+    for row in (0, 1, 2, 17, 36, 255, 256, 257, 302, 511, 534):
+        wanted = Reference().attend(q[row : row + 1], plain, 0, step(Reference(), table, 0, (0, row, row + 1)), w)
+        assert error(whole[row : row + 1], wanted) < SUMS[dtype], row
+    for threads in (1, 2):
+        ops = ops_of(backend, threads)
+        for first, last in ((534, 535), (0, 1), (3, 12), (250, 261), (300, 352)):
+            got = ops.attend(q[first:last], ops.bind(kv), 0, step(ops, table, 0, (0, first, last)), w)
+            assert got.tobytes() == whole[first:last].tobytes(), (first, last, threads)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", NATIVE)
+def test_what_a_row_does_not_see_may_hold_anything(backend, dtype):
+    rng, ops = np.random.default_rng(16), ops_of(backend)
+    w, table = heads_only(2, 2, 36, 21, None), np.arange(20, dtype=np.int32)[None]
+    q, k, v = normal(rng, 300, 4, 36), normal(rng, 300, 2, 36), normal(rng, 300, 2, 36)
+    for row in (40, 41, 254, 255, 256, 275, 276, 277):
+        at = step(ops, table, 0, (0, row, row + 1))
+        clean = ops.attend(q[row : row + 1], written(ops, table, k, v, 16, dtype), 0, at, w)
+        for strange in (np.nan, np.inf):
+            other_k, other_v = k.copy(), v.copy()
+            for x in (other_k, other_v):
+                x[: row - 20] = strange  # before the window
+                x[row + 1 :] = strange  # of rows that come later
+            kv = written(ops, table, other_k, other_v, 16, dtype)
+            assert ops.attend(q[row : row + 1], kv, 0, at, w).tobytes() == clean.tobytes(), (row, strange)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", NATIVE)
+def test_what_is_not_finite_shows(backend, dtype):
+    rng, ops = np.random.default_rng(17), ops_of(backend)
+    w, table = heads_only(1, 1, 40, None, None), np.arange(20, dtype=np.int32)[None]
+    rows = step(ops, table, 0, (0, 299, 300))
+    for which in range(3):
+        for place in (0, 150, 299):
+            arrays = [normal(rng, 300, 1, 40) for _ in range(3)]
+            arrays[which][place, 0, 7] = np.nan
+            q, k, v = arrays
+            out = ops.attend(q[299:], written(ops, table, k, v, 16, dtype), 0, rows, w)
+            shown = which != 0 or place == 299  # of queries only the last is asked
+            assert np.isnan(out).any() == shown, (which, place)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", NATIVE)
+def test_zeros_and_outliers(backend, dtype):
+    rng, ops = np.random.default_rng(18), ops_of(backend)
+    w, table = heads_only(1, 2, 24, None, None), np.arange(4, dtype=np.int32)[None]
+    rows = step(ops, table, 0, (0, 0, 50))
+    q, k, v = normal(rng, 50, 2, 24), normal(rng, 50, 1, 24), normal(rng, 50, 1, 24)
+    nothing = np.zeros_like(v)
+    assert not ops.attend(q, written(ops, table, k, nothing, 16, dtype), 0, rows, w).any()
+    mean = ops.attend(q * 0, written(ops, table, k, v, 16, dtype), 0, rows, w).reshape(50, 2, 24)
+    assert error(mean[49, 1], v[:, 0].mean(0)) < {"float32": 1e-6, "bfloat16": 1e-2, "int8": 2e-2}[dtype]
+    for huge in (k * 0, np.full_like(k, 1e-38), k * np.float32(1e30)):
+        got = ops.attend(q, written(ops, table, huge, v, 16, dtype), 0, rows, w)
+        plain = written(Reference(), table, huge, v, 16, dtype)
+        assert error(got, Reference().attend(q, plain, 0, step(Reference(), table, 0, (0, 0, 50)), w)) < SUMS[dtype]
+    no_rows = step(ops, table, 0, (0, 7, 7))
+    assert ops.attend(q[:0], written(ops, table, k, v, 16, dtype), 0, no_rows, w).shape == (0, 48)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("head_dim", [1, 20, 33, 64, 128])
+def test_the_size_of_a_block(head_dim, dtype):
+    kv = PagedKV.empty(3, 5, 2, head_dim, 48, dtype)
+    assert kv.num_bytes == 5 * PagedKV.block_bytes(3, 2, head_dim, 48, dtype)
+    assert not kv.keys.any() and not kv.values.any()
+    assert kv.keys.ctypes.data % 64 == kv.values.ctypes.data % 64 == 0
+    with pytest.raises(ValueError, match="multiple of 16"):
+        PagedKV.empty(3, 5, 2, head_dim, 24, dtype)
+
+
+@pytest.mark.skipif(not NATIVE, reason="the native core is not installed")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_arrays_of_another_shape_are_refused(dtype):
+    ops, kv = ops_of(NATIVE[0]), PagedKV.empty(2, 3, 2, 20, 32, dtype)
+    ops.bind(kv)
+    short, strange = kv.values[..., :-1].copy(), kv.values.astype(np.int16 if dtype == "bfloat16" else np.float16)
+    for change in (
+        {"head_dim": 40},
+        {"block_size": 16},
+        {"block_size": 24},
+        {"keys": kv.keys[:1]},
+        {"keys": kv.keys[:, :2].copy()},
+        {"keys": kv.keys.reshape(-1)},
+        {"values": short},
+        {"values": strange},
+        {"values": kv.values[:, :, 0].copy()},
+        {"keys": kv.keys.view(np.uint8), "values": kv.values.view(np.uint8), "head_dim": 21},
+    ):
+        with pytest.raises(ValueError, match=r"keys|values|block_size|head"):
+            ops.bind(replace(kv, **change))

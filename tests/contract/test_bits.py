@@ -54,7 +54,7 @@ class World:
 
     ops: Reference
     model: object
-    dtype: str
+    dtype: str  # of keys and values
     blocks: int
     block_size: int
     step_tokens: int
@@ -68,8 +68,8 @@ class World:
         Random(self.shuffle).shuffle(self.kv_cache.pool._free)
         kv = PagedKV.empty(spec.num_layers, self.blocks, spec.num_kv_heads, spec.head_dim, self.block_size, self.dtype)
         # What another sequence left behind must never count: start from rubbish instead of zeros.
-        kv.keys[...] = np.array(0x7FC1 if self.dtype == "bfloat16" else np.nan).astype(kv.keys.dtype)
-        kv.values[...] = kv.keys.reshape(-1)[0]
+        for array in (kv.keys, kv.values):
+            array.view(np.uint8)[...] = 0xFF  # a NaN in every format, and in the scales of int8
         self.rows = []  # (sequence, position, bytes)
         self.runner = TensorRunner(
             self.ops, self.model, self.ops.bind(kv), lambda s, p, row: self.rows.append((s, p, row.tobytes()))
@@ -101,10 +101,11 @@ class World:
         return found
 
 
-def alone(directory, architecture, backend, dtype, tokens):
+def alone(directory, architecture, backend, dtypes, tokens):
     """The logit bytes at each position of a sequence prefilled alone: whole, on one thread, in blocks in order."""
+    dtype, kv_dtype = dtypes
     ops, it = loaded(directory, architecture, backend, 1, dtype)
-    world = World(ops, it.model, dtype, blocks=len(tokens) // 16 + 1, block_size=16, step_tokens=512, shuffle=0)
+    world = World(ops, it.model, kv_dtype, blocks=len(tokens) // 16 + 1, block_size=16, step_tokens=512, shuffle=0)
     world.kv_cache.pool._free.sort(reverse=True)
     # Every position but the last is scored; one more token makes the last one of interest the last but one.
     world.add(0, [*tokens, 0], SamplingParams(max_tokens=0, prompt_logprobs=0))
@@ -184,15 +185,16 @@ def test_equal_logit_bytes_in_any_schedule(backend, tmp_path_factory, is_long, p
     @given(
         st.sampled_from(ARCHITECTURES),
         st.sampled_from([1, 2, 3]),
-        st.sampled_from(["float32", "bfloat16"]),
+        st.sampled_from([("float32", "float32"), ("bfloat16", "bfloat16"), ("float32", "int8"), ("bfloat16", "int8")]),
         st.lists(requests, min_size=1, max_size=6),
         st.tuples(st.integers(6, 30), st.sampled_from([16, 32]), st.integers(3, 80), st.integers(0, 99)),
     )
-    def draw(architecture, threads, dtype, plan, shape):
+    def draw(architecture, threads, dtypes, plan, shape):
+        dtype, kv_dtype = dtypes  # of weights, of keys and values
         ops, it = loaded(directory, architecture, backend, threads, dtype)
-        world = World(ops, it.model, dtype, *shape)
+        world = World(ops, it.model, kv_dtype, *shape)
         lines = run_world(world, plan)
-        compared, strange = compare(world, lines, lambda line: alone(directory, architecture, backend, dtype, line))
+        compared, strange = compare(world, lines, lambda line: alone(directory, architecture, backend, dtypes, line))
         positions_compared[backend] = positions_compared.get(backend, 0) + compared
         assert not strange, f"rows that differ from the same tokens alone: {strange[:5]}"
 

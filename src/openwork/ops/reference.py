@@ -17,14 +17,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from openwork.ops.attention import attend_row
 from openwork.ops.checksum import checksum
 from openwork.ops.packed import Packed, bfloat16_round
-from openwork.ops.paged import PagedKV, Rows, to_codes
+from openwork.ops.paged import PagedKV, Rows
 from openwork.ops.quantise import Chains
 from openwork.ops.weights import Attention, Linear, Mlp, Norm
 
-FINE_STEPS = 127 * 128  # of the codes that meet an int8 cache
-SPLIT = 256  # keys of one attention split: cut at absolute positions, merged in index order
 Record = TypeVar("Record")
 
 
@@ -143,39 +142,16 @@ class Reference:
     def attend(self, q: np.ndarray, kv: PagedKV, layer: int, rows: Rows, w: Attention) -> np.ndarray:
         """Causal attention of q (rows, heads, head_dim) over the cached keys -> (rows, heads * head_dim).
 
-        Keys are cut at absolute multiples of SPLIT. Each split gives (max, sum, weighted values); splits merge in
-        index order (Milakov & Gimelshein 2018, online softmax). A window hides keys at or before position - window.
-        What meets a cached number is rounded like it: queries and softmax weights to bfloat16, the weights' sum being
-        that of the rounded ones; for int8 to integer codes of 14 bits.
+        A window hides keys at or before position - window. How sums are cut and rounded: ops/attention.py.
         """
-        if kv.dtype == "bfloat16":
-            q = bfloat16_round(q)
         group = w.num_heads // w.num_kv_heads
         out = np.empty((len(q), w.num_heads, w.head_dim), np.float32)
         for s in range(rows.num_sequences):
             table = rows.tables[s]
             for row in range(rows.starts[s], rows.starts[s + 1]):
                 heads = q[row].reshape(w.num_kv_heads, group, w.head_dim)
-                out[row] = self._attend_row(heads, kv, layer, table, int(rows.positions[row]), w)
+                out[row] = attend_row(heads, kv, layer, table, int(rows.positions[row]), w)
         return out.reshape(len(q), -1)
-
-    def _attend_row(
-        self, q: np.ndarray, kv: PagedKV, layer: int, table: np.ndarray, position: int, w: Attention
-    ) -> np.ndarray:
-        lowest = 0 if w.window is None else max(0, position - w.window + 1)
-        attend_split = _attend_codes if kv.dtype == "int8" else _attend_floats
-        top: np.ndarray | None = None
-        total = out = np.empty(0, np.float32)
-        for split in range(lowest // SPLIT, position // SPLIT + 1):
-            seen = np.arange(max(lowest, split * SPLIT), min(position + 1, (split + 1) * SPLIT))
-            high, mass, mixed = attend_split(q, kv, layer, table[seen // kv.block_size], seen % kv.block_size, w)
-            if top is None:
-                top, total, out = high, mass, mixed
-                continue
-            best = np.maximum(top, high)
-            old, new = np.exp(top - best), np.exp(high - best)
-            top, total, out = best, total * old + mass * new, out * old + mixed * new
-        return np.divide(out, total).reshape(w.num_heads, w.head_dim)
 
     def attention_block(self, x: np.ndarray, w: Attention, rows: Rows, kv: PagedKV, layer: int) -> np.ndarray:
         """Normed rows (rows, hidden) -> projections, norms, rope, cache write, attention, output (rows, hidden)."""
@@ -307,37 +283,3 @@ def _erf(x: np.ndarray) -> np.ndarray:
         fit = fit * t + c
     tail = t * np.exp(-z * z - 1.26551223 + t * fit)
     return np.asarray(np.where(x >= 0, 1 - tail, tail - 1))
-
-
-Split = tuple[np.ndarray, np.ndarray, np.ndarray]  # highest score, sum of weights, weighted values
-
-
-def _attend_floats(q: np.ndarray, kv: PagedKV, layer: int, block: np.ndarray, slot: np.ndarray, w: Attention) -> Split:
-    """q (kv_heads, group, head_dim) over the keys of some slots, those of one split."""
-    k, v = (x.swapaxes(0, 1) for x in kv.take(layer, block, slot))  # (kv_heads, keys, head_dim)
-    high, weights = _soften(q @ k.swapaxes(1, 2), w)
-    if kv.dtype == "bfloat16":
-        weights = bfloat16_round(weights)
-    return high, weights.sum(axis=-1, keepdims=True), weights @ np.ascontiguousarray(v)
-
-
-def _attend_codes(q: np.ndarray, kv: PagedKV, layer: int, block: np.ndarray, slot: np.ndarray, w: Attention) -> Split:
-    """The same over int8 codes: the products are of integers, and exact."""
-    (k, k_scale), (v, v_scale) = (
-        (codes.swapaxes(0, 1).astype(np.float64), scale.T[:, None])
-        for codes, scale in kv.take_codes(layer, block, slot)
-    )
-    q_codes, q_scale = to_codes(q, FINE_STEPS)
-    scores = (q_codes @ k.swapaxes(1, 2)).astype(np.float32) * k_scale * q_scale
-    high, weights = _soften(scores, w)
-    codes, scale = to_codes(weights * v_scale, FINE_STEPS)
-    return high, weights.sum(axis=-1, keepdims=True), (codes @ v).astype(np.float32) * scale
-
-
-def _soften(scores: np.ndarray, w: Attention) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (kv_heads, group, keys) -> the highest of each row, and exp(score - highest)."""
-    scores = scores * np.float32(w.scale)
-    if w.softcap is not None:
-        scores = np.float32(w.softcap) * np.tanh(scores / np.float32(w.softcap))
-    high = scores.max(axis=-1, keepdims=True)
-    return high, np.exp(scores - high)
