@@ -37,6 +37,15 @@ def test_every_pair_of_formats_runs(dtype, kv_dtype, backend, checkpoint):
     assert info.weight_bytes > info.read_bytes_per_token > 0 and info.kv_bytes > 0
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_odd_widths_just_work(dtype, tmp_path):
+    """No width is a multiple of a group of 32, nor a number of outputs of 16; some are odd."""
+    sizes = {"hidden_size": 38, "intermediate_size": 51, "head_dim": 18, "num_attention_heads": 3, "vocab_size": 101}
+    directory = write_checkpoint(tmp_path / "odd", "Qwen3ForCausalLM", num_key_value_heads=1, **sizes)
+    native, _ = tokens(directory, dtype=dtype)
+    assert native == tokens(directory, dtype=dtype, backend="reference")[0]
+
+
 def test_fewer_bits_are_fewer_bytes(checkpoint):
     infos = [tokens(checkpoint, dtype=dtype)[1] for dtype in ("float32", "bfloat16", "int8", "int4")]
     sizes = [info.read_bytes_per_token for info in infos]
@@ -45,9 +54,11 @@ def test_fewer_bits_are_fewer_bytes(checkpoint):
 
 
 @pytest.mark.parametrize("how", [{"dtype": "int3"}, {"kv_dtype": "int4"}])
-def test_an_unknown_format_is_told_the_choices(how, checkpoint):
+def test_an_unknown_format_is_told_the_choices(how, monkeypatch):
+    """Before anything is looked for, or downloaded."""
+    monkeypatch.setattr("openwork.load.source.resolve", lambda model: pytest.fail("it was looked for"))
     with pytest.raises(BackendError, match="there is no dtype") as error:
-        LLM(checkpoint, **how)
+        LLM("org/name", **how)
     assert error.value.hint.startswith("Choose auto, float32, bfloat16")
 
 
