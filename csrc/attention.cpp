@@ -69,7 +69,7 @@ namespace {
 
 constexpr std::int64_t kWave = 4;  // splits in flight for each worker, where splits are shared out
 
-// Whole cache lines: kMaxQueries is a multiple of sixteen.
+// Whole cache lines, kMaxQueries being a multiple of eight.
 std::int64_t mixture_bytes(int padded_dim) { return 4 * kMaxQueries * std::int64_t{2 + padded_dim}; }
 
 Mixture mixture_at(char* memory) {

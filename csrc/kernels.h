@@ -19,7 +19,7 @@ constexpr int kLanes = 16;
 constexpr int kSplit = 256;  // keys of one attention split: cut at absolute positions, merged in index order
 constexpr int kSplitTiles = kSplit / kLanes;
 constexpr int kRun = 256;        // weights between two notes of their running sum
-constexpr int kMaxQueries = 24;  // queries of one kv head that share its key and value reads
+constexpr int kMaxQueries = 48;  // queries of one kv head that share its key and value reads
 
 // y (rows, n) = x (rows, k) * W^T + bias, for columns of some blocks of 16 and some rows.
 struct Product {

@@ -170,9 +170,9 @@ struct CodeCache {
   }
 
   // Tiles first .. last - 1 for M queries from q on.
-  template <int M>
+  template <int M, int Groups>
   void mix_rows(int q, int first, int last, const char* const* after) const {
-    in_runs<kBlocks<M>>(0, static_cast<int>(dim / kLanes), [&](int group, auto count) {
+    in_runs<Groups>(0, static_cast<int>(dim / kLanes), [&](int group, auto count) {
       constexpr int D = decltype(count)::value;
       (after ? mix_codes<M, D, true> : mix_codes<M, D, false>)({reading.values, after, group * kTileQuads * 64,
                                             weights + 2 * q * kWeightRow, sums + 2 * q * dim + group * kLanes, dim,
@@ -185,8 +185,12 @@ struct CodeCache {
     for (int tile = first_tile; tile < last_tile; tile += run)
       for (int q = begin; q < end; q += panel)
         with_count<kRows>(end - q < panel ? end - q : panel, [&](auto rows) {
-          const bool fetch = in_order && q == begin;
-          mix_rows<decltype(rows)::value>(q, tile, tile + run < last_tile ? tile + run : last_tile, fetch ? reading.after_values : nullptr);
+          constexpr int M = decltype(rows)::value, kFew = kBlocks<M> < 2 ? kBlocks<M> : 2;
+          const int stop = tile + run < last_tile ? tile + run : last_tile;
+          if (in_order)  // two groups at a time: then the tiles of a stretch are so many streams
+            mix_rows<M, kFew>(q, tile, stop, q == begin ? reading.after_values : nullptr);
+          else
+            mix_rows<M, kBlocks<M>>(q, tile, stop, nullptr);
         });
     for (int q = begin; q < end; q++) {
       const int32_t* coarse = sums + 2 * q * dim;

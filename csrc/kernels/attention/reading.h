@@ -7,8 +7,8 @@
 // Queries of a tile share what they read and nothing else.
 
 constexpr int kLook = 12 * 1024;
-constexpr int kStream = 2;   // tiles of keys side by side where they come from memory: two streams read faster than one
-constexpr int kStretch = 4;  // tiles of values that are mixed at a time where they come from memory
+constexpr int kStream = 4;   // tiles of keys side by side where they come from memory: one stream would be slower
+constexpr int kStretch = 4;  // tiles of values mixed at a time where they come from memory
 
 // A number known to the compiler, and ways to come to one: the tiles of registers have fixed sizes.
 template <int N>

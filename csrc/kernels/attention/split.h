@@ -20,7 +20,7 @@ void attend_split(const C& cache, const Queries& queries, int begin, int end, in
         constexpr int M = decltype(rows)::value;
         const int stop = tile + step < last_tile ? tile + step : last_tile;
         in_runs<C::template kBlocks<M>>(tile, stop, [&](int at, auto count) {
-          cache.template score<M, decltype(count)::value>(queries, q, at, q == begin ? reading.after_keys : nullptr);
+          cache.template score<M, decltype(count)::value>(queries, q, at, few && q == begin ? reading.after_keys : nullptr);
         });
       });
   Softened soft[kMaxQueries];
