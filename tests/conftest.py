@@ -28,6 +28,17 @@ def pytest_configure(config):
         config.addinivalue_line("filterwarnings", "ignore:.*NumPy reference is used:RuntimeWarning")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_weight_cache(tmp_path_factory):
+    """No test reads or writes the packed weights of whoever runs it; child processes inherit this."""
+    before = os.environ.get("OPENWORK_CACHE")
+    os.environ["OPENWORK_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    os.environ.pop("OPENWORK_CACHE")
+    if before is not None:
+        os.environ["OPENWORK_CACHE"] = before
+
+
 @pytest.fixture(scope="session")
 def is_long(request):
     return request.config.getoption("--long")

@@ -101,6 +101,7 @@ def build(
     logits. Raises
     ModelError, MemoryTooSmall, BackendError or RequestError, each saying what to do.
     """
+    choose_kv_dtype(settings.kv_dtype, choose_dtype(settings.dtype, "BF16"))  # refused before anything is downloaded
     directory = source.resolve(model)
     ops = make_ops(settings.backend, settings.threads)
     survey = assemble.inspect(directory, dtype=settings.dtype, context=settings.context)

@@ -45,11 +45,15 @@ def test_the_file_and_the_figures(run, checkpoint, story, home, dtype):
     assert second["was_there"] and second["quality"] == quality
 
 
-def test_the_embedded_model_keeps_its_quality(run, story):
-    """On a few of its own words; the bounds for a long text are in docs/quantization.md."""
-    for dtype, most in (("bfloat16", 1e-4), ("int8", 2e-3), ("int4", 5e-2)):
-        found = record(run("quantize", "--dtype", dtype, "--text", str(story), "--json"))
-        assert 0 < found["quality"]["kl_mean"] <= most
+@pytest.mark.parametrize(
+    ("dtype", "most"), [("bfloat16", 5e-5), ("int8", 2e-3), ("int8-channel", 2e-3), ("int4", 3e-2)]
+)
+@pytest.mark.parametrize("kv_dtype", ["bfloat16", "int8"])
+def test_the_embedded_model_keeps_its_quality(run, dtype, kv_dtype, most):
+    """On its own story; the figures of a long text are in docs/quantization.md."""
+    quality = record(run("quantize", "--dtype", dtype, "--kv-dtype", kv_dtype, "--json"))["quality"]
+    assert quality["tokens"] > 200 and 0 < quality["kl_mean"] <= (most if kv_dtype == "bfloat16" else 2 * most)
+    assert quality["perplexity"] == pytest.approx(quality["perplexity_reference"], rel=0.03)
 
 
 def test_keys_and_values_count_too(run, checkpoint, story):

@@ -1,7 +1,8 @@
 """openwork quantize: pack a model's weights now, for all later starts, and say what the smaller numbers cost.
 
 The packed file goes to the weight cache, where a start with the same --dtype finds it. The cost is measured on a text
-that the user gives, against the same model in float32: a text like those the model is for says most.
+that the user gives, against the same model in float32: a text like those the model is for says most. The embedded model
+has a short one of its own.
 """
 
 from __future__ import annotations
@@ -26,12 +27,19 @@ if TYPE_CHECKING:
     from openwork.ops.reference import Reference
 
 MAX_TEXT_BYTES = 64 << 20
+UNSEEN = "unseen.txt"  # beside the weights of the embedded model: a story that its training did not see
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
+Target = Annotated[Dtype, typer.Option(help="Numbers to pack the weights in.")]
 Text = Annotated[
     Path | None,
-    typer.Option(help="A text in UTF-8 to compare with float32 on. Without it, only the file is made.", metavar="FILE"),
+    typer.Option(
+        help="A text in UTF-8 to compare with float32 on. Without it, the embedded model reads a story of its own, "
+        "and of others only the file is made.",
+        metavar="FILE",
+        show_default=False,
+    ),
 ]
 Limit = Annotated[int | None, typer.Option("--max-tokens", help="Compare on this many tokens of the text at most.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object, sizes in bytes.")]
@@ -40,7 +48,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object, sizes in by
 @app.command()
 def quantize(
     model: options.Model = None,
-    dtype: options.WeightType = Dtype.int8,
+    dtype: Target = Dtype.int8,
     kv_dtype: options.KVType = KVDtype.auto,
     text: Text = None,
     max_tokens: Limit = None,
@@ -52,8 +60,8 @@ def quantize(
     The file is kept in $OPENWORK_CACHE, or the platform's directory for caches.
 
     \b
-    [bold]openwork quantize --dtype int4 --text story.txt[/]
-    [bold]openwork quantize --model org/name --dtype int8[/]
+    [bold]openwork quantize --dtype int4[/]
+    [bold]openwork quantize --model org/name --dtype int8 --text story.txt[/]
     [bold]openwork quantize --dtype bfloat16 --kv-dtype int8 --text story.txt --json[/]
     """
     if max_tokens is not None and max_tokens < 2:
@@ -63,6 +71,8 @@ def quantize(
     from openwork.load.formats import choose_kv_dtype
 
     directory = source.resolve(model)
+    if text is None and model in (None, source.EMBEDDED):
+        text = directory / UNSEEN
     ids = None if text is None else _read(directory, text, max_tokens)
     ops = make_ops("auto", threads)
     with Bars() as bars:

@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -94,6 +93,8 @@ class Fingerprints:
         }
         if memo == self._known:
             return
+        import tempfile  # a start that remembers all hashes does not wait for this import
+
         try:
             descriptor, name = tempfile.mkstemp(prefix=f".{self._memo.name}.", suffix=".part", dir=self._memo.parent)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -17,7 +17,6 @@ import hashlib
 import json
 import mmap
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
@@ -130,6 +129,8 @@ def write(
     ``about`` is called when the data is written, so that it may be found out meanwhile. The file is made beside its
     place, brought to the disk and renamed. Raises OSError, leaving nothing behind.
     """
+    import tempfile  # a start that finds its file does not wait for this import
+
     entries, offset = [], 0
     for array, record in zip(arrays, records, strict=True):
         where = {"type": array.dtype.name, "shape": list(array.shape), "offset": offset}
