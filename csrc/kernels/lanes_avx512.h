@@ -140,7 +140,11 @@ inline Quads high_quads(const uint8_t* p) {
   return {_mm512_and_si512(_mm512_srli_epi16(_mm512_loadu_si512(p), 4), _mm512_set1_epi8(0x0F))};
 }
 inline QuadRow all_quads(const QuadInput* x) { return {_mm512_set1_epi32(*x)}; }
-inline Ints dot_quads(Ints sum, Quads w, QuadRow x) { return {_mm512_dpbusd_epi32(sum.r, w.r, x.r)}; }
+// In assembly: of the intrinsic some compilers make copies of every sum, in every step.
+inline Ints dot_quads(Ints sum, Quads w, QuadRow x) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum.r) : "v"(w.r), "v"(x.r));
+  return sum;
+}
 // Sixteen integral lanes in -128 .. 127 -> four inputs of all_quads.
 inline void store_quads(QuadInput* out, Lanes x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x.r)));

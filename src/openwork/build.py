@@ -101,6 +101,7 @@ def build(
     logits. Raises
     ModelError, MemoryTooSmall, BackendError or RequestError, each saying what to do.
     """
+    choose_kv_dtype(settings.kv_dtype, choose_dtype(settings.dtype, "BF16"))  # refused before anything is downloaded
     directory = source.resolve(model)
     ops = make_ops(settings.backend, settings.threads)
     survey = assemble.inspect(directory, dtype=settings.dtype, context=settings.context)
@@ -126,8 +127,8 @@ def build_shape(name: str, config: Mapping[str, Any], settings: LoadSettings, sc
     ops = make_ops(settings.backend, settings.threads)
     dtype = choose_dtype(settings.dtype, "BF16")
     kv_dtype = choose_kv_dtype(settings.kv_dtype, dtype)
-    spec, survey = invent.survey(config, settings.context)
-    cache, context = _plan_cache(spec, kv_dtype, survey.packed_bytes(dtype), settings)
+    spec, packed_bytes = invent.survey(config, dtype, settings.context)
+    cache, context = _plan_cache(spec, kv_dtype, packed_bytes, settings)
     loaded = invent.invent(config, ops, dtype, context)
     return _wire(name, loaded, None, ops, cache, kv_dtype, context, schedule, None)
 

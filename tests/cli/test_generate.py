@@ -22,17 +22,19 @@ def test_a_text_that_ends_a_line_gets_no_second_newline(run, fake):
 def test_options_reach_the_model(run, fake):
     run(
         "generate", "Hello", "--model", "org/name", "--dtype", "bfloat16", "--backend", "reference",
-        "--kv-cache-bytes", "2MiB", "--context", "77", "--threads", "3",
+        "--kv-cache-bytes", "2MiB", "--context", "77", "--threads", "3", "--kv-dtype", "int8", "--no-weight-cache",
     )  # fmt: skip
     progress = fake.opened_with.pop("progress")
     assert callable(progress)
     assert fake.opened_with == {
         "model": "org/name",
         "dtype": "bfloat16",
+        "kv_dtype": "int8",
         "backend": "reference",
         "kv_cache_bytes": "2MiB",
         "context": 77,
         "threads": 3,
+        "weight_cache": False,
     }
 
 

@@ -18,7 +18,7 @@ struct CodeScores {
   float* scores;
 };
 
-template <int M, int NB>
+template <int M, int NB, bool Fetch>
 __attribute__((noinline)) void score_codes(const CodeScores& run) {
   Ints sum[M][2][NB];
   const uint8_t* w[NB];
@@ -36,7 +36,7 @@ __attribute__((noinline)) void score_codes(const CodeScores& run) {
 #pragma GCC unroll 8
   for (int j = 0; j < NB; j++) {
     w[j] = reinterpret_cast<const uint8_t*>(run.tiles[j]);
-    ahead[j] = run.after[j];
+    if (Fetch) ahead[j] = run.after[j];
   }
   const char* q = run.q + 64;
   for (int64_t s = 0; s < run.lines; s++, q += kQuadBytes) {
@@ -44,7 +44,7 @@ __attribute__((noinline)) void score_codes(const CodeScores& run) {
 #pragma GCC unroll 8
     for (int j = 0; j < NB; j++) {
       b[j] = load_quads(w[j] + s * 64);
-      __builtin_prefetch(ahead[j] + s * 64);
+      if (Fetch) __builtin_prefetch(ahead[j] + s * 64);
     }
 #pragma GCC unroll 8
     for (int m = 0; m < M; m++)
@@ -58,7 +58,7 @@ __attribute__((noinline)) void score_codes(const CodeScores& run) {
 #pragma GCC unroll 8
   for (int j = 0; j < NB; j++) {
     const Lanes scales = load(reinterpret_cast<const float*>(w[j] + run.lines * 64));
-    __builtin_prefetch(ahead[j] + run.lines * 64);
+    if (Fetch) __builtin_prefetch(ahead[j] + run.lines * 64);
 #pragma GCC unroll 8
     for (int m = 0; m < M; m++)
       store(run.scores + m * kSplit + j * kLanes,
@@ -76,7 +76,7 @@ struct CodeRun {
   int first_tile, last_tile;
 };
 
-template <int M, int D>
+template <int M, int D, bool Fetch>
 __attribute__((noinline)) void mix_codes(const CodeRun& run) {
   Ints sum[2 * M][D];
 #pragma GCC unroll 16
@@ -85,14 +85,14 @@ __attribute__((noinline)) void mix_codes(const CodeRun& run) {
     for (int d = 0; d < D; d++) sum[m][d] = load_ints(run.mixed + m * run.dim + d * kLanes);
   for (int tile = run.first_tile; tile < run.last_tile; tile++) {
     const uint8_t* v = reinterpret_cast<const uint8_t*>(run.tiles[tile]) + run.offset;
-    const char* ahead = run.after[tile] + run.offset;
+    const char* ahead = Fetch ? run.after[tile] + run.offset : nullptr;
     const char* weights = run.weights + tile * kTileQuads * kQuadBytes;
-    for (int s = 0; s < kTileQuads; s++, v += 64, ahead += 64, weights += kQuadBytes) {
+    for (int s = 0; s < kTileQuads; s++, v += 64, weights += kQuadBytes) {
       Quads b[D];
 #pragma GCC unroll 8
       for (int d = 0; d < D; d++) {
         b[d] = load_quads(v + d * kTileQuads * 64);
-        __builtin_prefetch(ahead + d * kTileQuads * 64);
+        if (Fetch) __builtin_prefetch(ahead + (d * kTileQuads + s) * 64);
       }
 #pragma GCC unroll 16
       for (int m = 0; m < 2 * M; m++) {
@@ -127,27 +127,29 @@ struct CodeCache {
   template <int M, int NB>
   void score(const Queries& queries, int q, int tile, const char* const* after) const {
     for (int j = 0; j < NB; j++) __builtin_prefetch(reading.values[tile + j] + dim / kLanes * kTileQuads * 64);
-    score_codes<M, NB>({reading.keys + tile, after, queries.q + q * queries.q_stride, queries.q_stride,
+    (after ? score_codes<M, NB, true> : score_codes<M, NB, false>)({reading.keys + tile, after ? after + tile : nullptr, queries.q + q * queries.q_stride, queries.q_stride,
                         quads_bytes(kv.head_dim), key_lines(Number::int8, kv.head_dim),
                         scores + q * kSplit + tile * kLanes});
   }
 
-  // Weights of tiles first_tile .. last_tile - 1, zero beyond what the query sees.
-  void soften(const Queries& queries, int q, int first_tile, int last_tile, float* high, float* mass) const {
-    float* row = scores + q * kSplit;
-    char* coarse = weights + 2 * q * kWeightRow;
-    const int from = seen.from[q], to = seen.to[q], first = from / kLanes, last = (to - 1) / kLanes;
+  Softened find(const Queries& queries, int q) const {
     QueryCodes head;
     __builtin_memcpy(&head, queries.q + q * queries.q_stride, sizeof head);
-    *high = find_high(kv, row, head.scale * kv.scale, from, to);
+    return find_high(kv, scores + q * kSplit, head.scale * kv.scale, seen.from[q], seen.to[q]);
+  }
+
+  // Weights of tiles first_tile .. last_tile - 1, zero beyond what the query sees; gives their sum.
+  void weigh(const Softened& soft, int q, int first_tile, int last_tile, float* mass) const {
+    float* row = soft.scores;
+    char* coarse = weights + 2 * q * kWeightRow;
+    const int first = soft.first(), last = soft.last();
     const ptrdiff_t lines = dim / kLanes * kTileQuads;
     Lanes sum = zero(), top = zero(), doubt = zero();
     for (int tile = first; tile <= last; tile++) {
-      const Lanes x = exponential(load(row + tile * kLanes) - all(*high));
+      const Lanes x = soft.weights(tile);
       sum = sum + x;
-      Lanes y = x * load(reinterpret_cast<const float*>(reading.values[tile] + lines * 64));
-      if (tile == first || tile == last)
-        y = between(y, tile == first ? from % kLanes : 0, tile == last ? (to - 1) % kLanes + 1 : kLanes, zero());
+      const Lanes scales = load(reinterpret_cast<const float*>(reading.values[tile] + lines * 64));
+      const Lanes y = only_seen(x * scales, tile, soft.from, soft.to, zero());
       store(row + tile * kLanes, y);
       top = maximum(top, y);
       doubt = fma(y, zero(), doubt);
@@ -171,19 +173,20 @@ struct CodeCache {
   template <int M>
   void mix_rows(int q, int first, int last, const char* const* after) const {
     in_runs<kBlocks<M>>(0, static_cast<int>(dim / kLanes), [&](int group, auto count) {
-      mix_codes<M, decltype(count)::value>({reading.values, after, group * kTileQuads * 64,
+      constexpr int D = decltype(count)::value;
+      (after ? mix_codes<M, D, true> : mix_codes<M, D, false>)({reading.values, after, group * kTileQuads * 64,
                                             weights + 2 * q * kWeightRow, sums + 2 * q * dim + group * kLanes, dim,
                                             first, last});
     });
   }
 
   void mix(int begin, int end, int first_tile, int last_tile, bool in_order) const {
-    const int panel = in_order ? kRows : kPanel, run = in_order ? 1 : last_tile - first_tile;
+    const int panel = in_order ? kRows : kPanel, run = in_order ? kStretch : last_tile - first_tile;
     for (int tile = first_tile; tile < last_tile; tile += run)
       for (int q = begin; q < end; q += panel)
         with_count<kRows>(end - q < panel ? end - q : panel, [&](auto rows) {
           const bool fetch = in_order && q == begin;
-          mix_rows<decltype(rows)::value>(q, tile, tile + run, fetch ? reading.after_values : reading.values);
+          mix_rows<decltype(rows)::value>(q, tile, tile + run < last_tile ? tile + run : last_tile, fetch ? reading.after_values : nullptr);
         });
     for (int q = begin; q < end; q++) {
       const int32_t* coarse = sums + 2 * q * dim;

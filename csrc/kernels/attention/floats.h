@@ -17,7 +17,7 @@ constexpr int kTileSteps = kLanes / kTokens<T>;
 template <class T>
 constexpr ptrdiff_t kLineBytes = T::kWeights * sizeof(typename T::Weight);
 
-template <class T, int M, int NB>
+template <class T, int M, int NB, bool Fetch>
 __attribute__((noinline)) void score_tiles(const char* const* tiles, const char* const* after, const char* q,
                                            ptrdiff_t q_stride, int64_t steps, float* scores) {
   Lanes sum[M][NB];
@@ -25,7 +25,7 @@ __attribute__((noinline)) void score_tiles(const char* const* tiles, const char*
 #pragma GCC unroll 8
   for (int j = 0; j < NB; j++) {
     w[j] = tiles[j];
-    ahead[j] = after[j];
+    if (Fetch) ahead[j] = after[j];
 #pragma GCC unroll 8
     for (int m = 0; m < M; m++) sum[m][j] = zero();
   }
@@ -34,7 +34,7 @@ __attribute__((noinline)) void score_tiles(const char* const* tiles, const char*
 #pragma GCC unroll 8
     for (int j = 0; j < NB; j++) {
       b[j] = T::weights(reinterpret_cast<const typename T::Weight*>(w[j] + s * kLineBytes<T>));
-      __builtin_prefetch(ahead[j] + s * kLineBytes<T>);
+      if (Fetch) __builtin_prefetch(ahead[j] + s * kLineBytes<T>);
     }
 #pragma GCC unroll 8
     for (int m = 0; m < M; m++) {
@@ -60,7 +60,7 @@ struct ValueRun {
   int first, last;
 };
 
-template <class T, int M, int D>
+template <class T, int M, int D, bool Fetch>
 __attribute__((noinline)) void mix_tiles(const ValueRun& run) {
   constexpr ptrdiff_t kGroup = kTileSteps<T> * kLineBytes<T>, kRow = kSplit * sizeof(float);
   Lanes sum[M][D];
@@ -71,13 +71,13 @@ __attribute__((noinline)) void mix_tiles(const ValueRun& run) {
   for (int s = run.first; s < run.last;) {
     const int tile = s / kTileSteps<T>, stop = (tile + 1) * kTileSteps<T> < run.last ? (tile + 1) * kTileSteps<T> : run.last;
     const char* v = run.tiles[tile] + run.offset + s % kTileSteps<T> * kLineBytes<T>;
-    const ptrdiff_t ahead = run.after[tile] - run.tiles[tile];
+    const ptrdiff_t ahead = Fetch ? run.after[tile] - run.tiles[tile] : 0;
     for (; s < stop; s++, v += kLineBytes<T>) {
       typename T::W b[D];
 #pragma GCC unroll 8
       for (int d = 0; d < D; d++) {
         b[d] = T::weights(reinterpret_cast<const typename T::Weight*>(v + d * kGroup));
-        __builtin_prefetch(v + d * kGroup + ahead);
+        if (Fetch) __builtin_prefetch(v + d * kGroup + ahead);
       }
 #pragma GCC unroll 8
       for (int m = 0; m < M; m++) {
@@ -110,26 +110,32 @@ struct FloatCache {
 
   template <int M, int NB>
   void score(const Queries& queries, int q, int tile, const char* const* after) const {
-    score_tiles<T, M, NB>(reading.keys + tile, after, queries.q + q * queries.q_stride, queries.q_stride,
-                          steps_of<T>(kv.head_dim), scores + q * kSplit + tile * kLanes);
+    const auto run = after ? score_tiles<T, M, NB, true> : score_tiles<T, M, NB, false>;
+    run(reading.keys + tile, after ? after + tile : nullptr, queries.q + q * queries.q_stride, queries.q_stride,
+        steps_of<T>(kv.head_dim), scores + q * kSplit + tile * kLanes);
   }
 
-  // Scores of a query -> its weights, as the chain over tokens reads them; gives the highest and their sum.
-  void soften(const Queries&, int q, int, int, float* high, float* mass) const {
-    float* row = scores + q * kSplit;
-    const int first = seen.from[q] / kLanes, last = (seen.to[q] - 1) / kLanes;
-    *high = find_high(kv, row, kv.scale, seen.from[q], seen.to[q]);
+  Softened find(const Queries&, int q) const {
+    return find_high(kv, scores + q * kSplit, kv.scale, seen.from[q], seen.to[q]);
+  }
+
+  // Scores of a query -> its weights, as the chain over tokens reads them; gives their sum.
+  void weigh(const Softened& soft, int, int, int, float* mass) const {
+    float* row = soft.scores;
     Lanes sum = zero();
-    for (int tile = first; tile <= last; tile++) {
-      Lanes x = exponential(load(row + tile * kLanes) - all(*high));  // an unseen key: exactly zero
+    for (int tile = soft.first(); tile <= soft.last(); tile++) {
+      Lanes x = soft.weights(tile);
       if constexpr (kTokens<T> == 1) {
         store(row + tile * kLanes, x);
-      } else {
-        uint16_t bits[kLanes];
-        uint16_t* out = kPairWords == 1 ? reinterpret_cast<uint16_t*>(row) + tile * kLanes : bits;
+      } else if constexpr (kPairWords == 1) {
+        uint16_t* out = reinterpret_cast<uint16_t*>(row) + tile * kLanes;  // behind what is still to be read
         narrow(out, x);
         x = widen(out);
-        if constexpr (kPairWords == 2) store(row + tile * kLanes, x);
+      } else {
+        uint16_t bits[kLanes];
+        narrow(bits, x);
+        x = widen(bits);
+        store(row + tile * kLanes, x);
       }
       sum = sum + x;
     }
@@ -143,7 +149,8 @@ struct FloatCache {
     constexpr ptrdiff_t kGroup = kTileSteps<T> * kLineBytes<T>;
     const char* weights = reinterpret_cast<const char*>(scores + q * kSplit);
     in_runs<max_blocks(M)>(0, static_cast<int>(dim / kLanes), [&](int group, auto count) {
-      mix_tiles<T, M, decltype(count)::value>(
+      constexpr int D = decltype(count)::value;
+      (after ? mix_tiles<T, M, D, true> : mix_tiles<T, M, D, false>)(
           {reading.values, after, group * kGroup, weights, mixed + q * dim + group * kLanes, dim, first, last});
     });
   }
@@ -175,17 +182,17 @@ struct FloatCache {
     const bool shared = first < last;
     for (int i = q; i < q + M; i++) {
       if (seen.from[i] % kTokens<T>) mix_edge(i, first_step(i) - 1, true);
-      mix_rows<1>(i, first_step(i), shared ? first : last_step(i), reading.values);
+      mix_rows<1>(i, first_step(i), shared ? first : last_step(i), nullptr);
     }
-    if (shared && !in_order) mix_rows<M>(q, first, last, reading.values);
+    if (shared && !in_order) mix_rows<M>(q, first, last, nullptr);
     if (shared && in_order)
       for (int s = first; s < last;) {
-        const int stop = (s / kTileSteps<T> + 1) * kTileSteps<T>;
+        const int stop = (s / (kStretch * kTileSteps<T>) + 1) * kStretch * kTileSteps<T>;
         mix_rows<M>(q, s, stop < last ? stop : last, reading.after_values);
         s = stop;
       }
     for (int i = q; i < q + M; i++) {
-      if (shared) mix_rows<1>(i, last, last_step(i), reading.values);
+      if (shared) mix_rows<1>(i, last, last_step(i), nullptr);
       if (seen.to[i] % kTokens<T>) mix_edge(i, last_step(i), false);
     }
   }

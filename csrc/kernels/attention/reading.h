@@ -7,6 +7,8 @@
 // Queries of a tile share what they read and nothing else.
 
 constexpr int kLook = 12 * 1024;
+constexpr int kStream = 2;   // tiles of keys side by side where they come from memory: two streams read faster than one
+constexpr int kStretch = 4;  // tiles of values that are mixed at a time where they come from memory
 
 // A number known to the compiler, and ways to come to one: the tiles of registers have fixed sizes.
 template <int N>
@@ -75,18 +77,46 @@ inline void plan_reading(const KeysValues& kv, int64_t split, int from, int to, 
   }
 }
 
-// Scores of the seen keys times `scale`, capped, in place; -infinity for the rest of their tiles. The highest of them.
-inline float find_high(const KeysValues& kv, float* scores, float scale, int from, int to) {
-  const int first = from / kLanes, last = (to - 1) / kLanes;
-  const Lanes none = all(-__builtin_inff());
-  Lanes top = none;
-  for (int tile = first; tile <= last; tile++) {
-    Lanes x = load(scores + tile * kLanes) * all(scale);
-    if (kv.softcap != 0.0f) x = soft_cap(x, kv.softcap);
-    if (tile == first || tile == last)
-      x = between(x, tile == first ? from % kLanes : 0, tile == last ? (to - 1) % kLanes + 1 : kLanes, none);
-    store(scores + tile * kLanes, x);
-    top = maximum(top, x);
+// The scores of a split as a query sees them: exp(weight_of(tile)) is what its keys weigh, before the sum divides it.
+struct Softened {
+  float* scores;
+  float scale, high;
+  int from, to;
+
+  int first() const { return from / kLanes; }
+  int last() const { return (to - 1) / kLanes; }
+  // e^(score * scale - high) of sixteen keys; of an unseen one exactly zero.
+  Lanes weights(int tile) const { return exponential(fma(load(scores + tile * kLanes), all(scale), all(-high))); }
+};
+
+// Lanes of the tile that lie in from .. to - 1; `other` elsewhere.
+inline Lanes only_seen(Lanes x, int tile, int from, int to, Lanes other) {
+  const int begin = from - tile * kLanes, end = to - tile * kLanes;
+  return begin <= 0 && end >= kLanes ? x : between(x, begin > 0 ? begin : 0, end < kLanes ? end : kLanes, other);
+}
+
+// Finds the highest of the seen scores times `scale`, and puts -infinity in place of the unseen ones of their tiles.
+// A soft cap, and a scale that is not positive, are applied to the scores in memory first.
+inline Softened find_high(const KeysValues& kv, float* scores, float scale, int from, int to) {
+  Softened out = {scores, scale, 0.0f, from, to};
+  if (kv.softcap != 0.0f || !(scale > 0.0f)) {
+    for (int tile = out.first(); tile <= out.last(); tile++) {
+      const Lanes x = load(scores + tile * kLanes) * all(scale);
+      store(scores + tile * kLanes, kv.softcap != 0.0f ? soft_cap(x, kv.softcap) : x);
+    }
+    out.scale = 1.0f;
   }
-  return tree_max(top);
+  const Lanes none = all(-__builtin_inff());
+  const int ends[2] = {out.first(), out.last()};
+  for (const int tile : ends)
+    store(scores + tile * kLanes, only_seen(load(scores + tile * kLanes), tile, from, to, none));
+  Lanes even = none, odd = none;
+  int tile = out.first();
+  for (; tile < out.last(); tile += 2) {
+    even = maximum(even, load(scores + tile * kLanes));
+    odd = maximum(odd, load(scores + (tile + 1) * kLanes));
+  }
+  if (tile == out.last()) even = maximum(even, load(scores + tile * kLanes));
+  out.high = tree_max(maximum(even, odd)) * out.scale;
+  return out;
 }

@@ -12,7 +12,7 @@ template <class C>
 void attend_split(const C& cache, const Queries& queries, int begin, int end, int first_tile, int last_tile,
                   const Mixture& out) {
   const bool few = end - begin <= kMaxRows;
-  const int panel = few ? C::kRows : C::kPanel, step = few ? 8 : 4;
+  const int panel = few ? C::kRows : C::kPanel, step = few ? kStream : 4;
   const Reading& reading = cache.reading;
   for (int tile = first_tile; tile < last_tile; tile += step)
     for (int q = begin; q < end; q += panel)
@@ -20,11 +20,15 @@ void attend_split(const C& cache, const Queries& queries, int begin, int end, in
         constexpr int M = decltype(rows)::value;
         const int stop = tile + step < last_tile ? tile + step : last_tile;
         in_runs<C::template kBlocks<M>>(tile, stop, [&](int at, auto count) {
-          cache.template score<M, decltype(count)::value>(queries, q, at,
-                                                          (q == begin ? reading.after_keys : reading.keys) + at);
+          cache.template score<M, decltype(count)::value>(queries, q, at, q == begin ? reading.after_keys : nullptr);
         });
       });
-  for (int i = begin; i < end; i++) cache.soften(queries, i, first_tile, last_tile, out.high + i, out.mass + i);
+  Softened soft[kMaxQueries];
+  for (int i = begin; i < end; i++) {
+    soft[i] = cache.find(queries, i);
+    out.high[i] = soft[i].high;
+  }
+  for (int i = begin; i < end; i++) cache.weigh(soft[i], i, first_tile, last_tile, out.mass + i);
   cache.mix(begin, end, first_tile, last_tile, few);
 }
 

@@ -29,6 +29,7 @@ MAX_TEXT_BYTES = 64 << 20
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
+Target = Annotated[Dtype, typer.Option(help="Numbers to pack the weights in.")]
 Text = Annotated[
     Path | None,
     typer.Option(help="A text in UTF-8 to compare with float32 on. Without it, only the file is made.", metavar="FILE"),
@@ -40,7 +41,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object, sizes in by
 @app.command()
 def quantize(
     model: options.Model = None,
-    dtype: options.WeightType = Dtype.int8,
+    dtype: Target = Dtype.int8,
     kv_dtype: options.KVType = KVDtype.auto,
     text: Text = None,
     max_tokens: Limit = None,

@@ -128,7 +128,7 @@ def load(
 def _cache(checkpoint: Checkpoint, dtype: DType, ops: Reference) -> WeightCache | None:
     try:
         return WeightCache(checkpoint, dtype, ops)
-    except OSError:  # a file that vanished since it was opened: packing will say what is wrong, if anything is
+    except (OSError, RuntimeError):  # a file that vanished, which packing will speak of; a user without a home
         return None
 
 

@@ -68,8 +68,13 @@ class _TakeAnything(Take):
         return Tensor(name, "BF16", shape, 0, num_bytes, None)  # type: ignore[arg-type]
 
 
-def survey(config: Mapping[str, Any], context: int | None = None) -> tuple[ModelSpec, Survey]:
-    """The spec of a shape, and what its weights will be. Raises ModelError as load does."""
+def survey(config: Mapping[str, Any], dtype: DType, context: int | None = None) -> tuple[ModelSpec, int]:
+    """The spec of a shape, and the bytes its packed weights will take. Raises ModelError as load does."""
+    spec, found = _survey(config, context)
+    return spec, found.packed_bytes(dtype)
+
+
+def _survey(config: Mapping[str, Any], context: int | None) -> tuple[ModelSpec, Survey]:
     checked = Config(config, "the shape")
     model = find(checked)
     spec, store = model.spec(checked, context), Survey()
@@ -83,7 +88,7 @@ def invent(
     """A model of the shape that ``config``, the content of a config.json, describes. Raises ModelError."""
     checked = Config(config, "the shape")
     model = find(checked)
-    spec, found = survey(config, context)
+    spec, found = _survey(config, context)
     weights = model.weights(_TakeAnything({}, spec, _Noise(ops, dtype, seed), "the shape"), checked, spec)
     sizes = found.packed_bytes(dtype), found.read_bytes_per_token(dtype)
     return Loaded(Path("noise"), spec, Decoder(spec, ops, weights, model), dtype, GenerationDefaults(), *sizes)

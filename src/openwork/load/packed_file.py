@@ -97,9 +97,10 @@ class PackedFile:
 
     def _array(self, entry: Any) -> np.ndarray:
         """One array, a view of the file, inside its data whatever the entry says."""
-        if not isinstance(entry, dict) or entry.get("type") not in _KINDS:
+        name = entry.get("type") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or name not in _KINDS:
             raise self._error("lists an array of an unknown type")
-        kind, shape, offset = np.dtype(_KINDS[entry["type"]]), entry.get("shape"), entry.get("offset")
+        kind, shape, offset = np.dtype(_KINDS[name]), entry.get("shape"), entry.get("offset")
         if (
             not isinstance(shape, list)
             or not all(_is_size(each) for each in shape)

@@ -88,15 +88,16 @@ class Take:
         found = next((name for name in names if name + ".weight" in self._tensors), names[0])
         if not self._spec.tied_head:
             return self._linear([found], [self._spec.vocab_size], self._spec.hidden_size, role="head")
-        if found + ".weight" in self._tensors and self._store.checks_copies:
-            self._check_copy(found + ".weight")
+        if found + ".weight" in self._tensors:
+            copy = self._find(found + ".weight", (self._spec.vocab_size, self._spec.hidden_size))
+            if self._store.checks_copies:
+                self._check_copy(copy)
         return embedding
 
-    def _check_copy(self, name: str) -> None:
+    def _check_copy(self, head: Tensor) -> None:
         """A head that is stored although it is tied must be the embedding, byte for byte."""
         assert self._embedding is not None
-        shape = (self._spec.vocab_size, self._spec.hidden_size)
-        head, step = self._find(name, shape), max(1, SLAB_BYTES // (4 * self._spec.hidden_size))
+        shape, step = head.shape, max(1, SLAB_BYTES // (4 * self._spec.hidden_size))
         for start in range(0, shape[0], step):
             stop = min(start + step, shape[0])
             if not np.array_equal(head.rows(start, stop), self._embedding.rows(start, stop)):
@@ -104,7 +105,7 @@ class Take:
                     f"differs from {self._embedding.name}, although config.json says that they are the same",
                     'If the head is meant to be its own, set "tie_word_embeddings": false in config.json.',
                     where=str(head.file.path),
-                    field=name,
+                    field=head.name,
                 )
             head.drop()
             self._embedding.drop()

@@ -23,7 +23,6 @@ import shutil
 import sys
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +32,11 @@ from openwork.core.errors import ModelError
 from openwork.load import packed_file
 from openwork.load.checkpoint import Checkpoint
 from openwork.load.fingerprint import Fingerprints
-from openwork.load.formats import Role, format_of, packed_shape
+from openwork.load.formats import Role, format_of
 from openwork.load.packed_file import PackedFile, Progress
 from openwork.load.store import Entry, Piece, num_outputs, recipe
 from openwork.ops.checksum import PAGE
-from openwork.ops.packed import DType, Packed
+from openwork.ops.packed import DType, Packed, shape_of
 from openwork.ops.reference import Reference
 
 VARIABLE = "OPENWORK_CACHE"
@@ -60,8 +59,8 @@ class Mapped:
 
     def matrix(self, pieces: Sequence[Piece], k: int, transposed: bool, role: Role) -> Packed:
         n, dtype = num_outputs(pieces), format_of(role, self._dtype)
-        like = Packed.empty(1, k, dtype).data.dtype.name
-        return Packed(dtype, n, k, self._next(recipe(pieces, k, transposed), packed_shape(n, k, dtype), like))
+        kind = {"float32": "float32", "bfloat16": "uint16"}.get(dtype, "uint8")
+        return Packed(dtype, n, k, self._next(recipe(pieces, k, transposed), shape_of(n, k, dtype), kind))
 
     def _next(self, made_from: str, shape: tuple[int, ...], kind: str) -> np.ndarray:
         if self._at == len(self._file.arrays):
@@ -86,9 +85,9 @@ class WeightCache:
 
     def find(self, progress: Progress | None = None) -> PackedFile | None:
         """The file, checked, or None when it must be made. Warns when there is one that is broken."""
-        if not self.path.exists():
-            return None
         try:
+            if not self.path.exists():
+                return None
             file = PackedFile(self.path)
             about = file.about
             if about.get("packing") != self._packing() or not self._has_same_sizes(about.get("sources")):
@@ -103,6 +102,8 @@ class WeightCache:
 
     def save(self, entries: Sequence[Entry], progress: Progress | None = None) -> bool:
         """Write what was packed, for the next start. Warns when that is impossible; returns whether it was done."""
+        from concurrent.futures import ThreadPoolExecutor  # a start that finds its file does not wait for this import
+
         needed = sum(entry.data.nbytes + PAGE for entry in entries)
         try:
             free = shutil.disk_usage(_nearest(self.path)).free

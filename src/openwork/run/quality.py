@@ -81,9 +81,11 @@ def compare(
         tokens = np.array(part, np.int32)
         hidden = [reader.read(tokens[:-1]) for reader in readers]
         found.append(_positions(reference, model, hidden[0], hidden[1], tokens[1:]))
-        done += len(part) - 1
+        done += len(part) - (bos is not None)
         if progress is not None:
-            progress(min(done, len(ids) - 1), len(ids))
+            progress(done, len(ids))
+    if progress is not None:
+        progress(len(ids), len(ids))  # where tokens were left out, the count above falls short
     kl, expected, got, same = np.concatenate(found, axis=1)
     return Quality(
         tokens=len(kl),
