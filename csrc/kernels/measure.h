@@ -25,7 +25,9 @@ uint64_t read_all(const void* data, size_t bytes) {
   return bits;
 }
 
-constexpr int kChains = kMaxRows * max_blocks(kMaxRows);
+// Enough to fill two units of five cycles' delay, and few enough that compilers which copy every sum in a step (GCC does
+// for integers) still keep them all in registers: with 16 two of them were spilled, and the peak came out at half.
+constexpr int kChains = 12;
 
 struct Integers {  // four inputs a step
   using Weight = uint8_t;
