@@ -11,7 +11,7 @@
 
 namespace openwork {
 
-enum class Number : int { float32, bfloat16 };
+enum class Number : int { float32, bfloat16, int8, int8_channel, int4 };
 enum class Activation : int { silu, gelu, gelu_tanh, relu };
 
 constexpr int kLanes = 16;
@@ -118,6 +118,7 @@ struct Kernels {
 const Kernels& portable_kernels();
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();
-const Kernels& avx512bf16_kernels();
+const Kernels& avx512vnni_kernels();  // integer dot products
+const Kernels& avx512bf16_kernels();  // and bfloat16 ones
 
 }  // namespace openwork

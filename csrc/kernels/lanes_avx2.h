@@ -118,3 +118,49 @@ inline Pairs load_pairs(const uint16_t* p) {
 }
 inline Pairs all_pairs(const PairInput* x) { return {all(x[0]), all(x[1])}; }
 inline Lanes dot_pairs(Lanes sum, Pairs x, Pairs w) { return fma(x.odd, w.odd, fma(x.even, w.even, sum)); }
+
+struct Ints {
+  __m256i lo, hi;
+};
+inline Ints zero_ints() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+inline Ints all_ints(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+inline __m256i load_line(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+inline Ints load_ints(const int32_t* p) { return {load_line(p), load_line(p + 8)}; }
+inline Lanes to_lanes(Ints x) { return {_mm256_cvtepi32_ps(x.lo), _mm256_cvtepi32_ps(x.hi)}; }
+
+// In 16 bits, inputs 0 and 2 apart from 1 and 3: VPMADDUBSW would be shorter, but it saturates.
+struct Quads {
+  __m256i even_lo, even_hi, odd_lo, odd_hi;
+};
+struct QuadRow {
+  __m256i even, odd;
+};
+using QuadInput = int32_t;
+constexpr int kQuadBytes = 8;  // of four inputs, as all_quads reads them
+inline Quads split_quads(__m256i lo, __m256i hi) {
+  const __m256i mask = _mm256_set1_epi16(0x00FF);
+  return {_mm256_and_si256(lo, mask), _mm256_and_si256(hi, mask), _mm256_srli_epi16(lo, 8), _mm256_srli_epi16(hi, 8)};
+}
+inline Quads load_quads(const uint8_t* p) { return split_quads(load_line(p), load_line(p + 32)); }
+inline __m256i low_halves(__m256i x) { return _mm256_and_si256(x, _mm256_set1_epi8(0x0F)); }
+inline Quads low_quads(const uint8_t* p) {
+  return split_quads(low_halves(load_line(p)), low_halves(load_line(p + 32)));
+}
+inline Quads high_quads(const uint8_t* p) {
+  return split_quads(low_halves(_mm256_srli_epi16(load_line(p), 4)),
+                     low_halves(_mm256_srli_epi16(load_line(p + 32), 4)));
+}
+inline QuadRow all_quads(const QuadInput* x) { return {_mm256_set1_epi32(x[0]), _mm256_set1_epi32(x[1])}; }
+inline __m256i dot_half(__m256i sum, __m256i even, __m256i odd, QuadRow x) {
+  return _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(even, x.even), _mm256_madd_epi16(odd, x.odd)));
+}
+inline Ints dot_quads(Ints sum, Quads w, QuadRow x) {
+  return {dot_half(sum.lo, w.even_lo, w.odd_lo, x), dot_half(sum.hi, w.even_hi, w.odd_hi, x)};
+}
+inline void store_quads(QuadInput* out, Lanes x) {
+  const __m256i order = _mm256_setr_epi32(0, 2, 1, 3, 4, 6, 5, 7);
+  const __m256i lo = _mm256_permutevar8x32_epi32(_mm256_cvtps_epi32(x.lo), order);
+  const __m256i hi = _mm256_permutevar8x32_epi32(_mm256_cvtps_epi32(x.hi), order);
+  const __m256i mixed = _mm256_packs_epi32(lo, hi);  // halves of lo and hi in turn
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_permute4x64_epi64(mixed, 0xD8));
+}

@@ -1,4 +1,4 @@
-// Sixteen float lanes in one 512-bit register (AVX-512 F, BW, DQ, VL; BF16 when the unit is compiled for it).
+// Sixteen float lanes in one 512-bit register (AVX-512 F, BW, DQ, VL; BF16 and VNNI when the unit is compiled for them).
 //
 // The vocabulary every kernel is written in; lanes_avx2.h and lanes_portable.h give the same words. A comparison
 // keeps its second operand when either is NaN, as the hardware does, so that clamping lets a NaN through.
@@ -110,4 +110,66 @@ inline Pairs load_pairs(const uint16_t* p) {
 }
 inline Pairs all_pairs(const PairInput* x) { return {all(x[0]), all(x[1])}; }
 inline Lanes dot_pairs(Lanes sum, Pairs x, Pairs w) { return fma(x.odd, w.odd, fma(x.even, w.even, sum)); }
+#endif
+
+struct Ints {
+  __m512i r;
+};
+inline Ints zero_ints() { return {_mm512_setzero_si512()}; }
+inline Ints all_ints(int32_t x) { return {_mm512_set1_epi32(x)}; }
+inline Ints load_ints(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+inline Lanes to_lanes(Ints x) { return {_mm512_cvtepi32_ps(x.r)}; }
+
+// One line of 64 unsigned codes: four inputs for each of sixteen outputs. dot_quads adds, output by output, the four
+// products with four signed inputs: exactly, in integers, so that their order does not matter.
+#ifdef __AVX512VNNI__
+struct Quads {
+  __m512i r;
+};
+using QuadRow = Quads;
+using QuadInput = int32_t;
+constexpr int kQuadBytes = 4;  // of four inputs, as all_quads reads them
+inline Quads load_quads(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+// The two lines that one line of 4-bit codes holds: its low halves, its high halves.
+inline Quads low_quads(const uint8_t* p) {
+  return {_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi8(0x0F))};
+}
+inline Quads high_quads(const uint8_t* p) {
+  return {_mm512_and_si512(_mm512_srli_epi16(_mm512_loadu_si512(p), 4), _mm512_set1_epi8(0x0F))};
+}
+inline QuadRow all_quads(const QuadInput* x) { return {_mm512_set1_epi32(*x)}; }
+inline Ints dot_quads(Ints sum, Quads w, QuadRow x) { return {_mm512_dpbusd_epi32(sum.r, w.r, x.r)}; }
+// Sixteen integral lanes in -128 .. 127 -> four inputs of all_quads.
+inline void store_quads(QuadInput* out, Lanes x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x.r)));
+}
+#else
+// In 16 bits, inputs 0 and 2 apart from 1 and 3: VPMADDUBSW would be shorter, but it saturates.
+struct Quads {
+  __m512i even, odd;
+};
+using QuadRow = Quads;
+using QuadInput = int32_t;
+constexpr int kQuadBytes = 8;  // of four inputs, as all_quads reads them
+inline Quads split_quads(__m512i codes) {
+  return {_mm512_and_si512(codes, _mm512_set1_epi16(0x00FF)), _mm512_srli_epi16(codes, 8)};
+}
+inline Quads load_quads(const uint8_t* p) { return split_quads(_mm512_loadu_si512(p)); }
+inline Quads low_quads(const uint8_t* p) {
+  return split_quads(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi8(0x0F)));
+}
+inline Quads high_quads(const uint8_t* p) {
+  return split_quads(_mm512_and_si512(_mm512_srli_epi16(_mm512_loadu_si512(p), 4), _mm512_set1_epi8(0x0F)));
+}
+inline QuadRow all_quads(const QuadInput* x) { return {_mm512_set1_epi32(x[0]), _mm512_set1_epi32(x[1])}; }
+inline Ints dot_quads(Ints sum, Quads w, QuadRow x) {
+  const __m512i two = _mm512_add_epi32(_mm512_madd_epi16(w.even, x.even), _mm512_madd_epi16(w.odd, x.odd));
+  return {_mm512_add_epi32(sum.r, two)};
+}
+// Sixteen integral lanes in -128 .. 127 -> four inputs of all_quads: (0, 2), (1, 3) of every four.
+inline void store_quads(QuadInput* out, Lanes x) {
+  const __m512i order = _mm512_setr_epi32(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
+  const __m512i codes = _mm512_permutexvar_epi32(order, _mm512_cvtps_epi32(x.r));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_cvtepi32_epi16(codes));
+}
 #endif

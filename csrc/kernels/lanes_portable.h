@@ -135,16 +135,70 @@ struct Pairs {
 };
 using PairInput = float;
 constexpr int kPairWords = 2;
-inline FourInts load_ints(const uint16_t* p) {
+inline FourInts four_ints(const void* p) {
   FourInts x;
   __builtin_memcpy(&x, p, sizeof x);
   return x;
 }
-inline Four low_half(const uint16_t* p) { return (Four)(load_ints(p) << 16); }
-inline Four high_half(const uint16_t* p) { return bits_and((Four)load_ints(p), static_cast<int32_t>(0xFFFF0000u)); }
+inline Four low_half(const uint16_t* p) { return (Four)(four_ints(p) << 16); }
+inline Four high_half(const uint16_t* p) { return bits_and((Four)four_ints(p), static_cast<int32_t>(0xFFFF0000u)); }
 inline Pairs load_pairs(const uint16_t* p) {
   return {{low_half(p), low_half(p + 8), low_half(p + 16), low_half(p + 24)},
           {high_half(p), high_half(p + 8), high_half(p + 16), high_half(p + 24)}};
 }
 inline Pairs all_pairs(const PairInput* x) { return {all(x[0]), all(x[1])}; }
 inline Lanes dot_pairs(Lanes sum, Pairs x, Pairs w) { return fma(x.odd, w.odd, fma(x.even, w.even, sum)); }
+
+struct Ints {
+  FourInts a, b, c, d;
+};
+inline Ints all_ints(int32_t x) {
+  const FourInts four = {x, x, x, x};
+  return {four, four, four, four};
+}
+inline Ints zero_ints() { return all_ints(0); }
+inline Ints load_ints(const int32_t* p) { return {four_ints(p), four_ints(p + 4), four_ints(p + 8), four_ints(p + 12)}; }
+inline Four floats_of(FourInts x) { return __builtin_convertvector(x, Four); }
+inline Lanes to_lanes(Ints x) { return {floats_of(x.a), floats_of(x.b), floats_of(x.c), floats_of(x.d)}; }
+
+// A lane of 32 bits holds the four codes of an output, the first in the lowest byte.
+struct Quads {
+  FourInts a, b, c, d;
+};
+struct QuadRow {
+  int32_t first, second, third, fourth;
+};
+using QuadInput = int32_t;
+constexpr int kQuadBytes = 16;  // of four inputs, as all_quads reads them
+// Bytes as they would be read on a little-endian machine.
+inline FourInts four_codes(const uint8_t* p) {
+  FourInts x = four_ints(p);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+  for (int i = 0; i < 4; i++) x[i] = static_cast<int32_t>(__builtin_bswap32(static_cast<uint32_t>(x[i])));
+#endif
+  return x;
+}
+inline Quads load_quads(const uint8_t* p) {
+  return {four_codes(p), four_codes(p + 16), four_codes(p + 32), four_codes(p + 48)};
+}
+inline Quads low_quads(const uint8_t* p) {
+  const Quads x = load_quads(p);
+  return {x.a & 0x0F0F0F0F, x.b & 0x0F0F0F0F, x.c & 0x0F0F0F0F, x.d & 0x0F0F0F0F};
+}
+inline Quads high_quads(const uint8_t* p) {
+  const Quads x = load_quads(p);
+  return {x.a >> 4 & 0x0F0F0F0F, x.b >> 4 & 0x0F0F0F0F, x.c >> 4 & 0x0F0F0F0F, x.d >> 4 & 0x0F0F0F0F};
+}
+inline QuadRow all_quads(const QuadInput* x) { return {x[0], x[1], x[2], x[3]}; }
+inline FourInts dot_four(FourInts sum, FourInts w, QuadRow x) {
+  const FourInts front = (w & 0xFF) * x.first + (w >> 8 & 0xFF) * x.second;
+  return sum + front + (w >> 16 & 0xFF) * x.third + (w >> 24 & 0xFF) * x.fourth;
+}
+inline Ints dot_quads(Ints sum, Quads w, QuadRow x) {
+  return {dot_four(sum.a, w.a, x), dot_four(sum.b, w.b, x), dot_four(sum.c, w.c, x), dot_four(sum.d, w.d, x)};
+}
+inline void store_quads(QuadInput* out, Lanes x) {
+  float values[16];
+  store(values, x);
+  for (int i = 0; i < 16; i++) out[i] = static_cast<int32_t>(values[i]);
+}
