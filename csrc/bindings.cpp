@@ -126,8 +126,12 @@ void make_device(Device* self, int threads, const std::string& isa) {
 }
 
 Number number_of(const std::string& name) {
-  require(name == "float32" || name == "bfloat16", "dtype must be float32 or bfloat16");
-  return name == "float32" ? Number::float32 : Number::bfloat16;
+  if (name == "float32") return Number::float32;
+  if (name == "bfloat16") return Number::bfloat16;
+  if (name == "int8") return Number::int8;
+  if (name == "int8-channel") return Number::int8_channel;
+  if (name == "int4") return Number::int4;
+  refuse("dtype must be float32, bfloat16, int8, int8-channel or int4");
 }
 
 void bind_records(nb::module_& m) {
@@ -143,13 +147,13 @@ void bind_records(nb::module_& m) {
   nb::class_<LinearHandle>(m, "Linear")
       .def(
           "__init__",
-          [](LinearHandle* self, nb::object data, Size n, Size k, nb::object bias) {
+          [](LinearHandle* self, nb::object data, const std::string& dtype, Size n, Size k, nb::object bias) {
             Held held;
             const View d = hold_one(held, data);
-            const Linear record = make_linear(d, n, k, hold(held, bias));
+            const Linear record = make_linear(d, number_of(dtype), n, k, hold(held, bias));
             new (self) LinearHandle{record, held};
           },
-          nb::arg("data"), nb::arg("n"), nb::arg("k"), nb::arg("bias").none());
+          nb::arg("data"), nb::arg("dtype"), nb::arg("n"), nb::arg("k"), nb::arg("bias").none());
   nb::class_<AttentionHandle>(m, "Attention")
       .def(
           "__init__",
@@ -403,7 +407,12 @@ NB_MODULE(_core, m) {
       .def_prop_ro("threads", &Device::threads)
       .def_prop_ro("busy_s", &Device::busy_s)
       .def_prop_ro("contract_id", [](const Device& d) { return d.kernels().contract_id; })
-      .def_prop_ro("flops_per_step", [](const Device& d) { return 2.0 * kLanes * d.kernels().chains; })
+      .def("flops_per_step",
+           [](const Device& d, const std::string& dtype) {
+             const Number number = number_of(dtype);
+             const int inputs = number == Number::float32 ? 1 : number == Number::bfloat16 ? 2 : 4;
+             return 2.0 * kLanes * inputs * d.kernels().chains;
+           })
       .def("read_all",
            [](Device& d, nb::handle data) {
              const Array array(data, Array::read);

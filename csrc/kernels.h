@@ -12,6 +12,7 @@
 namespace openwork {
 
 enum class Number : int { float32, bfloat16, int8, int8_channel, int4 };
+inline bool is_quantised(Number number) { return number != Number::float32 && number != Number::bfloat16; }
 enum class Activation : int { silu, gelu, gelu_tanh, relu };
 
 constexpr int kLanes = 16;
@@ -73,9 +74,11 @@ struct Kernels {
   const char* contract_id;
 
   // x (k,) -> the form in which products of this number type read a row; prepared_bytes(k) long, padding zero.
-  // Entries first .. last - 1 of it; first is a multiple of 16, last too or the end of the row.
+  // Entries first .. last - 1 of it; first is a multiple of 64, last too or the end of the row.
   ptrdiff_t (*prepared_bytes)(Number number, int64_t k);
   void (*prepare)(Number number, const float* x, int64_t first, int64_t last, void* out);
+  // inputs (k, 16), k padded with zeros to whole units -> one packed column block of a quantised format.
+  void (*quantise)(Number number, const float* inputs, int64_t k, uint8_t* out);
   void (*product)(const Product& p, int64_t first_block, int64_t last_block, int64_t first_row, int64_t last_row);
 
   void (*norm_rms)(const float* x, const float* weight, const float* bias, float eps, int64_t size, float* out);
@@ -111,7 +114,7 @@ struct Kernels {
   // For benchmarks: read every byte and return something of it; multiply and add `steps` times in registers.
   uint64_t (*read_all)(const void* data, size_t bytes);
   float (*multiply_all)(Number number, int64_t steps);
-  int chains;  // independent sums a step of multiply_all adds to: 16 lanes each, two inputs a lane for bfloat16
+  int chains;  // independent sums a step of multiply_all adds to: 16 lanes each; 1, 2 or 4 inputs a lane
 };
 
 // The table of each instruction set; those that were not compiled in are not defined (see isa.cpp).

@@ -1,9 +1,11 @@
 // Packing: every column block of sixteen outputs is written by one thread, in pieces that stay in the first cache.
 //
-// Integer arithmetic only, so that a subnormal weight keeps its bits whatever the floating-point mode.
+// float32 and bfloat16 by integer arithmetic only, so that a subnormal weight keeps its bits whatever the
+// floating-point mode. For a quantised format sixteen rows are laid side by side as float32, and a kernel does the rest.
 #include "pack.h"
 
 #include <cstring>
+#include <vector>
 
 #include "turn.h"
 
@@ -65,12 +67,71 @@ void pack_block(const Linear& target, std::int64_t block, int lane, int lanes, c
   }
 }
 
+// The rows of one block side by side: out (k, 16), from lane `lane` on.
+template <SourceNumber number>
+void lay_out(const PackSource& source, std::int64_t source_row, int lane, int lanes, float* out) {
+  for (std::int64_t first = 0; first < source.k; first += kPiece) {
+    const std::int64_t last = first + kPiece < source.k ? first + kPiece : source.k;
+    for (int j = 0; j < lanes; j++) {
+      const char* p = source.data + (source_row + j) * source.row_stride + first * source.column_stride;
+      for (std::int64_t i = first; i < last; i++, p += source.column_stride) {
+        const std::uint32_t bits = float_bits(p, number);
+        std::memcpy(out + i * kLanes + lane + j, &bits, 4);
+      }
+    }
+  }
+}
+
+// What one thread needs to quantise a block.
+struct Workshop {
+  std::vector<float> inputs;
+  std::vector<std::uint8_t> block;
+};
+
+// Bytes of one output in a line of a packed block: a scale, or four codes.
+int bytes_of_lane(Number number, std::int64_t line) {
+  if (number == Number::int8_channel) return 4;
+  return line % (number == Number::int8 ? 17 : 9) ? 4 : 2;
+}
+
+template <SourceNumber number>
+void quantise_block(const Kernels& kernels, const Linear& target, std::int64_t block, int lane, int lanes,
+                    const PackSource& source, std::int64_t source_row, Workshop& shop) {
+  const std::int64_t k = target.number == Number::int8_channel ? (target.k + 31) / 32 * 32 : (target.k + 63) / 64 * 64;
+  const std::int64_t lines = target.number == Number::int8_channel ? k / 4 + 1
+                             : target.number == Number::int8       ? k / 64 * 17
+                                                                   : k / 64 * 9;
+  shop.inputs.resize(static_cast<std::size_t>(k * kLanes));  // zeros, and they stay so beyond target.k
+  lay_out<number>(source, source_row, lane, lanes, shop.inputs.data());
+  auto* out = static_cast<std::uint8_t*>(const_cast<void*>(target.weights)) + block * lines * 64;
+  if (lanes == kLanes) return kernels.quantise(target.number, shop.inputs.data(), k, out);
+  shop.block.resize(static_cast<std::size_t>(lines * 64));  // other outputs of this block keep what they have
+  kernels.quantise(target.number, shop.inputs.data(), k, shop.block.data());
+  for (std::int64_t line = 0; line < lines; line++) {
+    const int bytes = bytes_of_lane(target.number, line);
+    for (std::int64_t half = 0; half < 64; half += bytes * kLanes) {
+      const std::int64_t at = line * 64 + half + lane * bytes;
+      std::memcpy(out + at, shop.block.data() + at, static_cast<std::size_t>(lanes * bytes));
+    }
+  }
+}
+
+template <SourceNumber number>
+void pack_or_quantise(const Kernels& kernels, const Linear& target, std::int64_t block, int lane, int lanes,
+                      const PackSource& source, std::int64_t source_row, Workshop& shop) {
+  if (is_quantised(target.number))
+    quantise_block<number>(kernels, target, block, lane, lanes, source, source_row, shop);
+  else
+    pack_block<number>(target, block, lane, lanes, source, source_row);
+}
+
 }  // namespace
 
 void Device::pack(const Linear& target, std::int64_t row, const PackSource& source) {
   const Turn turn(*this);
   const std::int64_t first = row / kLanes, blocks = (row + source.rows + kLanes - 1) / kLanes - first;
   split(blocks, 1, source.rows * source.k, [&](std::int64_t begin, std::int64_t end, int) {
+    Workshop shop;
     for (std::int64_t block = first + begin; block < first + end; block++) {
       const std::int64_t from = block * kLanes > row ? block * kLanes : row;
       const std::int64_t beyond = row + source.rows, next = (block + 1) * kLanes;
@@ -78,13 +139,13 @@ void Device::pack(const Linear& target, std::int64_t row, const PackSource& sour
                 lanes = static_cast<int>((next < beyond ? next : beyond) - from);
       switch (source.number) {
         case SourceNumber::float32:
-          pack_block<SourceNumber::float32>(target, block, lane, lanes, source, from - row);
+          pack_or_quantise<SourceNumber::float32>(kernels_, target, block, lane, lanes, source, from - row, shop);
           break;
         case SourceNumber::float16:
-          pack_block<SourceNumber::float16>(target, block, lane, lanes, source, from - row);
+          pack_or_quantise<SourceNumber::float16>(kernels_, target, block, lane, lanes, source, from - row, shop);
           break;
         case SourceNumber::bfloat16:
-          pack_block<SourceNumber::bfloat16>(target, block, lane, lanes, source, from - row);
+          pack_or_quantise<SourceNumber::bfloat16>(kernels_, target, block, lane, lanes, source, from - row, shop);
           break;
       }
     }

@@ -56,15 +56,35 @@ Norm make_norm(const View& weight, const std::optional<View>& bias, float eps, b
           bias ? floats(*bias, size, "bias must be float32 and as long as weight") : nullptr};
 }
 
-Linear make_linear(const View& data, Size n, Size k, const std::optional<View>& bias) {
+Linear make_linear(const View& data, Number number, Size n, Size k, const std::optional<View>& bias) {
   require(n > 0 && k > 0 && n < kLargest && k < kLargest, "n and k must be positive");
-  const Size blocks = lanes_up(n) / kLanes;
-  const bool wide = data.type == 'f';
-  require(wide || data.type == 'H', "packed data must be float32, or uint16 holding bfloat16 bits");
-  require(wide ? data.is({blocks, k, kLanes}) : data.is({blocks, (k + 1) / 2, kLanes, 2}),
-          "packed data does not have the shape that n and k ask for");
-  return {wide ? Number::float32 : Number::bfloat16, n, k, data.data,
-          bias ? floats(*bias, n, "bias must be float32 with n entries") : nullptr};
+  const Size blocks = lanes_up(n) / kLanes, pairs = (k + 63) / 64;
+  bool typed = false, shaped = false;
+  switch (number) {
+    case Number::float32:
+      typed = data.type == 'f';
+      shaped = data.is({blocks, k, kLanes});
+      break;
+    case Number::bfloat16:
+      typed = data.type == 'H';
+      shaped = data.is({blocks, (k + 1) / 2, kLanes, 2});
+      break;
+    case Number::int8:
+      typed = data.type == 'B';
+      shaped = data.is({blocks, pairs, 17, 64});
+      break;
+    case Number::int4:
+      typed = data.type == 'B';
+      shaped = data.is({blocks, pairs, 9, 64});
+      break;
+    case Number::int8_channel:
+      typed = data.type == 'B';
+      shaped = data.is({blocks, (k + 31) / 32 * 8 + 1, 64});
+      break;
+  }
+  require(typed, "packed data must be float32, uint16 holding bfloat16 bits, or uint8 holding codes, as its dtype asks");
+  require(shaped, "packed data does not have the shape that n and k ask for");
+  return {number, n, k, data.data, bias ? floats(*bias, n, "bias must be float32 with n entries") : nullptr};
 }
 
 Attention make_attention(const Linear& qkv, const Linear& out, const Heads& heads, float scale,

@@ -42,7 +42,7 @@ struct View {
 };
 
 Norm make_norm(const View& weight, const std::optional<View>& bias, float eps, bool centered);
-Linear make_linear(const View& data, Size n, Size k, const std::optional<View>& bias);
+Linear make_linear(const View& data, Number number, Size n, Size k, const std::optional<View>& bias);
 
 struct Heads {
   int num_heads, num_kv_heads, head_dim, rotary_dim;

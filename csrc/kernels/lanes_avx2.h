@@ -5,6 +5,7 @@ constexpr int kMaxRows = 6;
 // Column blocks beside `rows` rows: 16 registers, two for a block of lanes.
 constexpr int max_blocks(int rows) { return rows == 1 ? 4 : rows == 2 ? 2 : 1; }
 constexpr int kPanelRows = 6;
+constexpr int kGroupTileRows = 4, kGroupTileBlocks = 1;  // and the one for quantised weights
 
 struct Lanes {
   __m256 lo, hi;
@@ -163,4 +164,14 @@ inline void store_quads(QuadInput* out, Lanes x) {
   const __m256i hi = _mm256_permutevar8x32_epi32(_mm256_cvtps_epi32(x.hi), order);
   const __m256i mixed = _mm256_packs_epi32(lo, hi);  // halves of lo and hi in turn
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_permute4x64_epi64(mixed, 0xD8));
+}
+
+inline Lanes from_float16(const uint16_t* p) {
+  return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
+          _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8)))};
+}
+inline void to_float16(uint16_t* p, Lanes x) {
+  constexpr int mode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x.lo, mode));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(x.hi, mode));
 }

@@ -9,6 +9,7 @@ constexpr int kMaxRows = 8;  // rows of the largest register tile
 // Column blocks beside `rows` rows: accumulators, weights and one broadcast must fit 32 registers.
 constexpr int max_blocks(int rows) { return rows <= 2 ? 8 : rows <= 6 ? 4 : 2; }
 constexpr int kPanelRows = 6;  // the tile of long inputs: 6 x 4 accumulators
+constexpr int kGroupTileRows = 6, kGroupTileBlocks = 2;  // and the one for quantised weights
 
 struct Lanes {
   __m512 r;
@@ -173,3 +174,12 @@ inline void store_quads(QuadInput* out, Lanes x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_cvtepi32_epi16(codes));
 }
 #endif
+
+// Sixteen float16 -> float, exactly, and back to the nearest.
+inline Lanes from_float16(const uint16_t* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+inline void to_float16(uint16_t* p, Lanes x) {
+  constexpr int mode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(x.r, mode));
+}

@@ -13,6 +13,7 @@ constexpr int kPanelRows = 3;
 
 typedef float Four __attribute__((vector_size(16)));
 typedef int32_t FourInts __attribute__((vector_size(16)));
+constexpr int kGroupTileRows = 2, kGroupTileBlocks = 1;  // and the one for quantised weights
 
 struct Lanes {
   Four a, b, c, d;
@@ -201,4 +202,36 @@ inline void store_quads(QuadInput* out, Lanes x) {
   float values[16];
   store(values, x);
   for (int i = 0; i < 16; i++) out[i] = static_cast<int32_t>(values[i]);
+}
+
+// float16 -> float. A subnormal is its mantissa times 2^-24, which a float holds as a normal number.
+inline Four float16_four(const uint16_t* p) {
+  const FourInts bits = {p[0], p[1], p[2], p[3]};
+  const FourInts size = bits & 0x7FFF, sign = (bits & 0x8000) << 16;
+  const FourInts normal = (size << 13) + (112 << 23), special = size << 13 | 0x7F800000;
+  const Four small = floats_of(size) * four(5.9604644775390625e-8f);
+  const Four finite = pick(size < 0x0400, small, (Four)normal);
+  return (Four)((FourInts)pick(size >= 0x7C00, (Four)special, finite) | sign);
+}
+inline Lanes from_float16(const uint16_t* p) {
+  return {float16_four(p), float16_four(p + 4), float16_four(p + 8), float16_four(p + 12)};
+}
+// To the nearest float16, ties to even; too large becomes infinite.
+inline uint16_t nearest_float16(float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  const uint32_t sign = bits >> 16 & 0x8000u, size = bits & 0x7FFFFFFFu;
+  if (size > 0x7F800000u) return static_cast<uint16_t>(sign | 0x7E00u);
+  if (size >= 0x477FF000u) return static_cast<uint16_t>(sign | 0x7C00u);
+  if (size >= 0x38800000u)  // normal
+    return static_cast<uint16_t>(sign | (((size + 0xFFFu + (size >> 13 & 1u)) >> 13) - (112u << 10)));
+  const uint32_t shift = 126u - (size >> 23);  // of a mantissa in units of 2^-24
+  if (shift > 24u) return static_cast<uint16_t>(sign);
+  const uint32_t mantissa = (size & 0x7FFFFFu) | 0x800000u, half = 1u << (shift - 1u);
+  return static_cast<uint16_t>(sign | (mantissa + half - 1u + (mantissa >> shift & 1u)) >> shift);
+}
+inline void to_float16(uint16_t* p, Lanes x) {
+  float values[16];
+  store(values, x);
+  for (int i = 0; i < 16; i++) p[i] = nearest_float16(values[i]);
 }

@@ -5,6 +5,22 @@
 // the second-level cache while all rows pass; a chain is put down into y and taken up again, which changes no bit.
 
 constexpr int64_t kPanelBytes = 256 * 1024;  // of packed weights, at four blocks
+#ifndef STREAM_AHEAD
+#define STREAM_AHEAD 16384
+#endif
+constexpr int64_t kStreamAhead = STREAM_AHEAD;   // bytes between a line that is read and the one fetched meanwhile
+#ifndef GPANEL
+#define GPANEL 131072
+#endif
+constexpr int64_t kGroupPanelBytes = GPANEL;
+#ifndef GAHEAD
+#define GAHEAD 1024
+#endif
+constexpr int64_t kPanelAhead = GAHEAD;
+#ifndef SWIDTH
+#define SWIDTH (rows==1?2:1)
+#endif
+constexpr int stream_width(int rows) { return SWIDTH; }
 
 // f(offset, lanes) for every sixteen of `size`, the last maybe fewer.
 template <class F>
@@ -206,12 +222,48 @@ Tile<T> tile_at(const Product& p, int64_t block, int64_t blocks, int64_t row, in
   return t;
 }
 
-template <class T>
-void product_few(const Product& p, int64_t block, int64_t last_block, int64_t row, int rows) {
-  while (block < last_block) {
-    const Tile<T> t = tile_at<T>(p, block, last_block - block, row, 0, steps_of<T>(p.k), true);
-    block += run_rows<T>(t, rows, last_block - block);
+// Few rows: NB neighbouring blocks after NB blocks, so that the weights are next to one stream (NB at most two), each
+// line fetched kStreamAhead before its turn, the next blocks' included. Memory is the limit.
+template <class T, int M, int NB>
+__attribute__((noinline)) void stream_blocks(const Product& p, int64_t block, int64_t last_block, int64_t row) {
+  const int64_t steps = steps_of<T>(p.k), lookahead = kStreamAhead / (T::kWeights * sizeof(typename T::Weight));
+  const int64_t ahead = lookahead < steps ? lookahead : steps;
+  const ptrdiff_t x_stride = p.x_stride;
+  for (; block + NB <= last_block; block += NB) {
+    const typename T::Weight* w[NB];
+    Lanes sum[M][NB];
+#pragma GCC unroll 8
+    for (int j = 0; j < NB; j++) {
+      w[j] = static_cast<const typename T::Weight*>(p.weights) + (block + j) * steps * T::kWeights;
+#pragma GCC unroll 8
+      for (int m = 0; m < M; m++) sum[m][j] = zero();
+    }
+    const char* x = static_cast<const char*>(p.x) + row * p.x_stride;
+    int64_t s = 0;
+    for (int part = 0; part < 2; part++) {  // while the end of these blocks is fetched, and then the beginning of the next
+      const int64_t stop = part ? steps : steps - ahead, further = (part ? ahead + (NB - 1) * steps : ahead) * T::kWeights;
+      for (; s < stop; s++, x += kStepBytes<T>) {
+#pragma GCC unroll 8
+        for (int j = 0; j < NB; j++) __builtin_prefetch(w[j] + s * T::kWeights + further);
+        step_all<T, M, NB>(w, s, x, x_stride, sum);
+      }
+    }
+#pragma GCC unroll 8
+    for (int j = 0; j < NB; j++) {
+      const int lanes = lanes_of_last(p.n, block + j + 1);
+      const Lanes bias = p.bias ? load_some(p.bias + (block + j) * kLanes, lanes) : zero();
+#pragma GCC unroll 8
+      for (int m = 0; m < M; m++)
+        store_some(p.y + (row + m) * p.y_stride + (block + j) * kLanes, p.bias ? sum[m][j] + bias : sum[m][j], lanes);
+    }
   }
+  if constexpr (NB > 1) stream_blocks<T, M, 1>(p, block, last_block, row);
+}
+
+template <class T, int M = kMaxRows>
+void product_few(const Product& p, int64_t block, int64_t last_block, int64_t row, int rows) {
+  if (rows == M) return stream_blocks<T, M, stream_width(M)>(p, block, last_block, row);
+  if constexpr (M > 1) product_few<T, M - 1>(p, block, last_block, row, rows);
 }
 
 template <class T>
@@ -242,34 +294,4 @@ void product_of(const Product& p, int64_t first_block, int64_t last_block, int64
     product_few<T>(p, first_block, last_block, first_row, static_cast<int>(rows));
   else
     product_many<T>(p, first_block, last_block, first_row, last_row);
-}
-
-void product(const Product& p, int64_t first_block, int64_t last_block, int64_t first_row, int64_t last_row) {
-  if (p.number == Number::float32)
-    product_of<Floats>(p, first_block, last_block, first_row, last_row);
-  else
-    product_of<Halves>(p, first_block, last_block, first_row, last_row);
-}
-
-// Rows are kept an odd number of cache lines apart, so that the rows of a tile do not fall into one cache set.
-ptrdiff_t prepared_bytes(Number number, int64_t k) {
-  const int64_t bytes =
-      number == Number::float32 ? 4 * k : (k + 1) / 2 * kPairWords * static_cast<int64_t>(sizeof(PairInput));
-  return static_cast<ptrdiff_t>(((bytes + 63) / 64 | 1) * 64);
-}
-
-void prepare(Number number, const float* x, int64_t first, int64_t last, void* out) {
-  each_sixteen(last - first, [&](int64_t offset, int lanes) {
-    const int64_t i = first + offset;
-    const Lanes value = load_some(x + i, lanes);  // zeros beyond; the row has room up to a cache line
-    if (number == Number::float32) {
-      store(static_cast<float*>(out) + i, value);
-    } else if constexpr (kPairWords == 1) {
-      narrow(static_cast<uint16_t*>(out) + i, value);
-    } else {
-      uint16_t bits[kLanes];
-      narrow(bits, value);
-      store(static_cast<float*>(out) + i, widen(bits));
-    }
-  });
 }

@@ -91,8 +91,32 @@ inline float float_of(uint16_t bits) {
   return out;
 }
 
+// Row `lane` of a block of quantised weights: code times scale.
+template <class F>
+void embed_groups(const uint8_t* block, int64_t k, int64_t lane, float factor, float* out) {
+  float scales[kLanes];
+  for (int64_t i = 0; i < k; i += kGroup) {
+    const int g = static_cast<int>(i / kGroup % F::kGroups);
+    const uint8_t* unit = block + i / (F::kGroups * kGroup) * kUnitBytes<F>;
+    if constexpr (F::kGroupScales)
+      store(scales, from_float16(reinterpret_cast<const uint16_t*>(unit) + g * kLanes));
+    else
+      store(scales, load(reinterpret_cast<const float*>(block + units_of<F>(k) * kUnitBytes<F>)));
+    const uint8_t* codes = unit + (F::kLead + g * F::kGroupLines) * kLine + 4 * lane;
+    const int64_t left = k - i < kGroup ? k - i : kGroup;
+    for (int64_t j = 0; j < left; j++)
+      out[i + j] = static_cast<float>(F::code(codes, static_cast<int>(j)) - F::kOffset) * scales[lane] * factor;
+  }
+}
+
 void embed(Number number, const void* table, int64_t k, int64_t id, float factor, float* out) {
   const int64_t block = id / kLanes, lane = id % kLanes;
+  if (is_quantised(number)) {
+    return with_groups(number, [&](auto format) {
+      using F = decltype(format);
+      embed_groups<F>(static_cast<const uint8_t*>(table) + block * block_bytes<F>(k), k, lane, factor, out);
+    });
+  }
   if (number == Number::float32) {
     const float* p = static_cast<const float*>(table) + block * k * kLanes + lane;
     for (int64_t i = 0; i < k; i++) out[i] = p[i * kLanes] * factor;

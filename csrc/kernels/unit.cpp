@@ -23,6 +23,9 @@ namespace {
 
 #include "math.h"
 #include "product.h"
+#include "quantised.h"
+#include "quantise.h"
+#include "formats.h"
 #include "rows.h"
 #include "attention.h"
 #include "head.h"
@@ -35,9 +38,10 @@ namespace {
 
 const Kernels kTable = {
     OPENWORK_TEXT(OPENWORK_ISA),
-    OPENWORK_TEXT(OPENWORK_ISA) "-v1",
+    OPENWORK_TEXT(OPENWORK_ISA) "-v2",
     prepared_bytes,
     prepare,
+    quantise,
     product,
     norm_rms,
     norm_layer,

@@ -87,7 +87,7 @@ class Cpu(Reference):
         """
         if isinstance(record, Linear):
             weight = record.weight
-            return replace(record, native=_core.Linear(weight.data, weight.n, weight.k, record.bias))
+            return replace(record, native=_core.Linear(weight.data, weight.dtype, weight.n, weight.k, record.bias))
         if isinstance(record, Norm):
             return replace(record, native=_core.Norm(record.weight, record.bias, record.eps, record.kind == "layer"))
         if isinstance(record, Attention):
@@ -125,7 +125,8 @@ class Cpu(Reference):
 
     def pack_rows(self, packed: Packed, row: int, source: np.ndarray) -> None:
         """Write source (rows, k), float32 / float16 / bfloat16 bits (uint16), any strides, into a packed matrix."""
-        self._device.pack_rows(_core.Linear(packed.data, packed.n, packed.k, None), packed.data, row, source)
+        target = _core.Linear(packed.data, packed.dtype, packed.n, packed.k, None)
+        self._device.pack_rows(target, packed.data, row, source)
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
@@ -261,8 +262,7 @@ class Cpu(Reference):
     def multiply_all(self, dtype: str, steps: int) -> float:
         """``steps`` rounds of a dtype's dot product in registers, in every thread -> how many operations that was."""
         self._device.multiply_all(dtype, steps)
-        pair = 2 if dtype == "bfloat16" else 1
-        return float(steps * self._device.flops_per_step * pair * self.num_threads)
+        return steps * self._device.flops_per_step(dtype) * self.num_threads
 
     # -- handles -------------------------------------------------------------------------------------------------
 
