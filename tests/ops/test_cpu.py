@@ -39,14 +39,14 @@ def rows(positions, starts=None, tables=((0, 1, 2, 3),), cos=None):
 
 def test_the_contract_names_the_instruction_set():
     assert available()[-1] == "portable"
-    assert {Cpu(1, isa).contract_id for isa in available()} == {f"{isa}-v1" for isa in available()}
+    assert {Cpu(1, isa).contract_id for isa in available()} == {f"{isa}-v2" for isa in available()}
     assert Cpu(1).isa == available()[0]
     assert Cpu().num_threads == cpu.usable_cores()
 
 
 def test_the_environment_chooses_unless_an_argument_does(monkeypatch):
     monkeypatch.setenv("OPENWORK_ISA", "portable")
-    assert Cpu(1).contract_id == "portable-v1"
+    assert Cpu(1).contract_id == "portable-v2"
     assert Cpu(1, available()[0]).isa == available()[0]
     monkeypatch.setenv("OPENWORK_ISA", "z80")
     with pytest.raises(BackendError, match=r"'z80'.*Available are: .*portable") as caught:
@@ -105,6 +105,13 @@ def test_records_that_do_not_fit_together():
         (Linear(Packed("float32", 5, 4, np.zeros((1, 3, 16), np.float32))), "n and k"),
         (Linear(Packed("float32", 500, 3, np.zeros((1, 3, 16), np.float32))), "n and k"),
         (Linear(Packed("float32", 5, 3, np.zeros((1, 3, 16)))), "uint16"),
+        (Linear(Packed("int8", 5, 3, np.zeros((1, 1, 17, 64)))), "uint8"),
+        (Linear(Packed("int8", 5, 65, np.zeros((1, 1, 17, 64), np.uint8))), "n and k"),
+        (Linear(Packed("int4", 5, 3, np.zeros((1, 1, 17, 64), np.uint8))), "n and k"),
+        (Linear(Packed("int8", 17, 3, np.zeros((1, 1, 17, 64), np.uint8))), "n and k"),
+        (Linear(Packed("int8-channel", 5, 33, np.zeros((1, 9, 64), np.uint8))), "n and k"),
+        (Linear(Packed("int8", 5, 3, np.zeros((1, 3, 16), np.float32))), "uint8"),
+        (Linear(Packed("int5", 5, 3, np.zeros((1, 1, 17, 64), np.uint8))), "dtype must be"),
         (linear(5, 3, bias=vector), "bias"),
         (linear(5, 3, bias=np.ones(5)), "bias"),
         (Norm(np.ones((2, 2), np.float32), None, 1e-5, "rms"), "one row"),

@@ -137,7 +137,7 @@ class Packed:
         rows, groups, _ = q.codes.shape
         if self.dtype == "int8-channel":
             lines = self.data.reshape(-1, self.data.shape[1], LANES, 4)
-            lines[block, :-1, lane] = (q.codes.astype(np.int16) + 128).astype(np.uint8).reshape(rows, -1, 4)
+            lines[block, :-1, lane] = (q.codes.astype(np.int16) + 128).astype(np.uint8).reshape(rows, groups * 8, 4)
             lines[block, -1, lane] = q.scales.astype(np.float32).view(np.uint8).reshape(rows, 4)
             return
         lines = self.data.reshape(*self.data.shape[:3], LANES, 4)  # (blocks, units, lines, 16, 4)
@@ -146,7 +146,7 @@ class Packed:
         else:
             low_high = (q.codes.astype(np.int16) + 8).astype(np.uint8).reshape(rows, groups, 4, 2, 4)
             bytes_ = low_high[..., 0, :] | low_high[..., 1, :] << np.uint8(4)
-        lines[block, :, 1:, lane] = bytes_.reshape(rows, groups // 2, -1, 4)
+        lines[block, :, 1:, lane] = bytes_.reshape(rows, groups // 2, lines.shape[2] - 1, 4)
         scales = self.data[:, :, 0].view(np.float16).reshape(*self.data.shape[:2], 2, LANES)
         scales[block, :, :, lane] = q.scales.reshape(rows, groups // 2, 2)
 
@@ -155,9 +155,9 @@ class Packed:
         block, lane = rows // LANES, rows % LANES
         if self.dtype == "int8-channel":
             lines = self.data.reshape(-1, self.data.shape[1], LANES, 4)
-            codes = lines[block, :-1, lane].reshape(len(rows), -1, GROUP).astype(np.int16) - 128
+            codes = lines[block, :-1, lane].reshape(len(rows), (lines.shape[1] - 1) // 8, GROUP).astype(np.int16) - 128
             scale = np.ascontiguousarray(lines[block, -1, lane]).view(np.float32)  # (rows, 1)
-            return Quantised(codes.astype(np.int8), scale)
+            return Quantised(codes.astype(np.int8), scale, True)
         units = self.data.shape[1]
         lines = self.data.reshape(*self.data.shape[:3], LANES, 4)
         bytes_ = lines[block, :, 1:, lane]  # (rows, units, lines, 4)

@@ -31,11 +31,13 @@ class Quantised:
 
     codes: np.ndarray
     scales: np.ndarray
+    is_by_channel: bool = False
 
     def values(self) -> np.ndarray:
         """Codes times scales, float32 (rows, inputs)."""
+        rows, groups, _ = self.codes.shape
         values = self.codes.astype(np.float32) * self.scales[..., None]
-        return np.asarray(values.reshape(len(values), -1))
+        return np.asarray(values.reshape(rows, groups * GROUP))
 
 
 def _top(x: np.ndarray) -> np.ndarray:
@@ -58,23 +60,23 @@ def _codes(x: np.ndarray, by: np.ndarray, least: int, most: int) -> np.ndarray:
     return np.clip(np.rint(_finite(x) * by[..., None]), least, most).astype(np.int8)
 
 
-def _by_largest(x: np.ndarray, top: np.ndarray) -> Quantised:
+def _by_largest(x: np.ndarray, top: np.ndarray, is_by_channel: bool) -> Quantised:
     """Scale = top / 127 in float32; top (rows, 1) or (rows, groups)."""
     with np.errstate(all="ignore"):
         some = np.where(top < NEAR_ZERO, np.float32(0), top)
         scales = np.where(some < np.inf, some / np.float32(127), np.float32(np.nan)).astype(np.float32)
         by = np.where((some > 0) & (some < np.inf), np.float32(127) / some, np.float32(0)).astype(np.float32)
-        return Quantised(_codes(x, by, -127, 127), scales)
+        return Quantised(_codes(x, by, -127, 127), scales, is_by_channel)
 
 
 def rows_by_group(x: np.ndarray) -> Quantised:
     """Rows (rows, groups, 32) that are to be multiplied with quantised weights: a float32 scale for each group."""
-    return _by_largest(x, _top(x))
+    return _by_largest(x, _top(x), False)
 
 
 def by_channel(x: np.ndarray) -> Quantised:
     """Weights (rows, groups, 32) with one float32 scale an output."""
-    return _by_largest(x, _top(x.reshape(len(x), -1))[:, None])
+    return _by_largest(x, _top(x).max(axis=-1, keepdims=True), True)
 
 
 def to_int8(x: np.ndarray) -> Quantised:
@@ -105,3 +107,28 @@ def to_int4(x: np.ndarray) -> Quantised:
             best, least = np.where(is_better, step, best), np.where(is_better, error, least)
         scales = np.where(least < np.inf, best + np.float32(0), np.float32(np.nan)).astype(np.float32)  # and no -0
         return Quantised(_codes(x, _inverse(scales), -8, 7), scales)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chains:
+    """A quantised matrix of n outputs, opened for products: codes float32 (groups, n, 32), scales (groups or 1, n)."""
+
+    codes: np.ndarray
+    scales: np.ndarray
+    is_by_channel: bool
+
+    @classmethod
+    def of(cls, q: Quantised) -> Chains:
+        codes = np.ascontiguousarray(q.codes.swapaxes(0, 1), np.float32)
+        return cls(codes, np.ascontiguousarray(q.scales.T), q.is_by_channel)
+
+    def times(self, x: np.ndarray) -> np.ndarray:
+        """One row x (k,) -> (n,): integer sums inside a group, one chain over the groups in ascending order."""
+        padded = np.zeros((1, len(self.codes), GROUP), np.float32)
+        padded.reshape(-1)[: len(x)] = x
+        row = rows_by_group(padded)
+        sums = (self.codes @ row.codes[0].astype(np.float32)[..., None])[..., 0]  # below 2^24: exact integers
+        out = np.zeros(self.codes.shape[1], np.float32)
+        for g, scale in enumerate(row.scales[0]):
+            out = out + sums[g] * (scale if self.is_by_channel else scale * self.scales[g])
+        return out * self.scales[0] if self.is_by_channel else out

@@ -19,10 +19,15 @@ import numpy as np
 
 from openwork.ops.packed import LANES, Packed, bfloat16_round, from_bfloat16, to_bfloat16
 from openwork.ops.paged import PagedKV, Rows
+from openwork.ops.quantise import Chains
 from openwork.ops.weights import Attention, Linear, Mlp, Norm
 
 SPLIT = 256  # keys of one attention split: cut at absolute positions, merged in index order
 Record = TypeVar("Record")
+
+
+def _open(weight: Packed) -> np.ndarray | Chains:
+    return Chains.of(weight.quantised(np.arange(weight.n))) if weight.is_quantised else weight.unpack()
 
 
 class Reference:
@@ -37,7 +42,7 @@ class Reference:
     def bind(self, record: Record) -> Record:
         """Prepare a weight record (Norm, Linear, Attention, Mlp) or a PagedKV once; call ops with what this returns."""
         if isinstance(record, Linear):  # unpacked once, for matrix-vector products
-            return replace(record, native=record.weight.unpack())
+            return replace(record, native=_open(record.weight))
         if isinstance(record, Attention):
             return replace(record, qkv=self.bind(record.qkv), out=self.bind(record.out))
         if isinstance(record, Mlp):
@@ -59,13 +64,19 @@ class Reference:
         return table.weight.unpack(ids) * np.float32(scale)
 
     def linear(self, x: np.ndarray, w: Linear) -> np.ndarray:
-        """x (rows, k) -> W x + bias (rows, n), one matrix-vector product a row."""
-        if w.weight.dtype == "bfloat16":
-            x = bfloat16_round(x)
-        matrix = w.weight.unpack() if w.native is None else w.native
+        """x (rows, k) -> W x + bias (rows, n), one matrix-vector product a row.
+
+        With a quantised matrix the row is quantised too, sums inside a group are exact integers, and the groups are
+        one chain: the sum of a group times the scale of the row times that of the weights (docs/numeric-contract.md).
+        """
+        weight = _open(w.weight) if w.native is None else w.native
         out = np.empty((len(x), w.weight.n), np.float32)
-        for row, values in enumerate(x):
-            out[row] = matrix @ values
+        if isinstance(weight, Chains):
+            for row in range(len(x)):
+                out[row] = weight.times(x[row])
+        else:
+            for row, values in enumerate(bfloat16_round(x) if w.weight.dtype == "bfloat16" else x):
+                out[row] = weight @ values
         return out if w.bias is None else out + w.bias
 
     def norm(self, x: np.ndarray, w: Norm) -> np.ndarray:
