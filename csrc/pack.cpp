@@ -1,7 +1,7 @@
 // Packing: every column block of sixteen outputs is written by one thread, in pieces that stay in the first cache.
 //
 // float32 and bfloat16 by integer arithmetic only, so that a subnormal weight keeps its bits whatever the
-// floating-point mode. For a quantised format sixteen rows are laid side by side as float32, and a kernel does the rest.
+// floating-point mode. For a quantised format sixteen rows are laid side by side, and a kernel does the rest.
 #include "pack.h"
 
 #include <cstring>

@@ -82,7 +82,7 @@ Linear make_linear(const View& data, Number number, Size n, Size k, const std::o
       shaped = data.is({blocks, (k + 31) / 32 * 8 + 1, 64});
       break;
   }
-  require(typed, "packed data must be float32, uint16 holding bfloat16 bits, or uint8 holding codes, as its dtype asks");
+  require(typed, "packed data must be float32, uint16 (bfloat16 bits) or uint8 (codes), as its dtype asks");
   require(shaped, "packed data does not have the shape that n and k ask for");
   return {number, n, k, data.data, bias ? floats(*bias, n, "bias must be float32 with n entries") : nullptr};
 }

@@ -7,10 +7,8 @@ auto with_groups(Number number, F f) {
 }
 
 void product(const Product& p, int64_t first_block, int64_t last_block, int64_t first_row, int64_t last_row) {
-  if (p.number == Number::float32)
-    return product_of<Floats>(p, first_block, last_block, first_row, last_row);
-  if (p.number == Number::bfloat16)
-    return product_of<Halves>(p, first_block, last_block, first_row, last_row);
+  if (p.number == Number::float32) return product_of<Floats>(p, first_block, last_block, first_row, last_row);
+  if (p.number == Number::bfloat16) return product_of<Halves>(p, first_block, last_block, first_row, last_row);
   with_groups(p.number, [&](auto format) {
     group_product_of<decltype(format)>(p, first_block, last_block, first_row, last_row);
   });

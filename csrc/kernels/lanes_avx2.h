@@ -5,7 +5,7 @@ constexpr int kMaxRows = 6;
 // Column blocks beside `rows` rows: 16 registers, two for a block of lanes.
 constexpr int max_blocks(int rows) { return rows == 1 ? 4 : rows == 2 ? 2 : 1; }
 constexpr int kPanelRows = 6;
-constexpr int kGroupTileRows = 4, kGroupTileBlocks = 1;  // and the one for quantised weights
+constexpr int kGroupTileRows = 4, kGroupTileBlocks = 1;  // with quantised weights
 
 struct Lanes {
   __m256 lo, hi;

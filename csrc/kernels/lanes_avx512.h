@@ -1,4 +1,4 @@
-// Sixteen float lanes in one 512-bit register (AVX-512 F, BW, DQ, VL; BF16 and VNNI when the unit is compiled for them).
+// Sixteen float lanes in one 512-bit register (AVX-512 F, BW, DQ, VL; BF16 and VNNI if the unit is compiled for them).
 //
 // The vocabulary every kernel is written in; lanes_avx2.h and lanes_portable.h give the same words. A comparison
 // keeps its second operand when either is NaN, as the hardware does, so that clamping lets a NaN through.
@@ -9,7 +9,7 @@ constexpr int kMaxRows = 8;  // rows of the largest register tile
 // Column blocks beside `rows` rows: accumulators, weights and one broadcast must fit 32 registers.
 constexpr int max_blocks(int rows) { return rows <= 2 ? 8 : rows <= 6 ? 4 : 2; }
 constexpr int kPanelRows = 6;  // the tile of long inputs: 6 x 4 accumulators
-constexpr int kGroupTileRows = 6, kGroupTileBlocks = 2;  // and the one for quantised weights
+constexpr int kGroupTileRows = 6, kGroupTileBlocks = 2;  // with quantised weights: as many integer sums as float ones
 
 struct Lanes {
   __m512 r;

@@ -10,10 +10,10 @@
 constexpr int kMaxRows = 3;
 constexpr int max_blocks(int rows) { return rows == 1 ? 2 : 1; }
 constexpr int kPanelRows = 3;
+constexpr int kGroupTileRows = 2, kGroupTileBlocks = 1;  // with quantised weights
 
 typedef float Four __attribute__((vector_size(16)));
 typedef int32_t FourInts __attribute__((vector_size(16)));
-constexpr int kGroupTileRows = 2, kGroupTileBlocks = 1;  // and the one for quantised weights
 
 struct Lanes {
   Four a, b, c, d;
@@ -158,7 +158,9 @@ inline Ints all_ints(int32_t x) {
   return {four, four, four, four};
 }
 inline Ints zero_ints() { return all_ints(0); }
-inline Ints load_ints(const int32_t* p) { return {four_ints(p), four_ints(p + 4), four_ints(p + 8), four_ints(p + 12)}; }
+inline Ints load_ints(const int32_t* p) {
+  return {four_ints(p), four_ints(p + 4), four_ints(p + 8), four_ints(p + 12)};
+}
 inline Four floats_of(FourInts x) { return __builtin_convertvector(x, Four); }
 inline Lanes to_lanes(Ints x) { return {floats_of(x.a), floats_of(x.b), floats_of(x.c), floats_of(x.d)}; }
 inline void store(int32_t* p, Ints x) { __builtin_memcpy(p, &x, sizeof x); }

@@ -5,22 +5,11 @@
 // the second-level cache while all rows pass; a chain is put down into y and taken up again, which changes no bit.
 
 constexpr int64_t kPanelBytes = 256 * 1024;  // of packed weights, at four blocks
-#ifndef STREAM_AHEAD
-#define STREAM_AHEAD 16384
-#endif
-constexpr int64_t kStreamAhead = STREAM_AHEAD;   // bytes between a line that is read and the one fetched meanwhile
-#ifndef GPANEL
-#define GPANEL 131072
-#endif
-constexpr int64_t kGroupPanelBytes = GPANEL;
-#ifndef GAHEAD
-#define GAHEAD 1024
-#endif
-constexpr int64_t kPanelAhead = GAHEAD;
-#ifndef SWIDTH
-#define SWIDTH (rows==1?2:1)
-#endif
-constexpr int stream_width(int rows) { return SWIDTH; }
+constexpr int64_t kStreamAhead = 8192;       // bytes between what few rows read and what is fetched meanwhile
+
+// Blocks that are read side by side for few rows: two, where the registers allow it, so that their chains hide each
+// other's latency (one dot product every 6 cycles on Zen 5 is less than memory gives); more streams slow memory down.
+constexpr int stream_width(int rows) { return max_blocks(rows) < 2 ? 1 : 2; }
 
 // f(offset, lanes) for every sixteen of `size`, the last maybe fewer.
 template <class F>
@@ -222,11 +211,12 @@ Tile<T> tile_at(const Product& p, int64_t block, int64_t blocks, int64_t row, in
   return t;
 }
 
-// Few rows: NB neighbouring blocks after NB blocks, so that the weights are next to one stream (NB at most two), each
-// line fetched kStreamAhead before its turn, the next blocks' included. Memory is the limit.
+// Few rows: NB neighbouring blocks, then the next NB, so that the weights are one stream or two, fetched ahead across
+// the end of a block. Memory is the limit.
 template <class T, int M, int NB>
 __attribute__((noinline)) void stream_blocks(const Product& p, int64_t block, int64_t last_block, int64_t row) {
-  const int64_t steps = steps_of<T>(p.k), lookahead = kStreamAhead / (T::kWeights * sizeof(typename T::Weight));
+  constexpr int64_t lookahead = kStreamAhead / NB / (T::kWeights * sizeof(typename T::Weight));
+  const int64_t steps = steps_of<T>(p.k);
   const int64_t ahead = lookahead < steps ? lookahead : steps;
   const ptrdiff_t x_stride = p.x_stride;
   for (; block + NB <= last_block; block += NB) {
@@ -240,8 +230,9 @@ __attribute__((noinline)) void stream_blocks(const Product& p, int64_t block, in
     }
     const char* x = static_cast<const char*>(p.x) + row * p.x_stride;
     int64_t s = 0;
-    for (int part = 0; part < 2; part++) {  // while the end of these blocks is fetched, and then the beginning of the next
-      const int64_t stop = part ? steps : steps - ahead, further = (part ? ahead + (NB - 1) * steps : ahead) * T::kWeights;
+    for (int part = 0; part < 2; part++) {  // while these blocks are fetched; while the beginning of the next ones is
+      const int64_t stop = part ? steps : steps - ahead;
+      const int64_t further = (part ? ahead + (NB - 1) * steps : ahead) * T::kWeights;
       for (; s < stop; s++, x += kStepBytes<T>) {
 #pragma GCC unroll 8
         for (int j = 0; j < NB; j++) __builtin_prefetch(w[j] + s * T::kWeights + further);

@@ -15,6 +15,7 @@ constexpr int kGroup = 32;  // inputs that share a scale
 constexpr int kGroupQuads = kGroup / 4;
 constexpr ptrdiff_t kStartAt = kGroupQuads * kQuadBytes, kScaleAt = kStartAt + 4, kRecordBytes = kScaleAt + 4;
 constexpr ptrdiff_t kLine = 64;
+constexpr int64_t kPanelAhead = 1024;  // bytes: from the second-level cache to the first
 constexpr float kNearZero = 1e-30f;  // a group of nothing larger has codes 0 and scale 0: 127 / max must be finite
 
 // A format is a row of units: kLead lines of scales, then kGroupLines of codes for each of kGroups groups.
@@ -98,7 +99,9 @@ inline void add_group(const uint8_t* const (&unit)[NB], int g, const char* x, pt
 // Units of NB neighbouring blocks and M rows; what a chain needs is at the first unit, the first row, the first column.
 struct GroupTile {
   const uint8_t* weights;
-  ptrdiff_t block_stride, ahead;
+  ptrdiff_t block_stride;
+  int64_t turn;                  // before this unit lines of the same block are fetched, from it on those of the next
+  ptrdiff_t ahead, ahead_after;  // bytes from what is read to what is fetched
   const char* x;
   ptrdiff_t x_stride;
   float* y;
@@ -116,6 +119,7 @@ __attribute__((noinline)) void run_groups(const GroupTile& t) {
 #pragma GCC unroll 8
   for (int j = 0; j < NB; j++) {
     unit[j] = t.weights + j * t.block_stride;
+    if (F::kTail) __builtin_prefetch(unit[j] + t.units * kUnitBytes<F>);
 #pragma GCC unroll 8
     for (int m = 0; m < M; m++) {
       const float* y = t.y + m * t.y_stride + j * kLanes;
@@ -123,12 +127,17 @@ __attribute__((noinline)) void run_groups(const GroupTile& t) {
     }
   }
   const char* x = t.x;
-  const ptrdiff_t x_stride = t.x_stride, ahead = t.ahead;
-  for (int64_t u = 0; u < t.units; u++) {
+  const ptrdiff_t x_stride = t.x_stride;
+  int64_t u = 0;
+  for (int part = 0; part < 2; part++) {
+    const int64_t stop = part ? t.units : t.turn;
+    const ptrdiff_t ahead = part ? t.ahead_after : t.ahead;
+    for (; u < stop; u++) {
 #pragma GCC unroll 2
-    for (int g = 0; g < F::kGroups; g++, x += kRecordBytes) add_group<F, M, NB>(unit, g, x, x_stride, ahead, sum);
+      for (int g = 0; g < F::kGroups; g++, x += kRecordBytes) add_group<F, M, NB>(unit, g, x, x_stride, ahead, sum);
 #pragma GCC unroll 8
-    for (int j = 0; j < NB; j++) unit[j] += kUnitBytes<F>;
+      for (int j = 0; j < NB; j++) unit[j] += kUnitBytes<F>;
+    }
   }
 #pragma GCC unroll 8
   for (int j = 0; j < NB; j++) {
@@ -149,63 +158,60 @@ __attribute__((noinline)) void run_groups(const GroupTile& t) {
   }
 }
 
-template <class F, int NB, int M>
+template <class F, int NB, int M = NB == 1 ? kMaxRows : kGroupTileRows>
 void run_group_rows(const GroupTile& t, int rows) {
   if (rows == M) return run_groups<F, M, NB>(t);
   if constexpr (M > 1) run_group_rows<F, NB, M - 1>(t, rows);
 }
 
-template <class F>
-GroupTile group_tile_at(const Product& p, int64_t block, int64_t blocks, int64_t row, int64_t first, int64_t count) {
+// Units first .. first + count - 1 of NB blocks and some rows.
+template <class F, int NB>
+void run_group_tile(const Product& p, int64_t block, int64_t row, int rows, int64_t first, int64_t count,
+                    int64_t fetch) {
+  const ptrdiff_t stride = block_bytes<F>(p.k), bytes = kUnitBytes<F>;
+  const int64_t units = units_of<F>(p.k), lead = fetch / bytes < count ? fetch / bytes : count;
   GroupTile t;
-  t.block_stride = block_bytes<F>(p.k);
-  t.weights = static_cast<const uint8_t*>(p.weights) + block * t.block_stride + first * kUnitBytes<F>;
+  t.weights = static_cast<const uint8_t*>(p.weights) + block * stride + first * bytes;
+  t.block_stride = stride;
+  t.units = count;
+  t.turn = count - lead;
+  t.ahead = lead * bytes;
+  t.ahead_after = count == units ? NB * stride - t.turn * bytes : t.ahead;  // a panel goes on in its own blocks
   t.x = static_cast<const char*>(p.x) + row * p.x_stride + first * F::kGroups * kRecordBytes;
   t.x_stride = p.x_stride;
   t.y = p.y + row * p.y_stride + block * kLanes;
   t.y_stride = p.y_stride;
   t.bias = p.bias ? p.bias + block * kLanes : nullptr;
-  t.units = count;
   t.resume = first > 0;
-  t.finish = first + count == units_of<F>(p.k);
-  t.last_lanes = lanes_of_last(p.n, block + blocks);
-  return t;
+  t.finish = first + count == units;
+  t.last_lanes = lanes_of_last(p.n, block + NB);
+  run_group_rows<F, NB>(t, rows);
 }
 
-// Few rows: one block after the other, so that all weights are one stream, and memory is the limit.
+// Few rows: one block after the other, a single stream, fetched ahead across the end of a block. Memory is the limit:
+// the integer sums of neighbouring groups do not wait for each other, so that no second block is needed beside it.
 template <class F>
 void group_product_few(const Product& p, int64_t block, int64_t last_block, int64_t row, int rows) {
-  for (; block < last_block; block++) {
-    GroupTile t = group_tile_at<F>(p, block, 1, row, 0, units_of<F>(p.k));
-    t.ahead = kStreamAhead;
-    run_group_rows<F, 1, kMaxRows>(t, rows);
-  }
+  for (; block < last_block; block++) run_group_tile<F, 1>(p, block, row, rows, 0, units_of<F>(p.k), kStreamAhead);
 }
 
 // Many rows: a panel of weights stays in the cache while all rows pass.
 template <class F>
 void group_product_many(const Product& p, int64_t block, int64_t last_block, int64_t first_row, int64_t last_row) {
-  const int64_t units = units_of<F>(p.k), panel = kGroupPanelBytes / (kGroupTileBlocks * kUnitBytes<F>);
-  for (; block < last_block; block += kGroupTileBlocks) {
-    const int64_t blocks = last_block - block < kGroupTileBlocks ? last_block - block : kGroupTileBlocks;
-    for (int64_t done = 0; done < units; done += panel) {
-      const int64_t count = units - done < panel ? units - done : panel;
+  constexpr int kBlocks = kGroupTileBlocks;
+  constexpr int64_t kPanel = kPanelBytes / (4 * kUnitBytes<F>);
+  const int64_t units = units_of<F>(p.k);
+  for (; block < last_block; block += kBlocks)
+    for (int64_t done = 0; done < units; done += kPanel) {
+      const int64_t count = units - done < kPanel ? units - done : kPanel;
       for (int64_t row = first_row; row < last_row; row += kGroupTileRows) {
         const int rows = last_row - row < kGroupTileRows ? static_cast<int>(last_row - row) : kGroupTileRows;
-        if (blocks == kGroupTileBlocks) {
-          GroupTile t = group_tile_at<F>(p, block, blocks, row, done, count);
-          t.ahead = kPanelAhead;
-          run_group_rows<F, kGroupTileBlocks, kGroupTileRows>(t, rows);
-          continue;
-        }
-        for (int64_t j = 0; j < blocks; j++) {
-          GroupTile t = group_tile_at<F>(p, block + j, 1, row, done, count);
-          t.ahead = kPanelAhead;
-          run_group_rows<F, 1, kGroupTileRows>(t, rows);
-        }
+        if (block + kBlocks <= last_block)
+          run_group_tile<F, kBlocks>(p, block, row, rows, done, count, kPanelAhead);
+        else
+          for (int64_t b = block; b < last_block; b++) run_group_tile<F, 1>(p, b, row, rows, done, count, kPanelAhead);
       }
     }
-  }
 }
 
 template <class F>

@@ -1,4 +1,4 @@
-"""The packed layout: what is put in comes out, padding is zero, a bfloat16 is the nearest one, a code the nearest code."""
+"""The packed layout: what is put in comes out, padding is zero, a bfloat16 or a code is the nearest one."""
 
 import numpy as np
 import pytest

@@ -5,9 +5,9 @@ and inside a block the 16 outputs of one input lie side by side, so that a vecto
 over k (docs/numeric-contract.md, rule 2). A block is one stream from start to end, and the next follows at once.
 
     float32       float32 (n/16, k, 16)            data[b, i, j]    = W[16 b + j, i]
-    bfloat16      uint16  (n/16, k/2, 16, 2)       data[b, i, j, p] = W[16 b + j, 2 i + p]     upper 16 bits of a float32
+    bfloat16      uint16  (n/16, k/2, 16, 2)       data[b, i, j, p] = W[16 b + j, 2 i + p], upper 16 bits of a float32
     int8          uint8   (n/16, k/64, 17, 64)     line 0: float16 scales (2 groups, 16); 16 lines of codes (16, 4)
-    int4          uint8   (n/16, k/64, 9, 64)      line 0: the same; 8 lines (16, 4), two inputs a byte: i, and i + 4 above
+    int4          uint8   (n/16, k/64, 9, 64)      line 0: the same; 8 lines (16, 4), i low and i + 4 high in a byte
     int8-channel  uint8   (n/16, k/4 + 1, 64)      lines of codes (16, 4); the last line: float32 scale (16)
 
 A weight is code times scale (quantise.py); codes are stored with an offset, 128 or 8, unsigned. n is rounded up to 16,

@@ -47,7 +47,7 @@ def _top(x: np.ndarray) -> np.ndarray:
 
 
 def _finite(x: np.ndarray) -> np.ndarray:
-    return np.where(np.abs(x) < np.inf, x, np.float32(0))
+    return np.asarray(np.where(np.abs(x) < np.inf, x, np.float32(0)))
 
 
 def _inverse(scales: np.ndarray) -> np.ndarray:
@@ -57,7 +57,7 @@ def _inverse(scales: np.ndarray) -> np.ndarray:
 
 
 def _codes(x: np.ndarray, by: np.ndarray, least: int, most: int) -> np.ndarray:
-    return np.clip(np.rint(_finite(x) * by[..., None]), least, most).astype(np.int8)
+    return np.asarray(np.clip(np.rint(_finite(x) * by[..., None]), least, most).astype(np.int8))
 
 
 def _by_largest(x: np.ndarray, top: np.ndarray, is_by_channel: bool) -> Quantised:
