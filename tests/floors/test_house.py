@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "run": {"core", "ops", "models"},
     "testing": {"core", "engine"},
     "build": ENGINE_ROOM - {"testing"},
-    "bench": {"core", "engine", "ops", "build"},
+    "bench": {"core", "engine", "ops", "testing", "build"},
     "llm": {"core", "text", "engine", "build"},
     "cli": {*ENGINE_ROOM, "bench", "build", "llm", "__init__"},
 }

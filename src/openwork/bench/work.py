@@ -1,53 +1,37 @@
-"""The work that is measured: decoding, prefill, the first token of a new process, and memory.
+"""The work that is measured: decoding and prefill.
 
-It runs through the engine as any request does, so scheduling, batching and choosing are in the figures. What a step
-must do at least is counted from the model's numbers:
-
-    decode    every matrix once, and the keys and values of every sequence      bytes, over read bandwidth
-    prefill   two operations for every entry of the layers' matrices and token  operations, over the dot-product peak
-
-Attention and head of a prefill are not in its ceiling's count, so its share is a little unfair to us.
+It runs through the engine as any request does, so scheduling, batching and choosing are in the figures. What it must
+cost at least is counted by ``cost``; what the machine could do beside it is measured by ``share``.
 """
 
 from __future__ import annotations
 
-import resource
-import subprocess
-import sys
 import time
-from dataclasses import asdict, dataclass
 from itertools import count
-from typing import Any
 
 import numpy as np
 
-from openwork.bench.limits import Limits, Share, beside
+from openwork.bench import cost
+from openwork.bench.cost import Cost, Weights
+from openwork.bench.figure import Figure, Name
+from openwork.bench.limits import Limits
+from openwork.bench.share import Share, beside
 from openwork.build import Built
-from openwork.core.errors import EngineError
 from openwork.core.event import Token
 from openwork.core.request import Request, SamplingParams
 from openwork.engine.service import Stream
+from openwork.ops.paged import PagedKV
 
-PAIRS = 7
-ITEMSIZE = {"float32": 4, "bfloat16": 2}
+TURNS = 7
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One measured thing. ``tok_s`` and ``limit_tok_s`` are tokens a second; ``value`` is for what is not a rate."""
-
-    name: str  # "decode" | "prefill" | "first_token" | "memory"
-    dtype: str
-    batch: int = 1
-    context: int = 0
-    tok_s: float | None = None
-    limit_tok_s: float | None = None
-    share: float | None = None
-    value: float | None = None  # seconds to the first token; bytes of peak memory
-
-    def record(self) -> dict[str, Any]:
-        """For JSON: what was not measured is left out."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+def weights_of(built: Built) -> Weights:
+    """How the model lies in memory."""
+    spec, info = built.spec, built.info
+    kv_dtype = getattr(info, "kv_dtype", info.dtype)
+    read = getattr(info, "read_bytes_per_token", spec.weights_read_per_token * (4 if info.dtype == "float32" else 2))
+    tile = PagedKV.block_bytes(1, spec.num_kv_heads, spec.head_dim, info.block_size, kv_dtype)  # type: ignore[arg-type]
+    return Weights(spec, info.dtype, kv_dtype, read, tile / info.block_size)
 
 
 def warm_up(built: Built) -> None:
@@ -62,80 +46,52 @@ def decode(built: Built, limits: Limits, batch: int, context: int, steps: int) -
 
     The window must have room for room_for(batch, context, steps) tokens.
     """
-    engine, spec = built.engine, built.spec
+    engine, weights = built.engine, weights_of(built)
     params = SamplingParams(temperature=0, ignore_eos=True)  # without an end: cancelled when enough was measured
     streams = [engine.submit(request_of(built, context, params, seed)) for seed in range(batch)]
-    for stream in streams:
-        wait_for_token(built, stream)
-    engine.land()
+    lengths = [context + wait_for_token(built, stream) for stream in streams]
+    _land(built, streams, lengths)
 
-    def work() -> float:
+    def work() -> tuple[float, Cost]:
+        mean = [length + (steps - 1) / 2 for length in lengths]  # a new token sees itself and all before it
         began = time.perf_counter()
         for _ in range(steps):
             engine.turn()
         engine.land()  # the step in flight is one of ours, and must not run into the ceiling's measurement
-        return batch * steps / (time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        _land(built, streams, lengths)
+        return seconds / steps, cost.decode(weights, mean)
 
-    itemsize = ITEMSIZE[built.info.dtype]
-    bytes_a_step = spec.weights_read_per_token * itemsize + batch * context * spec.kv_bytes_per_token(itemsize)
-    share = beside(work, lambda: batch * limits.read_bytes_s() / bytes_a_step, PAIRS)
+    before = cost.decode(weights, [float(each) for each in lengths])
+    share = beside(work, limits, weights, TURNS)
     for stream in streams:
         engine.cancel(stream)
     engine.drain()
-    return _figure("decode", built, share, batch, context)
+    return _figure("decode", weights, share, before, batch, context)
 
 
-def prefill(built: Built, limits: Limits, length: int, pairs: int) -> Figure:
+def prefill(built: Built, limits: Limits, length: int, turns: int) -> Figure:
     """Tokens a second of one prompt of ``length`` tokens, to its first token."""
-    spec, seeds = built.spec, count()
+    seeds, weights = count(), weights_of(built)
     params = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True)
+    needed = cost.prefill(weights, length)
 
-    def work() -> float:
+    def work() -> tuple[float, Cost]:
         stream = built.engine.submit(request_of(built, length, params, next(seeds)))
         began = time.perf_counter()
         wait_for_token(built, stream)
-        return length / (time.perf_counter() - began)
+        return time.perf_counter() - began, needed
 
-    work()
-    flops = 2 * spec.num_layers * spec.layer_weights
-    share = beside(work, lambda: limits.flops_s(built.info.dtype) / flops, pairs)
+    if length <= 1024:  # once unmeasured, where that is cheap
+        work()
+    share = beside(work, limits, weights, turns)
     built.engine.drain()
-    return _figure("prefill", built, share, 1, length)
-
-
-def first_token(model: str | None, dtype: str, runs: int = 7) -> Figure:
-    """Seconds from the start of a new process to its first byte of text: the median of several, one to warm up.
-
-    Raises EngineError when the process fails.
-    """
-    command = [sys.executable, "-m", "openwork", "generate", "--ids", "1,2,3", "--max-tokens", "1", "--ignore-eos"]
-    command += ["--dtype", dtype, "--no-echo", *([] if model is None else ["--model", model])]
-    seconds = []
-    for _ in range(runs + 1):
-        began = time.perf_counter()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            process.stdout.read(1)
-            seconds.append(time.perf_counter() - began)
-            _, errors = process.communicate()
-        if process.returncode:
-            raise EngineError(f"openwork generate failed: {errors.decode(errors='replace').strip()[:500]}")
-    return Figure("first_token", dtype, value=float(np.median(seconds[1:])))
-
-
-def memory(built: Built) -> Figure:
-    """Bytes of peak memory of this process so far. Ask before there are Limits, whose buffer is large."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Figure("memory", built.info.dtype, value=float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit))
+    return _figure("prefill", weights, share, needed, 1, length)
 
 
 def room_for(batch: int, context: int, steps: int) -> int:
     """Tokens that a sequence may have at the end: the first ones decode while the last are still prefilled."""
-    return context + steps * PAIRS + batch * (2 + context // 128)
-
-
-def _figure(name: str, built: Built, share: Share, batch: int, context: int) -> Figure:
-    return Figure(name, built.info.dtype, batch, context, share.rate, share.limit, share.share)
+    return context + steps * TURNS + batch * (2 + context // 128)
 
 
 def request_of(built: Built, length: int, params: SamplingParams, seed: int) -> Request:
@@ -143,6 +99,38 @@ def request_of(built: Built, length: int, params: SamplingParams, seed: int) -> 
     return Request(tuple(prompt), params, built.limits)
 
 
-def wait_for_token(built: Built, stream: Stream) -> None:
-    while not any(isinstance(event, Token) for event in stream.take()):
+def wait_for_token(built: Built, stream: Stream) -> int:
+    """Turn the engine until the stream has a token; how many it had by then."""
+    while not (tokens := _tokens(stream)):
         built.engine.turn()
+    return tokens
+
+
+def _land(built: Built, streams: list[Stream], lengths: list[int]) -> None:
+    """Commit the step in flight, and count what every sequence has become."""
+    built.engine.land()
+    for at, stream in enumerate(streams):
+        lengths[at] += _tokens(stream)
+
+
+def _tokens(stream: Stream) -> int:
+    return sum(isinstance(event, Token) for event in stream.take())
+
+
+def _figure(name: Name, weights: Weights, share: Share, cost: Cost, batch: int, context: int) -> Figure:
+    return Figure(
+        name=name,
+        dtype=weights.dtype,
+        kv_dtype=weights.kv_dtype,
+        batch=batch,
+        context=context,
+        tok_s=share.tok_s,
+        limit_tok_s=share.limit_tok_s,
+        share=share.share,
+        bound=share.bound,
+        memory_tok_s=share.memory_tok_s,
+        arithmetic_tok_s=share.arithmetic_tok_s,
+        linear_share=share.linear_share if name == "prefill" else None,
+        num_bytes=cost.num_bytes,
+        operations=cost.operations,
+    )

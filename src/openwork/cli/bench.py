@@ -1,26 +1,23 @@
 """openwork bench: tokens a second beside what this machine could do at most, measured in the same run.
 
 A figure without its ceiling says nothing on a machine whose memory is twice as fast one minute as the next. So every
-figure is measured in turn with the ceiling that binds it, and shown with its share.
+figure is measured in turn with the ceilings that could bind it, and shown with its share of the one that does.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from openwork.cli import options, terminal
-from openwork.cli.options import Dtype
-from openwork.core.errors import BackendError, RequestError
-from openwork.core.settings import LoadSettings, ScheduleSettings
+from openwork.core.errors import RequestError
 
 if TYPE_CHECKING:
-    from openwork.bench.work import Figure
-    from openwork.build import Built
+    from openwork.build import Info
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -28,10 +25,33 @@ Shape = Annotated[
     str | None,
     typer.Option(help="Noise in the shape of a model: qwen3-0.6b, llama-3.2-1b, llama-3.1-8b or tiny.", metavar="NAME"),
 ]
-Batch = Annotated[str, typer.Option(help="Sequences at a time, for decoding.")]
-Context = Annotated[str, typer.Option(help="Tokens of a sequence, for decoding; beyond the first, one sequence.")]
-Prefill = Annotated[str, typer.Option(help="Lengths of prompts, for prefill.")]
-Steps = Annotated[int, typer.Option(help="Decode steps between two measurements of the ceiling.", min=1, max=1000)]
+Formats = Annotated[
+    str,
+    typer.Option(help="Of the weights, several with commas: auto, float32, bfloat16, int8, int8-channel, int4."),
+]
+CacheFormat = Annotated[str, typer.Option(help="Numbers of keys and values: auto, float32, bfloat16, int8.")]
+Batch = Annotated[
+    str | None, typer.Option(help="Sequences at a time, for decoding. [dim]Default: 1,8,32.[/]", show_default=False)
+]
+Context = Annotated[
+    str | None,
+    typer.Option(
+        help="Tokens of a sequence, for decoding; beyond the first, one sequence. [dim]Default: 128.[/]",
+        show_default=False,
+    ),
+]
+Prefill = Annotated[
+    str | None, typer.Option(help="Lengths of prompts, for prefill. [dim]Default: 512.[/]", show_default=False)
+]
+Steps = Annotated[int, typer.Option(help="Decode steps between two measurements of the ceilings.", min=1, max=1000)]
+Full = Annotated[
+    bool,
+    typer.Option(
+        "--full",
+        help="Prefill 512,4096; batch 1,2,4,8,16,32; context 128,4096,16384; new processes for a shape, too. Takes "
+        "some GB in the temporary directory for a while, and minutes.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 
 
@@ -39,131 +59,114 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 def bench(
     model: options.Model = None,
     shape: Shape = None,
-    dtype: options.WeightType = Dtype.auto,
-    batch: Batch = "1,8,32",
-    context: Context = "128",
-    prefill: Prefill = "512",
+    dtype: Formats = "auto",
+    kv_dtype: CacheFormat = "auto",
+    batch: Batch = None,
+    context: Context = None,
+    prefill: Prefill = None,
     steps: Steps = 8,
+    full: Full = False,
     threads: options.Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Measure prefill, decoding, memory and the first token, each beside its ceiling.
+    """Measure prefill, decoding, the first token and memory, each beside its ceiling.
 
-    The ceiling of decoding is the read bandwidth of this machine, that of prefill the peak of its dot products; both
-    are measured in turn with the work. Only shares mean anything on a shared machine.
+    The ceiling is the lower of two: what must be read, over the read bandwidth of this machine; and what must be
+    multiplied, over the peak of its dot products. Both are measured in turn with the work. Only shares mean anything on
+    a shared machine.
 
     \b
     [bold]openwork bench[/]                                        the embedded model
     [bold]openwork bench --shape qwen3-0.6b[/]                     no checkpoint needed
+    [bold]openwork bench --shape llama-3.2-1b --dtype bfloat16,int8,int4 --full[/]
     [bold]openwork bench --model ./checkpoint --context 128,4096 --json[/]
     """
-    if model is not None and shape is not None:
-        raise RequestError("--model and --shape exclude one another", "Give one of them.", param="shape")
-    batches, contexts = _sizes(batch, "batch", 512), _sizes(context, "context", 2**24)
-    lengths = _sizes(prefill, "prefill", 2**24)
-    built = _build(model, shape, dtype.value, threads, max(batches))
-    try:
-        _show(built, _measure(built, batches, contexts, lengths, steps, model, shape), as_json)
-    finally:
-        built.engine.close()
+    from openwork.bench.plan import Plan, carry_out
+
+    batch = batch if batch is not None else "1,2,4,8,16,32" if full else "1,8,32"
+    context = context if context is not None else "128,4096,16384" if full else "128"
+    prefill = prefill if prefill is not None else "512,4096" if full else None
+    plan = Plan(
+        model=model,
+        shape=shape,
+        dtypes=_formats(dtype),
+        kv_dtype=kv_dtype,
+        batches=_sizes(batch, "batch", 512),
+        contexts=_sizes(context, "context", 2**24),
+        prefills=None if prefill is None else _sizes(prefill, "prefill", 2**24),
+        steps=steps,
+        starts=full or shape is None,
+        threads=threads,
+    )
+    (_print_json if as_json else _print_lines)(carry_out(plan))
 
 
-def _build(model: str | None, shape: str | None, dtype: str, threads: int | None, most: int) -> Built:
-    from openwork.bench.shapes import SHAPES
-    from openwork.build import build, build_shape
-
-    if shape is not None and shape not in SHAPES:
-        raise RequestError(f"there is no shape {shape!r}", f"There are {', '.join(SHAPES)}.", param="shape")
-    settings = LoadSettings(dtype=dtype, threads=threads, backend="cpu")
-    schedule = ScheduleSettings(max_step_tokens=512 + most, max_running=most)
-    if shape is not None:
-        return build_shape(shape, SHAPES[shape], settings, schedule)
-    return build(model, settings, schedule)
-
-
-def _measure(
-    built: Built,
-    batches: list[int],
-    contexts: list[int],
-    lengths: list[int],
-    steps: int,
-    model: str | None,
-    shape: str | None,
-) -> Iterator[tuple[str, Any]]:
-    """("figure", Figure), ("limits", ...) and ("skipped", why), as they are found."""
-    from openwork.bench import work
-    from openwork.bench.limits import Limits
-    from openwork.ops.cpu import Cpu
-
-    if not isinstance(built.ops, Cpu):
-        raise BackendError("only the native core is measured")
-    window = built.info.context
-    work.warm_up(built)
-    yield "figure", work.memory(built)
-    limits = Limits(built.ops)
-    yield "limits", limits.summary()
-    for length in lengths:
-        if length >= window:
-            yield "skipped", f"prefill of {length} tokens: the window has {window}"
-            continue
-        yield "figure", work.prefill(built, limits, length, pairs=5 if length <= 1024 else 3)
-    for batch, context in [*((each, contexts[0]) for each in batches), *((1, each) for each in contexts[1:])]:
-        needed = work.room_for(batch, context, steps)
-        if needed > window:
-            yield "skipped", f"decoding at {context} tokens: {needed} would be needed, the window has {window}"
-            continue
-        yield "figure", work.decode(built, limits, batch, context, steps)
-    if shape is None:
-        yield "figure", work.first_token(model, built.info.dtype)
-
-
-def _show(built: Built, found: Iterator[tuple[str, Any]], as_json: bool) -> None:
-    info = built.info
-    head = {
+def _print_json(found: Iterable[tuple[str, Any]]) -> None:
+    kinds: dict[str, list[Any]] = {"limits": [], "model": [], "figure": [], "skipped": []}
+    for kind, value in found:
+        kinds[kind].append(value)
+    if not kinds["model"]:  # every format was left out
+        raise RequestError("nothing could be measured: " + "; ".join(kinds["skipped"]), param="dtype")
+    info = kinds["model"][0]
+    record = {
         "model": info.model,
-        "dtype": info.dtype,
         "contract_id": info.contract_id,
         "threads": info.threads,
-        "weight_bytes": info.weight_bytes,
+        "weights": {each.dtype: _weights_record(each) for each in kinds["model"]},
+        "limits": kinds["limits"][-1],
+        "results": [each.record() for each in kinds["figure"]],
+        "skipped": kinds["skipped"],
     }
-    if as_json:
-        kinds: dict[str, list[Any]] = {"limits": [], "figure": [], "skipped": []}
-        for kind, value in found:
-            kinds[kind].append(value)
-        record = {**head, "limits": kinds["limits"][0], "results": [each.record() for each in kinds["figure"]]}
-        sys.stdout.write(json.dumps({**record, "skipped": kinds["skipped"]}) + "\n")
-        return
-    weights = f"{info.weight_bytes / 1e9:.2f} GB of weights"
-    terminal.write(f"{info.model}, {info.dtype}, {weights}, {info.contract_id}, {info.threads} threads\n\n")
-    lines: dict[str, Callable[[Any], str]] = {"limits": _limits_line, "figure": _figure_line, "skipped": _skipped_line}
+    sys.stdout.write(json.dumps(record) + "\n")
+
+
+def _weights_record(info: Info) -> dict[str, Any]:
+    return {
+        "weight_bytes": info.weight_bytes,
+        "read_bytes_per_token": getattr(info, "read_bytes_per_token", 0),
+        "kv_dtype": getattr(info, "kv_dtype", info.dtype),
+    }
+
+
+def _print_lines(found: Iterable[tuple[str, Any]]) -> None:
+    lines: dict[str, Callable[[Any], str]] = {
+        "limits": _limits_line,
+        "model": _model_line,
+        "figure": lambda figure: figure.line(),
+        "skipped": "left out     {}".format,
+    }
     for kind, value in found:
         terminal.write(lines[kind](value) + "\n")
 
 
 def _limits_line(limits: dict[str, float]) -> str:
     return (
-        f"this machine   reads {limits['read_gb_s']:.1f} GB/s; multiplies {limits['bf16_gflop_s']:.0f} GFLOP/s in "
-        f"bfloat16, {limits['f32_gflop_s']:.0f} in float32"
+        f"this machine reads {limits['read_gb_s']:.1f} GB/s; multiplies {limits['bf16_gflop_s']:.0f} GFLOP/s in "
+        f"bfloat16, {limits['f32_gflop_s']:.0f} in float32, {limits['int8_gop_s']:.0f} GOP/s in int8: the best so far"
     )
 
 
-def _figure_line(figure: Figure) -> str:
-    if figure.value is not None:
-        shown = f"{figure.value / 1e6:.0f} MB at most" if figure.name == "memory" else f"after {figure.value:.3f} s"
-        return f"{figure.name.replace('_', ' '):14} {shown}"
-    what = f"{figure.name:8} {figure.batch:4} x {figure.context:<6}"
-    return f"{what} {figure.tok_s:9.1f} tok/s   ceiling {figure.limit_tok_s:9.1f}   {figure.share:5.0%}"
+def _model_line(info: Info) -> str:
+    weights = f"{info.weight_bytes / 1e9:.2f} GB of weights in {info.dtype}"
+    return f"\n{info.model}: {weights}, {info.contract_id}, {info.threads} threads"
 
 
-def _skipped_line(why: str) -> str:
-    return f"left out       {why}"
+def _formats(text: str) -> tuple[str, ...]:
+    from openwork.ops.packed import DType
+
+    known = ("auto", *get_args(DType))
+    asked = tuple(part.strip() for part in text.split(","))
+    for each in asked:
+        if each not in known:
+            raise RequestError(f"there is no {each!r}", f"Choose of {', '.join(known)}.", param="dtype")
+    return tuple(dict.fromkeys(asked))
 
 
-def _sizes(text: str, param: str, most: int) -> list[int]:
+def _sizes(text: str, param: str, most: int) -> tuple[int, ...]:
     try:
-        sizes = [int(part) for part in text.split(",")]
+        sizes = tuple(int(part) for part in text.split(","))
     except ValueError:
-        sizes = []
+        sizes = ()
     if not sizes or not all(1 <= size <= most for size in sizes):
         raise RequestError(f"must be numbers from 1 to {most} with commas between, not {text!r}", param=param)
     return sizes
