@@ -79,7 +79,7 @@ def carry_out(plan: Plan) -> Iterator[Finding]:
 
 def _build(plan: Plan, dtype: str) -> Built:
     most = max(plan.batches)
-    settings = LoadSettings(dtype=dtype, threads=plan.threads, backend="cpu")
+    settings = LoadSettings(dtype=dtype, kv_dtype=plan.kv_dtype, threads=plan.threads, backend="cpu")
     schedule = ScheduleSettings(max_step_tokens=512 + most, max_running=most)
     if plan.shape is not None:
         return build_shape(plan.shape, SHAPES[plan.shape], settings, schedule)
@@ -105,7 +105,7 @@ def _measure(plan: Plan, built: Built, limits: Limits) -> Iterator[Finding]:
 
 def _starts(plan: Plan, info: Info, prompt: int) -> Iterator[Finding]:
     """New processes: on the model, or on a checkpoint in the plan's shape that lives as long as they do."""
-    chosen = ["--dtype", info.dtype]
+    chosen = ["--dtype", info.dtype, "--kv-dtype", info.kv_dtype]
     chosen += [] if plan.threads is None else ["--threads", str(plan.threads)]
     if plan.shape is None:
         model = [] if plan.model is None else ["--model", plan.model]
@@ -123,7 +123,7 @@ def _starts(plan: Plan, info: Info, prompt: int) -> Iterator[Finding]:
 
 def _start(arguments: list[str], variables: dict[str, str], info: Info, prompt: int) -> Iterator[Finding]:
     first, later = start.first_token(arguments, variables)
-    dtype, kv_dtype = info.dtype, getattr(info, "kv_dtype", info.dtype)
+    dtype, kv_dtype = info.dtype, info.kv_dtype
     is_first = bool(variables)  # the cache was new, and empty
     yield (
         "figure",

@@ -20,7 +20,6 @@ from openwork.build import Built
 from openwork.core.event import Token
 from openwork.core.request import Request, SamplingParams
 from openwork.engine.service import Stream
-from openwork.ops.paged import PagedKV
 
 TURNS = 7
 
@@ -28,10 +27,8 @@ TURNS = 7
 def weights_of(built: Built) -> Weights:
     """How the model lies in memory."""
     spec, info = built.spec, built.info
-    kv_dtype = getattr(info, "kv_dtype", info.dtype)
-    read = getattr(info, "read_bytes_per_token", spec.weights_read_per_token * (4 if info.dtype == "float32" else 2))
-    tile = PagedKV.block_bytes(1, spec.num_kv_heads, spec.head_dim, info.block_size, kv_dtype)  # type: ignore[arg-type]
-    return Weights(spec, info.dtype, kv_dtype, read, tile / info.block_size)
+    kv_bytes = info.kv_bytes / (info.num_blocks * info.block_size * spec.num_layers)
+    return Weights(spec, info.dtype, info.kv_dtype, info.read_bytes_per_token, kv_bytes)
 
 
 def warm_up(built: Built) -> None:

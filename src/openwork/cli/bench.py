@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from openwork.cli import options, terminal
+from openwork.cli.options import KVDtype
 from openwork.core.errors import RequestError
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ Formats = Annotated[
     str,
     typer.Option(help="Of the weights, several with commas: auto, float32, bfloat16, int8, int8-channel, int4."),
 ]
-CacheFormat = Annotated[str, typer.Option(help="Numbers of keys and values: auto, float32, bfloat16, int8.")]
 Batch = Annotated[
     str | None, typer.Option(help="Sequences at a time, for decoding. [dim]Default: 1,8,32.[/]", show_default=False)
 ]
@@ -60,7 +60,7 @@ def bench(
     model: options.Model = None,
     shape: Shape = None,
     dtype: Formats = "auto",
-    kv_dtype: CacheFormat = "auto",
+    kv_dtype: options.KVType = KVDtype.auto,
     batch: Batch = None,
     context: Context = None,
     prefill: Prefill = None,
@@ -90,7 +90,7 @@ def bench(
         model=model,
         shape=shape,
         dtypes=_formats(dtype),
-        kv_dtype=kv_dtype,
+        kv_dtype=kv_dtype.value,
         batches=_sizes(batch, "batch", 512),
         contexts=_sizes(context, "context", 2**24),
         prefills=None if prefill is None else _sizes(prefill, "prefill", 2**24),
@@ -123,8 +123,8 @@ def _print_json(found: Iterable[tuple[str, Any]]) -> None:
 def _weights_record(info: Info) -> dict[str, Any]:
     return {
         "weight_bytes": info.weight_bytes,
-        "read_bytes_per_token": getattr(info, "read_bytes_per_token", 0),
-        "kv_dtype": getattr(info, "kv_dtype", info.dtype),
+        "read_bytes_per_token": info.read_bytes_per_token,
+        "kv_dtype": info.kv_dtype,
     }
 
 
@@ -147,7 +147,7 @@ def _limits_line(limits: dict[str, float]) -> str:
 
 
 def _model_line(info: Info) -> str:
-    weights = f"{info.weight_bytes / 1e9:.2f} GB of weights in {info.dtype}"
+    weights = f"{info.weight_bytes / 1e9:.2f} GB of weights in {info.dtype}, keys and values in {info.kv_dtype}"
     return f"\n{info.model}: {weights}, {info.contract_id}, {info.threads} threads"
 
 
