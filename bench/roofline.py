@@ -3,9 +3,9 @@
     python bench/roofline.py bench.json [--peers peers.json] [--output docs/roofline.svg]
 
 Both axes are logarithmic: operations for each byte that must be read, and operations a second. The slanted roof is
-the read bandwidth, the flat ones are the peaks of the dot products. A dot is work that was measured: decoding moves right
-with the number of sequences, since they share the weights that are read; prefill is far right. A peer stands where the
-work stands, at the same number of bits.
+the read bandwidth, the flat ones are the peaks of the dot products. A dot is work that was measured: decoding moves
+right with the number of sequences, since they share the weights that are read; prefill is far right. A peer stands
+where the work stands, at the same number of bits.
 
 The machine drifts, so a dot is drawn at its share of its own moment's ceiling, under the roofs of this run: its height
 below the roof is what was measured, not what the clock said. Peers have no ceilings of their own; each stands below our

@@ -29,6 +29,7 @@ def write(directory: Path, shape: str) -> Path:
     config |= {
         "model_type": KINDS[config["architectures"][0]],
         "hidden_act": "silu",
+        "rope_theta": config.get("rope_theta", 1e4),
         "attention_bias": False,
         "bos_token_id": size - 2,
         "eos_token_id": size - 1,

@@ -31,6 +31,7 @@ def serve(make: Callable[[str, int, dict[str, str]], Engine]) -> None:
     """Make the engine that the command line describes, MODEL THREADS NAME=VALUE ..., and answer until the end."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    sys.stdout = sys.stderr
     options = dict(option.split("=", 1) for option in sys.argv[3:])
     engine = make(sys.argv[1], int(sys.argv[2]), options)
     for line in sys.stdin:

@@ -11,7 +11,7 @@ from openwork.load.invent import survey
 
 
 def weights(windows=None, dtype="bfloat16", kv_dtype="bfloat16"):
-    spec, _ = survey(SHAPES["tiny"])
+    spec, _ = survey(SHAPES["tiny"], "bfloat16")
     if windows is not None:
         object.__setattr__(spec, "windows", windows)
     return Weights(spec, dtype, kv_dtype, read_bytes=1000, kv_bytes=10.0)
