@@ -77,8 +77,6 @@ class Limits:
 
     def _multiply(self, dot: str) -> float:
         began = time.perf_counter()
-        if dot == "int8":
-            return 1.0  # SHIM
         count = self._ops.multiply_all(dot, PEAK_STEPS)
         return count / (time.perf_counter() - began)
 
