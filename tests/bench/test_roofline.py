@@ -76,3 +76,31 @@ def test_the_picture_is_xml_with_a_mark_for_every_dot_within_its_frame(roofline,
 def test_a_record_without_work_is_refused(roofline):
     with pytest.raises(ValueError, match="neither"):
         roofline.picture({**BENCH, "results": []})
+
+
+def test_figures_are_written_between_the_marks_of_the_page(roofline, scripts, tmp_path, monkeypatch):
+    write_up = importlib.import_module("write_up")
+    results, docs = tmp_path / "results", tmp_path / "docs"
+    results.mkdir()
+    docs.mkdir()
+    figures = {"tok_s": 50.0, "limit_tok_s": 100.0, "bound": "memory", "linear_share": 0.5}
+    memory = {"name": "memory", "dtype": "int8", "peak_bytes": 700_000_000, "weight_bytes": 600_000_000}
+    about = {"skipped": ["a long context: too long"], "results": [{**figures, **each} for each in BENCH["results"]]}
+    (results / "qwen.json").write_text(json.dumps({**BENCH, **about, "results": [*about["results"], memory]}))
+    told = {"bits": 8, "test": "a", "about": "1 stream", "prefill": {"ours": 2.0, "peer": 1.0, "ratio": 2.0}}
+    others = [{**PEERS["results"][0], **told, "decode": {"ours": 6.0, "peer": 4.0, "ratio": 1.5}}]
+    (results / "qwen-peers.json").write_text(json.dumps({"results": others, "skipped": ["vllm: not there"]}))
+    page = docs / "performance.md"
+    page.write_text(f"before\n{write_up.BEGIN}\nstale\n{write_up.END}\nafter\n")
+    monkeypatch.setattr("sys.argv", ["write_up.py", "--results", str(results), "--docs", str(docs)])
+    write_up.main()
+    write_up.main()  # the marks are still there
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "stale" not in text
+    assert "| decode 8 x 128 | bfloat16 | 50.0 | 100.0 | 80% (50% by the matrices alone) | memory |" in text
+    assert "| int8 | 0.400 s |  | 700 MB | 100 MB |" in text
+    assert "| 1 stream | decode | 8 | llama.cpp Q8_0 | 6.00 | 4.00 tok/s | **1.50** |" in text
+    assert "too long" in text and "vllm: not there" in text
+    assert (docs / "roofline.svg").read_text().startswith("<svg")
+    real = (scripts.parent / "docs" / "performance.md").read_text()
+    assert real.count(write_up.BEGIN) == real.count(write_up.END) == 1

@@ -1,8 +1,9 @@
 """Plan: what is measured, and in which order. Whatever cannot be measured is named with its reason.
 
-For each format: prefill, then decoding in batches at the first context, then one sequence at the other contexts, then
-new processes. One model is in memory at a time. For a shape, the new processes run on a checkpoint that is written into
-a temporary directory, with a weight cache of its own, and both are removed.
+For each format: prefill, then decoding in batches at the first context, then one sequence at the other contexts. One
+model is in memory at a time. At the end, new processes in each format, so that the files they write disturb nothing.
+For a shape they run on a checkpoint that is written into a temporary directory, with a weight cache of its own, and
+both are removed.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Plan:
 def carry_out(plan: Plan) -> Iterator[Finding]:
     """Everything, as it is found. The ceilings come first, and once more at the end: the best of the whole run."""
     limits: Limits | None = None
+    loaded: list[Info] = []
     for number, dtype in enumerate(plan.dtypes):
         try:
             built = _build(plan, dtype)
@@ -67,14 +69,15 @@ def carry_out(plan: Plan) -> Iterator[Finding]:
                 yield "limits", limits.summary()
             yield "model", built.info
             yield from _measure(plan, built, limits)
-            info, prompt = built.info, _prompt(built.info.context)
+            loaded.append(built.info)
         finally:
             built.engine.close()
         del built  # its memory is free before the next model, or a new process, takes its own
-        if plan.starts:
-            yield from _starts(plan, info, prompt)
     if limits is not None:
         yield "limits", limits.summary()
+        del limits
+    if plan.starts and loaded:
+        yield from _starts(plan, loaded)
 
 
 def _build(plan: Plan, dtype: str) -> Built:
@@ -103,13 +106,13 @@ def _measure(plan: Plan, built: Built, limits: Limits) -> Iterator[Finding]:
         yield "figure", work.decode(built, limits, batch, context, plan.steps)
 
 
-def _starts(plan: Plan, info: Info, prompt: int) -> Iterator[Finding]:
+def _starts(plan: Plan, loaded: list[Info]) -> Iterator[Finding]:
     """New processes: on the model, or on a checkpoint in the plan's shape that lives as long as they do."""
-    chosen = ["--dtype", info.dtype, "--kv-dtype", info.kv_dtype]
-    chosen += [] if plan.threads is None else ["--threads", str(plan.threads)]
+    threads = [] if plan.threads is None else ["--threads", str(plan.threads)]
     if plan.shape is None:
         model = [] if plan.model is None else ["--model", plan.model]
-        yield from _start([*model, *chosen], {}, info, prompt)
+        for info in loaded:
+            yield from _start([*model, *threads], {}, info)
         return
     with tempfile.TemporaryDirectory(prefix="openwork-bench-") as temporary:
         directory, cache = Path(temporary, "model"), Path(temporary, "cache")
@@ -118,10 +121,12 @@ def _starts(plan: Plan, info: Info, prompt: int) -> Iterator[Finding]:
         except OSError as error:
             yield "skipped", f"the start of a process: a checkpoint could not be written to {directory}: {error}"
             return
-        yield from _start(["--model", str(directory), *chosen], {CACHE_VARIABLE: str(cache)}, info, prompt)
+        for info in loaded:
+            yield from _start(["--model", str(directory), *threads], {CACHE_VARIABLE: str(cache)}, info)
 
 
-def _start(arguments: list[str], variables: dict[str, str], info: Info, prompt: int) -> Iterator[Finding]:
+def _start(arguments: list[str], variables: dict[str, str], info: Info) -> Iterator[Finding]:
+    arguments = [*arguments, "--dtype", info.dtype, "--kv-dtype", info.kv_dtype]
     first, later = start.first_token(arguments, variables)
     dtype, kv_dtype = info.dtype, info.kv_dtype
     is_first = bool(variables)  # the cache was new, and empty
@@ -135,6 +140,7 @@ def _start(arguments: list[str], variables: dict[str, str], info: Info, prompt: 
             first_seconds=first if is_first else None,
         ),
     )
+    prompt = _prompt(info.context)
     peak = start.peak_bytes(arguments, variables, prompt)
     if peak is None:
         yield "skipped", "memory: this system does not tell the peak of another process"
