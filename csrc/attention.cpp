@@ -273,13 +273,12 @@ void Device::write(const Cache& cache, std::int64_t layer, const float* k, const
   });
 }
 
-void Device::attention_block(const float* x, const Attention& w, const StepRows& rows, const Cache& cache,
-                             std::int64_t layer, float* out) {
-  const Turn turn(*this);
+// qkv (rows, q | k | v) of projected rows -> the heads' mixed values (rows, num_heads * head_dim), in inner_. Norms and
+// turns q and k in place, and puts k and v into the cache.
+const float* Device::attend_projected(float* qkv, const Attention& w, const StepRows& rows, const Cache& cache,
+                                      std::int64_t layer) {
   const std::int64_t count = rows.count(), heads = w.num_heads + 2 * w.num_kv_heads;
   const std::int64_t group = w.num_heads / w.num_kv_heads, half = w.rotary_dim / 2;
-  float* qkv = wide_.take<float>(count * w.qkv.n);
-  prepare_and_multiply(x, count, w.qkv, qkv);
   const std::ptrdiff_t stride = kernels_.query_bytes(cache.number, w.head_dim);
   char* q = queries_.take<char>(count * w.num_heads * stride);
   split(count * heads, 1, count * heads * w.head_dim, [&](std::int64_t begin, std::int64_t end, int) {
@@ -306,7 +305,7 @@ void Device::attention_block(const float* x, const Attention& w, const StepRows&
   });
   float* mixed = inner_.take<float>(count * w.out.k);
   attend_prepared(q, stride, cache, layer, rows, w, mixed);
-  prepare_and_multiply(mixed, count, w.out, out);
+  return mixed;
 }
 
 }  // namespace openwork

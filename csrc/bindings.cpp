@@ -228,6 +228,18 @@ void bind_layer_ops(nb::class_<Device>& device) {
              float* target = y.filled(rows * w.record.n);
              unlocked([&] { d.logits(in.data<float>(), rows, w.record, softcap, target); });
            })
+      .def("best",
+           [](Device& d, nb::handle x, const LinearHandle& w, float softcap, nb::handle ids, nb::handle finite) {
+             const Floats in(x, "x");
+             const Array best(ids, Array::write), sound(finite, Array::write);
+             const Size rows = in.rows(w.record.k);
+             require(best.view().is_integer(8) && best.size() == rows, "ids must be int64, one a row");
+             require(sound.type() == '?' && sound.bytes() == sound.size() && sound.size() == rows,
+                     "finite must be bool, one a row");
+             unlocked([&] {
+               d.best(in.data<float>(), rows, w.record, softcap, best.data<Size>(), sound.data<bool>());
+             });
+           })
       .def("norm",
            [](Device& d, nb::handle x, const NormHandle& w, nb::handle out) {
              const Floats in(x, "x"), y(out, "out", Array::write);
@@ -296,6 +308,19 @@ void bind_attention_ops(nb::class_<Device>& device) {
              require(in.rows(w.record.qkv.k) == rows.record.count(), "x must have as many rows as the step");
              float* target = y.filled(rows.record.count() * w.record.out.n);
              unlocked([&] { d.attention_block(in.data<float>(), w.record, rows.record, kv.record, layer, target); });
+           })
+      .def("pre_norm_layer",
+           [](Device& d, nb::handle x, const NormHandle& attention_norm, const AttentionHandle& attention,
+              const NormHandle& mlp_norm, const MlpHandle& mlp, RowsHandle& rows, const CacheHandle& kv, Size layer) {
+             const Floats in(x, "x", Array::write);
+             check_step(rows, kv.record, layer);
+             check_fit(attention.record, kv.record, rows.record);
+             check_layer(attention_norm.record, attention.record, mlp_norm.record, mlp.record);
+             require(in.rows(attention.record.qkv.k) == rows.record.count(), "x must have as many rows as the step");
+             unlocked([&] {
+               d.pre_norm_layer(in.data<float>(), attention_norm.record, attention.record, mlp_norm.record, mlp.record,
+                                rows.record, kv.record, layer);
+             });
            })
       .def("copy_blocks",
            [](Device& d, const CacheHandle& kv, nb::handle sources, nb::handle targets) {

@@ -10,8 +10,8 @@ namespace openwork {
 namespace {
 
 constexpr std::int64_t kFewRows = 8;      // up to here every worker takes columns, whatever their number
+constexpr std::size_t kMostSuccessors = 10000;
 constexpr std::int64_t kRowUnit = 6;      // rows of a register tile: a cut elsewhere wastes part of one
-constexpr std::int64_t kPieceSize = 512;  // entries of a row that one worker takes in elementwise work
 
 std::int64_t blocks_of(std::int64_t n) { return (n + kLanes - 1) / kLanes; }
 
@@ -64,10 +64,21 @@ void Device::embed(const Linear& table, const std::int64_t* ids, std::int64_t ro
   });
 }
 
+// Matrices are multiplied in the same order step after step: the one that followed last time is fetched meanwhile.
+void Device::expect_successor(const Linear& w) {
+  const auto bytes = blocks_of(w.n) * w.k * (w.number == Number::float32 ? 64 : 32);
+  if (successors_.size() > kMostSuccessors) successors_.clear();
+  if (last_) successors_[last_] = {w.weights, bytes};
+  last_ = w.weights;
+  const auto found = successors_.find(w.weights);
+  if (found != successors_.end()) pool_.expect(found->second.first, found->second.second);
+}
+
 // Columns are cut over the workers; only where there are few columns and many rows are rows.
 void Device::multiply(const void* prepared, std::ptrdiff_t stride, std::int64_t rows, const Linear& w, float* y) {
   const Product p{w.number, w.weights, prepared, stride, y, w.n, w.bias, w.n, w.k};
   const std::int64_t blocks = blocks_of(w.n), work = rows * w.n * w.k / 4;
+  if (rows <= kFewRows) expect_successor(w);
   if (rows <= kFewRows || blocks >= 16 * pool_.threads()) {
     split(blocks, blocks < 8 * pool_.threads() ? 1 : 4, work,
           [&](std::int64_t begin, std::int64_t end, int) { kernels_.product(p, begin, end, 0, rows); });
@@ -77,15 +88,19 @@ void Device::multiply(const void* prepared, std::ptrdiff_t stride, std::int64_t 
   }
 }
 
-void Device::prepare_and_multiply(const float* x, std::int64_t rows, const Linear& w, float* y) {
-  if (w.number == Number::float32 && rows <= kFewRows) return multiply(x, w.k * 4, rows, w, y);
+const char* Device::prepare(const float* x, std::int64_t rows, const Linear& w) {
   const std::ptrdiff_t stride = kernels_.prepared_bytes(w.number, w.k);
   char* prepared = input_.take<char>(rows * stride);
   split(rows, 1, rows * w.k, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t row = begin; row < end; row++)
       kernels_.prepare(w.number, x + row * w.k, 0, w.k, prepared + row * stride);
   });
-  multiply(prepared, stride, rows, w, y);
+  return prepared;
+}
+
+void Device::prepare_and_multiply(const float* x, std::int64_t rows, const Linear& w, float* y) {
+  if (w.number == Number::float32 && rows <= kFewRows) return multiply(x, w.k * 4, rows, w, y);
+  multiply(prepare(x, rows, w), kernels_.prepared_bytes(w.number, w.k), rows, w, y);
 }
 
 void Device::linear(const float* x, std::int64_t rows, const Linear& w, float* out) {
@@ -123,26 +138,6 @@ void Device::act(const float* x, std::int64_t size, Activation kind, float* out)
   split(size, kPieceSize, size, [&](std::int64_t begin, std::int64_t end, int) {
     kernels_.activate(kind, x + begin, nullptr, end - begin, out + begin);
   });
-}
-
-void Device::mlp_block(const float* x, std::int64_t rows, const Mlp& w, float* out) {
-  const Turn turn(*this);
-  const std::int64_t size = w.down.k, pieces = (size + kPieceSize - 1) / kPieceSize;
-  float* up = wide_.take<float>(rows * w.up.n);
-  prepare_and_multiply(x, rows, w.up, up);
-  const std::ptrdiff_t stride = kernels_.prepared_bytes(w.down.number, size);
-  char* inner = inner_.take<char>(rows * stride);
-  split(rows * pieces, 1, 4 * rows * size, [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t i = begin; i < end; i++) {
-      const std::int64_t row = i / pieces, first = i % pieces * kPieceSize;
-      const std::int64_t last = first + kPieceSize < size ? first + kPieceSize : size;
-      float* gate = up + row * w.up.n;
-      kernels_.activate(w.activation, gate + first, w.gated ? gate + size + first : nullptr, last - first,
-                        gate + first);
-      kernels_.prepare(w.down.number, gate, first, last, inner + row * stride);
-    }
-  });
-  multiply(inner, stride, rows, w.down, out);
 }
 
 void Device::copy_blocks(const Cache& cache, const std::int64_t* sources, const std::int64_t* targets,

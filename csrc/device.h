@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "float_mode.h"
@@ -110,6 +112,8 @@ class Device {
   void embed(const Linear& table, const std::int64_t* ids, std::int64_t rows, float scale, float* out);
   void linear(const float* x, std::int64_t rows, const Linear& w, float* out);
   void logits(const float* x, std::int64_t rows, const Linear& w, float softcap, float* out);
+  // The id of each row's highest logit, ties to the lowest, and whether that logit is finite; no row of logits is kept.
+  void best(const float* x, std::int64_t rows, const Linear& w, float softcap, std::int64_t* ids, bool* finite);
   void norm(const float* x, std::int64_t rows, const Norm& w, float* out);
   void add(float* x, const float* y, std::int64_t size);
   void act(const float* x, std::int64_t size, Activation kind, float* out);
@@ -120,6 +124,9 @@ class Device {
   void attention_block(const float* x, const Attention& w, const StepRows& rows, const Cache& cache, std::int64_t layer,
                        float* out);
   void mlp_block(const float* x, std::int64_t rows, const Mlp& w, float* out);
+  // x (rows, size) goes through a whole layer, in place: norm, attention, add; norm, feed-forward, add.
+  void pre_norm_layer(float* x, const Norm& attention_norm, const Attention& attention, const Norm& mlp_norm,
+                      const Mlp& mlp, const StepRows& rows, const Cache& cache, std::int64_t layer);
   void copy_blocks(const Cache& cache, const std::int64_t* sources, const std::int64_t* targets, std::size_t count);
 
   void logsumexp(const float* logits, std::int64_t rows, std::int64_t size, double* out);
@@ -144,9 +151,15 @@ class Device {
 
   template <class F>
   void split(std::int64_t total, std::int64_t unit, std::int64_t work, const F& f);
+  void expect_successor(const Linear& w);
   void multiply(const void* prepared, std::ptrdiff_t stride, std::int64_t rows, const Linear& w, float* y);
+  const char* prepare(const float* x, std::int64_t rows, const Linear& w);  // in input_
   void prepare_and_multiply(const float* x, std::int64_t rows, const Linear& w, float* y);
   void norm_row(const Norm& w, const float* x, float* out) const;
+  const char* prepare_rows(float* x, const float* y, std::int64_t rows, const Norm& norm, const Linear& w);
+  void activate_and_multiply(float* up, std::int64_t rows, const Mlp& w, float* out);
+  const float* attend_projected(float* qkv, const Attention& w, const StepRows& rows, const Cache& cache,
+                                std::int64_t layer);
   // q: (kv_heads, rows, heads of a kv head) prepared heads, `stride` bytes apart.
   void attend_prepared(const char* q, std::ptrdiff_t stride, const Cache& cache, std::int64_t layer,
                        const StepRows& rows, const Attention& w, float* out);
@@ -159,8 +172,10 @@ class Device {
   Pool pool_;
   std::int64_t busy_ns_ = 0;
   std::mutex mutex_;
-  Scratch input_, wide_, inner_, queries_, workers_, totals_, weights_;
+  Scratch input_, normed_, wide_, inner_, change_, queries_, workers_, totals_, weights_;
   std::vector<std::uint64_t> order_;
+  const void* last_ = nullptr;                                                       // weights multiplied last
+  std::unordered_map<const void*, std::pair<const void*, std::int64_t>> successors_;  // and what followed them
 };
 
 }  // namespace openwork

@@ -80,6 +80,51 @@ void Device::is_finite(const float* logits, std::int64_t rows, std::int64_t size
   });
 }
 
+// Columns are cut into pieces whose logits stay in the second-level cache; what is kept of a piece is its highest.
+void Device::best(const float* x, std::int64_t rows, const Linear& w, float softcap, std::int64_t* ids, bool* finite) {
+  const Turn turn(*this);
+  constexpr std::int64_t kBlocks = 32;  // of sixteen columns, in a piece
+  constexpr std::int64_t kRows = 32;    // at a time: 64 KB of logits
+  const std::int64_t blocks = (w.n + kLanes - 1) / kLanes, pieces = (blocks + kBlocks - 1) / kBlocks;
+  const std::ptrdiff_t stride = kernels_.prepared_bytes(w.number, w.k);
+  const char* prepared = prepare(x, rows, w);
+  struct Found {
+    float logit;
+    std::int64_t id;
+  };
+  std::vector<Found> found(static_cast<std::size_t>(pieces * rows));
+  float* memory = wide_.take<float>(kRows * kBlocks * kLanes * pool_.threads());
+  split(pieces, 1, rows * w.n * w.k / 4, [&](std::int64_t begin, std::int64_t end, int worker) {
+    float* logits = memory + worker * kRows * kBlocks * kLanes;
+    for (std::int64_t piece = begin; piece < end; piece++) {
+      const std::int64_t first = piece * kBlocks, last = std::min(first + kBlocks, blocks);
+      const std::int64_t size = std::min(last * kLanes, w.n) - first * kLanes;
+      for (std::int64_t row = 0; row < rows; row += kRows) {
+        const std::int64_t count = std::min(kRows, rows - row);
+        const Product p{w.number, w.weights, prepared + row * stride, stride, logits - first * kLanes,
+                        kBlocks * kLanes, w.bias, w.n, w.k};
+        kernels_.product(p, first, last, 0, count);
+        for (std::int64_t i = 0; i < count; i++) {
+          float* own = logits + i * kBlocks * kLanes;
+          if (softcap != 0.0f) kernels_.soft_cap(own, softcap, size);
+          const float high = kernels_.highest(own, size);
+          const std::int64_t id = first * kLanes + kernels_.first_equal(own, size, high);
+          found[static_cast<std::size_t>(piece * rows + row + i)] = {high, id};
+        }
+      }
+    }
+  });
+  for (std::int64_t row = 0; row < rows; row++) {
+    Found top = found[static_cast<std::size_t>(row)];
+    for (std::int64_t piece = 1; piece < pieces; piece++) {
+      const Found next = found[static_cast<std::size_t>(piece * rows + row)];
+      if (next.logit > top.logit || (next.logit != next.logit && top.logit == top.logit)) top = next;
+    }
+    ids[row] = top.id;
+    finite[row] = std::isfinite(top.logit);
+  }
+}
+
 // Fills order_ with the keys of the k first ids in the order, sorted. One pass with a bound that rises.
 void Device::candidates(const float* logits, std::int64_t size, std::int64_t k) {
   const auto wanted = static_cast<std::size_t>(k);

@@ -19,6 +19,8 @@
 namespace openwork {
 namespace {
 
+constexpr std::int64_t kFetch = 192 * 1024;       // bytes that an idle worker fetches of what comes next
+constexpr std::int64_t kCallerFetch = 16 * 1024;  // and the caller, who has something else to do
 constexpr auto kSpin = std::chrono::microseconds(100);
 
 // Counts the forks this process has come through, so that a pool knows when its threads stayed in the parent.
@@ -89,17 +91,24 @@ bool wait_awake(const Done& done, bool crowded, std::chrono::microseconds limit)
 
 }  // namespace
 
-// The parts of one deal are claimed by counting up one word, which also says which deal they are of:
+// Every worker has a run of parts of its own, and takes them from the front; one that has none left takes from the back
+// of another's. So a worker walks through memory in one direction, and what it fetched ahead of a part is its next one.
+// A run is one word, which also says which deal it is of:
 //
-//     deck | deal number, 32 bits | parts, 16 bits | next part, 16 bits |
+//     run | deal number, 32 bits | end, 16 bits | next, 16 bits |
 //
-// A claim that finds next < parts belongs to the deal in the same word, and that deal cannot end before it is done: so
-// `job` and `work` are those of the claim. A worker that comes late finds nothing left to claim and touches nothing.
+// A claim that succeeds belongs to the deal in the same word, and that deal cannot end before the part is done: so `job`
+// and `work` are those of the claim. A worker that comes late finds nothing left to claim and touches nothing.
 struct Pool::Crew {
-  std::atomic<std::uint64_t> deck{0};
-  std::atomic<int> unfinished{0};
-  std::atomic<int> asleep{0};
+  struct alignas(64) Run {  // a cache line each: claims of one worker do not disturb another's
+    std::atomic<std::uint64_t> word{0};
+  };
+  std::vector<Run> runs;
+  alignas(64) std::atomic<int> unfinished{0};
+  alignas(64) std::atomic<int> asleep{0};
   std::atomic<bool> stop{false};
+  std::atomic<const char*> expected{nullptr};
+  std::atomic<std::int64_t> expected_bytes{0};
   Job job = nullptr;
   const void* work = nullptr;
   Seats seats;
@@ -110,7 +119,7 @@ struct Pool::Crew {
   std::condition_variable wake;
   std::vector<std::thread> threads;
 
-  explicit Crew(int count) : born(forks.load()) {
+  explicit Crew(int count) : runs(static_cast<std::size_t>(count)), born(forks.load()) {
     const unsigned processors = std::thread::hardware_concurrency();
     crowded = processors != 0 && static_cast<unsigned>(count) > processors;
     try {
@@ -132,19 +141,51 @@ struct Pool::Crew {
     for (std::thread& thread : threads) thread.join();
   }
 
+  static int next_of(std::uint64_t word) { return static_cast<int>(word & 0xFFFF); }
+  static int end_of(std::uint64_t word) { return static_cast<int>(word >> 16 & 0xFFFF); }
+
   bool has_parts() const {
-    const std::uint64_t word = deck.load();
-    return (word & 0xFFFF) < (word >> 16 & 0xFFFF);
+    for (const Run& run : runs) {
+      const std::uint64_t word = run.word.load();
+      if (next_of(word) < end_of(word)) return true;
+    }
+    return false;
   }
 
-  // Does parts until none are left.
+  // A part from the front or the back of a run; false when it is empty.
+  bool claim(Run& run, bool from_front, int* part) {
+    std::uint64_t word = run.word.load(std::memory_order_acquire);
+    while (next_of(word) < end_of(word)) {
+      *part = from_front ? next_of(word) : end_of(word) - 1;
+      const std::uint64_t taken = from_front ? word + 1 : word - (1 << 16);
+      if (run.word.compare_exchange_weak(word, taken, std::memory_order_acq_rel, std::memory_order_acquire))
+        return true;
+    }
+    return false;
+  }
+
+  // Does parts until none are left: its own, then those of the others, the next worker's first.
   void take_parts(int worker) {
-    while (has_parts()) {
-      const std::uint64_t word = deck.fetch_add(1, std::memory_order_acq_rel);
-      const auto part = static_cast<int>(word & 0xFFFF), parts = static_cast<int>(word >> 16 & 0xFFFF);
-      if (part >= parts) return;
-      job(work, part, worker);
-      unfinished.fetch_sub(1, std::memory_order_acq_rel);
+    const int count = static_cast<int>(runs.size());
+    for (int step = 0; step < count; step++) {
+      Run& run = runs[static_cast<std::size_t>((worker + step) % count)];
+      for (int part; claim(run, step == 0, &part);) {
+        job(work, part, worker);
+        unfinished.fetch_sub(1, std::memory_order_acq_rel);
+      }
+    }
+  }
+
+  // The start of this worker's stretch of what is expected, until it is called to work.
+  void fetch(int worker, std::int64_t most) const {
+    const char* data = expected.load(std::memory_order_relaxed);
+    if (!data) return;
+    const std::int64_t bytes = expected_bytes.load(std::memory_order_relaxed);
+    const Share own = share(bytes, worker, static_cast<int>(runs.size()), 4096);
+    const std::int64_t end = own.begin + most < own.end ? own.begin + most : own.end;
+    for (std::int64_t at = own.begin; at < end; at += 64) {
+      if (at % 4096 == 0 && has_parts()) return;
+      __builtin_prefetch(data + at, 0, 2);
     }
   }
 
@@ -160,6 +201,7 @@ struct Pool::Crew {
       }
       if (stop.load(std::memory_order_acquire)) return;
       take_parts(worker);
+      fetch(worker, kFetch);
     }
   }
 
@@ -168,12 +210,19 @@ struct Pool::Crew {
     work = f;
     if (!crowded) seats.give_way(threads);
     unfinished.store(parts, std::memory_order_relaxed);
-    deck.store(std::uint64_t{++deal} << 32 | static_cast<std::uint64_t>(parts) << 16);
+    deal++;
+    const int count = static_cast<int>(runs.size());
+    for (int i = 0; i < count; i++) {
+      const auto begin = static_cast<std::uint64_t>(parts * i / count);
+      const auto end = static_cast<std::uint64_t>(parts * (i + 1) / count);
+      runs[static_cast<std::size_t>(i)].word.store(std::uint64_t{deal} << 32 | end << 16 | begin);
+    }
     if (asleep.load() > 0) {
       std::lock_guard<std::mutex> lock(mutex);
       wake.notify_all();
     }
     take_parts(0);
+    fetch(0, kCallerFetch);
     const auto done = [&] { return unfinished.load(std::memory_order_acquire) == 0; };
     while (!wait_awake(done, crowded, std::chrono::milliseconds(10))) {
     }
@@ -193,6 +242,9 @@ void Pool::deal_out(int parts, Job job, const void* f) {
   }
   if (crew_ && crew_->born != forks.load()) (void)crew_.release();
   if (!crew_) crew_ = std::make_unique<Crew>(threads_);
+  crew_->expected.store(expected_, std::memory_order_relaxed);
+  crew_->expected_bytes.store(expected_bytes_, std::memory_order_relaxed);
+  expected_ = nullptr;
   crew_->run(parts, job, f);
 }
 

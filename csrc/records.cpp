@@ -225,6 +225,13 @@ void check_fit(const Attention& w, const Cache& cache, const StepRows& rows) {
           "cos and sin must have rotary_dim / 2 columns");
 }
 
+void check_layer(const Norm& attention_norm, const Attention& attention, const Norm& mlp_norm, const Mlp& mlp) {
+  const Size size = attention.qkv.k;
+  require(attention_norm.size == size && attention.out.n == size && mlp_norm.size == size && mlp.up.k == size &&
+              mlp.down.n == size,
+          "the parts of a layer must have rows of one size");
+}
+
 std::vector<Size> indices(const View& ids, Size limit, const char* name) {
   require(ids.axes() <= 1 && (ids.is_integer(4) || ids.is_integer(8)), "ids must be one row of int32 or int64");
   std::vector<Size> out(static_cast<std::size_t>(ids.size()));

@@ -60,6 +60,8 @@ PackSource make_source(const Linear& target, Size row, const View& source);
 // That every block these rows read or write is one of `cache`.
 void check_tables(const StepRows& rows, const Cache& cache);
 void check_fit(const Attention& w, const Cache& cache, const StepRows& rows);
+// That a residual stream of one size passes through all four.
+void check_layer(const Norm& attention_norm, const Attention& attention, const Norm& mlp_norm, const Mlp& mlp);
 // Integers of either width; each in 0 .. limit - 1.
 std::vector<Size> indices(const View& ids, Size limit, const char* name);
 // How many rows of `size` float32 entries x has.

@@ -1,6 +1,7 @@
 // What the files that implement Device share: taking one's turn, and cutting work into parts for the threads.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <mutex>
 
@@ -9,6 +10,7 @@
 namespace openwork {
 
 constexpr std::int64_t kWorthSharing = 16 * 1024;  // entries touched; below it, waking the others costs more
+constexpr std::int64_t kPieceSize = 512;  // entries of a row that one worker takes; groups of a scale never cross it
 
 class Device::Turn {
  public:
@@ -22,14 +24,15 @@ class Device::Turn {
   FloatMode mode_;
 };
 
-constexpr int kPartsPerThread = 4;  // more balance better, fewer cost less
+constexpr int kPartsPerThread = 8;  // more balance better, fewer cost less
 
 // f(begin, end, worker) for parts of 0 .. total - 1, cut at multiples of `unit`; alone when `work` is small.
 template <class F>
 void Device::split(std::int64_t total, std::int64_t unit, std::int64_t work, const F& f) {
-  const std::int64_t units = (total + unit - 1) / unit, wanted = std::int64_t{kPartsPerThread} * pool_.threads();
+  const std::int64_t units = (total + unit - 1) / unit;
+  const std::int64_t most = 4 * work / kWorthSharing, wanted = std::int64_t{kPartsPerThread} * pool_.threads();
   if (work < kWorthSharing || units <= 1 || pool_.threads() == 1) return f(std::int64_t{0}, total, 0);
-  const int parts = static_cast<int>(units < wanted ? units : wanted);
+  const int parts = static_cast<int>(std::min({units, wanted, most}));
   pool_.deal(parts, [&](int part, int worker) {
     const Share each = share(total, part, parts, unit);
     f(each.begin, each.end, worker);

@@ -83,9 +83,9 @@ def test_scores_need_bounded_memory_whatever_the_length(make, model, monkeypatch
     runner, seen = make(), []
     real = model.logits
 
-    def watched(rows):
+    def watched(rows, out):
         seen.append(len(rows))
-        return real(rows)
+        return real(rows, out)
 
     monkeypatch.setattr(model, "logits", watched)
     parts = run(runner, work)[0]
@@ -146,3 +146,18 @@ def test_a_batch_lays_works_out_in_rows():
     assert batch.rows.positions.tolist() == [5, 6, 7, 40, 15, 16]
     assert batch.rows.starts.tolist() == batch.starts == [0, 3, 4, 6]
     assert batch.rows.tables.tolist() == [[3, 0, 0], [1, 0, 2], [4, 5, 0]]
+
+
+def test_a_greedy_step_that_keeps_no_logits_chooses_the_same_tokens(make):
+    seen = []
+    plain, watched = make(), make(tap=lambda *row: seen.append(row))
+    for runner in (plain, watched):
+        works = (
+            Work(0, 0, (5, 6, 7), False, (2,), (draw(3),)),
+            Work(1, 0, (9,), False, (3,)),
+            Work(2, 0, (1, 2), False, (1,), (draw(2), draw(2))),
+        )
+        runner.outcomes = run(runner, *works)
+    assert plain.outcomes == watched.outcomes
+    assert [len(outcome.choices) for outcome in plain.outcomes] == [1, 0, 2]
+    assert len(seen) == 2

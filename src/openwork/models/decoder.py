@@ -47,10 +47,14 @@ class Decoder:
             x = self._wire(ops, layer, x, rows, kv, index)
         return x
 
-    def logits(self, hidden: np.ndarray) -> np.ndarray:
+    def logits(self, hidden: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Rows that forward returned, any selection of them (rows, hidden_size) -> (rows, vocab_size) float32."""
         normed = self.ops.norm(hidden, self.weights.norm)
-        return self.ops.logits(normed, self.weights.head, self.spec.logit_softcap)
+        return self.ops.logits(normed, self.weights.head, self.spec.logit_softcap, out)
+
+    def best(self, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The id of the highest logit of each row, ties to the lowest, and whether the row is finite: two (rows,)."""
+        return self.ops.best(self.ops.norm(hidden, self.weights.norm), self.weights.head, self.spec.logit_softcap)
 
 
 def bind(ops: Reference, weights: Weights) -> Weights:

@@ -130,8 +130,7 @@ class Model(Protocol):
 
 def pre_norm_layer(ops: Reference, w: Layer, x: np.ndarray, rows: Rows, kv: PagedKV, index: int) -> np.ndarray:
     """The wiring of nearly everything since GPT-2: norm, attention, add; norm, feed-forward, add."""
-    x = ops.add(x, ops.attention_block(ops.norm(x, w.attention_norm), w.attention, rows, kv, index))
-    return ops.add(x, ops.mlp_block(ops.norm(x, w.mlp_norm), w.mlp))
+    return ops.pre_norm_layer(x, w.attention_norm, w.attention, w.mlp_norm, w.mlp, rows, kv, index)
 
 
 def numbers(

@@ -160,6 +160,24 @@ class Cpu(Reference):
         self._device.mlp_block(x, self._native(w), out)
         return out
 
+    def pre_norm_layer(
+        self,
+        x: np.ndarray,
+        attention_norm: Norm,
+        attention: Attention,
+        mlp_norm: Norm,
+        mlp: Mlp,
+        rows: Rows,
+        kv: PagedKV,
+        layer: int,
+    ) -> np.ndarray:
+        norms = self._native(attention_norm), self._native(mlp_norm)
+        parts = self._native(attention), self._native(mlp)
+        self._device.pre_norm_layer(
+            x, norms[0], parts[0], norms[1], parts[1], self._native_rows(rows), self._native(kv), layer
+        )
+        return x
+
     # -- attention -----------------------------------------------------------------------------------------------
 
     def rotate(self, x: np.ndarray, rows: Rows, dim: int) -> np.ndarray:
@@ -190,10 +208,17 @@ class Cpu(Reference):
 
     # -- the head ------------------------------------------------------------------------------------------------
 
-    def logits(self, x: np.ndarray, head: Linear, softcap: float | None = None) -> np.ndarray:
-        out = np.empty((len(x), head.weight.n), np.float32)
+    def logits(
+        self, x: np.ndarray, head: Linear, softcap: float | None = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        out = np.empty((len(x), head.weight.n), np.float32) if out is None else out
         self._device.logits(x, self._native(head), softcap or 0.0, out)
         return out
+
+    def best(self, x: np.ndarray, head: Linear, softcap: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+        ids, finite = np.empty(len(x), np.int64), np.empty(len(x), np.bool_)
+        self._device.best(x, self._native(head), softcap or 0.0, ids, finite)
+        return ids, finite
 
     def logsumexp(self, logits: np.ndarray) -> np.ndarray:
         out = np.empty(len(logits), np.float64)

@@ -172,6 +172,21 @@ class Reference:
         size = up.shape[1] // 2
         return self.linear(self.act(up[:, :size], w.activation) * up[:, size:], w.down)
 
+    def pre_norm_layer(
+        self,
+        x: np.ndarray,
+        attention_norm: Norm,
+        attention: Attention,
+        mlp_norm: Norm,
+        mlp: Mlp,
+        rows: Rows,
+        kv: PagedKV,
+        layer: int,
+    ) -> np.ndarray:
+        """x (rows, hidden) through norm, attention, add; norm, feed-forward, add; in place. Returns x."""
+        x = self.add(x, self.attention_block(self.norm(x, attention_norm), attention, rows, kv, layer))
+        return self.add(x, self.mlp_block(self.norm(x, mlp_norm), mlp))
+
     def copy_blocks(self, kv: PagedKV, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy whole blocks, all layers, one pair after the other in the order given."""
         for source, target in zip(sources, targets, strict=True):
@@ -180,10 +195,25 @@ class Reference:
 
     # -- the head ------------------------------------------------------------------------------------------------
 
-    def logits(self, x: np.ndarray, head: Linear, softcap: float | None = None) -> np.ndarray:
-        """Final-normed rows (rows, hidden) -> (rows, vocab), softly capped when asked."""
-        out = self.linear(x, head)
-        return out if softcap is None else np.float32(softcap) * np.tanh(out / np.float32(softcap))
+    def logits(
+        self, x: np.ndarray, head: Linear, softcap: float | None = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Final-normed rows (rows, hidden) -> (rows, vocab), softly capped when asked; in ``out`` if it is given."""
+        found = self.linear(x, head)
+        if softcap is not None:
+            found = np.float32(softcap) * np.tanh(found / np.float32(softcap))
+        if out is None:
+            return found
+        out[...] = found
+        return out
+
+    def best(self, x: np.ndarray, head: Linear, softcap: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """argmax and is_finite of the logits of x (rows, hidden) -> ids (rows,) int64, finite (rows,) bool.
+
+        A backend need not keep the logits anywhere: over a large vocabulary they are most of what a step writes.
+        """
+        logits = self.logits(x, head, softcap)
+        return self.argmax(logits), self.is_finite(logits)
 
     def logsumexp(self, logits: np.ndarray) -> np.ndarray:
         """log sum exp of every row of (rows, vocab) -> (rows,) float64, summed in float64."""

@@ -21,10 +21,10 @@ from openwork.models.decoder import Decoder
 from openwork.ops.paged import PagedKV
 from openwork.ops.reference import Reference
 from openwork.run.batch import Batch, assemble
-from openwork.run.sample import choose, logprobs
+from openwork.run.sample import choose, is_plainly_greedy, logprobs
 
 LOGITS_BYTES = 32 << 20
-Tap = Callable[[int, int, np.ndarray], None]  # (sequence, position, logits row)
+Tap = Callable[[int, int, np.ndarray], None]  # (sequence, position, logits row: copy it to keep it)
 
 _NOT_FINITE = (
     "the logits are not finite (NaN or infinity)",
@@ -52,6 +52,7 @@ class TensorRunner:
         self._tap = tap
         self._chosen: dict[int, int] = {}  # sequence -> token chosen in the step before
         self._rows_at_once = max(1, LOGITS_BYTES // (4 * model.spec.vocab_size))
+        self._logits_kept = np.empty((0, model.spec.vocab_size), np.float32)
         self._inbox: queue.SimpleQueue[_Ticket | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="openwork-runner", daemon=True)
         self._thread.start()
@@ -88,13 +89,27 @@ class TensorRunner:
             self._ops.copy_blocks(self._kv, [c.source for c in step.copies], [c.target for c in step.copies])
         batch = assemble(step, self._chosen, self._model.cos_sin)
         hidden = self._model.forward(batch.ids, self._ops.bind_rows(batch.rows), self._kv)
-        outcomes = self._outcomes(step, batch, hidden)
+        is_plain = self._tap is None and all(_is_plain(work) for work in step.works)
+        outcomes = (self._best if is_plain else self._outcomes)(step, batch, hidden)
         self._chosen = {
             work.sequence: outcome.choices[0].token
             for work, outcome in zip(step.works, outcomes, strict=True)
             if outcome.choices
         }
         return Result(step.number, tuple(outcomes), time.perf_counter() - began)
+
+    def _best(self, step: Step, batch: Batch, hidden: np.ndarray) -> list[Outcome]:
+        """The usual step of a greedy batch: nothing but the highest logit is asked for, so no logits are kept."""
+        wanted = _wanted(step, batch)
+        if not wanted:
+            return [Outcome() for _ in step.works]
+        ids, finite = self._model.best(hidden[[row for _, row in wanted]])
+        outcomes = [Outcome() for _ in step.works]
+        for (index, _), token, is_sound in zip(wanted, ids.tolist(), finite.tolist(), strict=True):
+            draws = step.works[index].draws
+            failed = Outcome(failure=" ".join(_NOT_FINITE))
+            outcomes[index] = Outcome(tuple(Choice(token, None) for _ in draws)) if is_sound else failed
+        return outcomes
 
     def _outcomes(self, step: Step, batch: Batch, hidden: np.ndarray) -> list[Outcome]:
         """Logits are made for the rows that are drawn from or scored, a bounded number at a time."""
@@ -127,7 +142,12 @@ class TensorRunner:
     ) -> Iterator[tuple[list[tuple[int, int]], np.ndarray]]:
         for first in range(0, len(wanted), self._rows_at_once):
             part = wanted[first : first + self._rows_at_once]
-            yield part, self._model.logits(hidden[[row for _, row in part]])  # (part, vocab)
+            if len(part) > len(
+                self._logits_kept
+            ):  # the same memory every time: fresh pages cost more than the head's sums
+                self._logits_kept = np.empty((len(part), self._model.spec.vocab_size), np.float32)
+            out = self._logits_kept[: len(part)]
+            yield part, self._model.logits(hidden[[row for _, row in part]], out)  # (part, vocab)
 
 
 def _wanted(step: Step, batch: Batch) -> list[tuple[int, int]]:
@@ -140,6 +160,11 @@ def _wanted(step: Step, batch: Batch) -> list[tuple[int, int]]:
         if work.draws and first + scored <= last:
             wanted.append((index, last))
     return wanted
+
+
+def _is_plain(work: Work) -> bool:
+    """Whether the highest logit is all that is asked of this work."""
+    return work.score is None and all(is_plainly_greedy(draw) for draw in work.draws)
 
 
 def _num_scored(work: Work) -> int:

@@ -31,6 +31,12 @@ def choose(ops: Reference, row: np.ndarray, draw: Draw, pending: int | None = No
     return Choice(token, None if params.logprobs is None else logprobs(ops, row[None, :], [token], params.logprobs)[0])
 
 
+def is_plainly_greedy(draw: Draw) -> bool:
+    """Whether ``choose`` would return the highest logit of the row as it is, and nothing else."""
+    params = draw.params
+    return params.is_greedy and params.logprobs is None and not _adjusts(draw)
+
+
 def logprobs(ops: Reference, rows: np.ndarray, tokens: Sequence[int], top: int) -> list[Logprob]:
     """The log-probability of one token in each of ``rows`` (rows, vocab), and the ``top`` most likely beside it."""
     masses = ops.logsumexp(rows)  # (rows,) float64
@@ -44,19 +50,25 @@ def logprobs(ops: Reference, rows: np.ndarray, tokens: Sequence[int], top: int) 
 
 def _adjust(row: np.ndarray, draw: Draw, pending: int | None) -> np.ndarray:
     """The row with bias, penalties and minimum length applied: a copy if anything changes."""
-    params = draw.params
-    withheld = draw.stop_ids if draw.generated < params.min_tokens else frozenset()
-    if not (params.logit_bias or params.has_penalties or withheld):
+    if not _adjusts(draw):
         return row
-    row = row.copy()
+    params, row = draw.params, row.copy()
     for token, bias in params.logit_bias.items():
         row[token] += np.float32(bias)
     if params.has_penalties:
         history = draw.history if pending is None else (*draw.history, pending)
         _penalise(row, history, draw.prompt_len, params)
-    if withheld:
-        row[sorted(withheld)] = -np.inf
+    if _withholds(draw):
+        row[sorted(draw.stop_ids)] = -np.inf
     return row
+
+
+def _withholds(draw: Draw) -> bool:
+    return draw.generated < draw.params.min_tokens and bool(draw.stop_ids)
+
+
+def _adjusts(draw: Draw) -> bool:
+    return bool(draw.params.logit_bias) or draw.params.has_penalties or _withholds(draw)
 
 
 def _penalise(row: np.ndarray, history: tuple[int, ...], prompt_len: int, params: SamplingParams) -> None:

@@ -1,0 +1,130 @@
+"""A layer in one call, and the best token without logits: the bytes of the single operations they stand for."""
+
+import numpy as np
+import pytest
+
+from openwork.ops.cpu import Cpu, available
+from openwork.ops.packed import Packed
+from openwork.ops.paged import PagedKV, Rows
+from openwork.ops.reference import Reference
+from openwork.ops.weights import Attention, Linear, Mlp, Norm
+
+NATIVE = available()
+BACKENDS = ("reference", *NATIVE)
+DTYPES = ("float32", "bfloat16")
+
+
+def make(backend, threads=1):
+    return Reference() if backend == "reference" else Cpu(threads, isa=backend)
+
+
+def normal(rng, *shape):
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def linear(rng, n, k, dtype, bias=False):
+    packed = Packed.empty(n, k, dtype)
+    packed.put(0, normal(rng, n, k) / np.float32(np.sqrt(k)))
+    return Linear(packed, normal(rng, n) if bias else None)
+
+
+def parts(rng, hidden, dtype, kind="rms"):
+    norms = [Norm(normal(rng, hidden), normal(rng, hidden) if kind == "layer" else None, 1e-5, kind) for _ in range(2)]
+    qkv, out = linear(rng, 8 * 32, hidden, dtype, bias=True), linear(rng, hidden, 4 * 32, dtype)
+    attention = Attention(qkv, out, num_heads=4, num_kv_heads=2, head_dim=32, rotary_dim=32, scale=0.2)
+    mlp = Mlp(linear(rng, 2 * 600, hidden, dtype), linear(rng, hidden, 600, dtype, bias=True), "silu", gated=True)
+    return norms[0], attention, norms[1], mlp
+
+
+def rows_of(ops, counts):
+    positions = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    tables = np.arange(len(counts) * 4, dtype=np.int32).reshape(len(counts), 4)
+    angles = (positions[:, None] * np.linspace(1, 0.1, 16)).astype(np.float32)
+    return ops.bind_rows(Rows(positions, starts, tables, np.cos(angles), np.sin(angles)))
+
+
+@pytest.mark.parametrize("kind", ["rms", "layer"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_layer_in_one_call_is_the_layer_in_many(backend, dtype, kind):
+    rng = np.random.default_rng(1)
+    for hidden, counts in ((33, [1]), (64, [3, 1, 5]), (128, [40, 1, 1])):
+        first, attention, second, mlp = parts(rng, hidden, dtype, kind)
+        x = normal(rng, sum(counts), hidden)
+        found = []
+        for threads, whole in ((1, True), (2, True), (3, False)):
+            ops = make(backend, threads)
+            bound = [ops.bind(each) for each in (first, attention, second, mlp)]
+            kv = ops.bind(PagedKV.empty(1, 4 * len(counts), 2, 32, 16, dtype))
+            rows, out = rows_of(ops, counts), x.copy()
+            if whole:
+                assert ops.pre_norm_layer(out, *bound, rows, kv, 0) is out
+            else:
+                out = ops.add(out, ops.attention_block(ops.norm(out, bound[0]), bound[1], rows, kv, 0))
+                out = ops.add(out, ops.mlp_block(ops.norm(out, bound[2]), bound[3]))
+            found.append((out.tobytes(), kv.keys.tobytes(), kv.values.tobytes()))
+        assert found[0] == found[1] == found[2]
+        assert not np.array_equal(np.frombuffer(found[0][0], np.float32).reshape(x.shape), x)
+
+
+@pytest.mark.parametrize("backend", NATIVE)
+def test_a_layer_whose_parts_do_not_fit_is_refused(backend):
+    rng, ops = np.random.default_rng(2), make(backend)
+    first, attention, second, mlp = (ops.bind(each) for each in parts(rng, 64, "float32"))
+    kv, rows = ops.bind(PagedKV.empty(1, 4, 2, 32, 16, "float32")), rows_of(ops, [3])
+    small = ops.bind(Norm(normal(rng, 63), None, 1e-5, "rms"))
+    other = ops.bind(parts(rng, 65, "float32")[3])
+    for each in ((small, attention, second, mlp), (first, attention, small, mlp), (first, attention, second, other)):
+        with pytest.raises(ValueError, match="one size"):
+            ops.pre_norm_layer(normal(rng, 3, 64), *each, rows, kv, 0)
+    with pytest.raises(ValueError, match="as many rows"):
+        ops.pre_norm_layer(normal(rng, 2, 64), first, attention, second, mlp, rows, kv, 0)
+    with pytest.raises(ValueError, match="entries a row"):
+        ops.pre_norm_layer(normal(rng, 3, 63), first, attention, second, mlp, rows, kv, 0)
+    with pytest.raises(IndexError, match="layer 1"):
+        ops.pre_norm_layer(normal(rng, 3, 64), first, attention, second, mlp, rows, kv, 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_best_token_is_that_of_the_logits(backend, dtype):
+    rng = np.random.default_rng(3)
+    for rows, vocab, hidden, softcap in ((0, 40, 8, None), (1, 1, 5, None), (3, 1000, 33, 0.5), (70, 1300, 16, None)):
+        for threads in (1, 2):
+            ops = make(backend, threads)
+            head = ops.bind(linear(rng, vocab, hidden, dtype))
+            x = normal(rng, rows, hidden)
+            logits = ops.logits(x, head, softcap)
+            ids, finite = ops.best(x, head, softcap)
+            assert ids.tolist() == ops.argmax(logits).tolist()
+            assert finite.all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_best_of_equals_is_the_first_and_a_strange_row_is_known(backend):
+    ops, rng = make(backend, 2), np.random.default_rng(4)
+    packed = Packed.empty(2000, 4, "float32")
+    packed.put(0, np.ones((2000, 4), np.float32))
+    x = normal(rng, 3, 4)
+    ids, finite = ops.best(x, ops.bind(Linear(packed)))
+    assert ids.tolist() == [0, 0, 0] and finite.all()
+    bias = np.zeros(2000, np.float32)
+    bias[[777, 1999]] = 10
+    assert ops.best(x, ops.bind(Linear(packed, bias)))[0].tolist() == [777] * 3
+    for strange in (np.nan, np.inf):
+        for place in (0, 777, 1999):
+            bias = np.zeros(2000, np.float32)
+            bias[place] = strange
+            assert not ops.best(x, ops.bind(Linear(packed, bias)))[1].any()
+
+
+@pytest.mark.parametrize("backend", NATIVE)
+def test_best_takes_only_arrays_that_fit(backend):
+    ops, rng = make(backend), np.random.default_rng(5)
+    head = ops.bind(linear(rng, 40, 8, "float32"))
+    x = normal(rng, 3, 8)
+    ids, finite = np.empty(3, np.int64), np.empty(3, np.bool_)
+    for arguments in ((x[:, :7].copy(), ids, finite), (x, ids[:2], finite), (x, ids, finite[:2]), (x, finite, ids)):
+        with pytest.raises(ValueError, match="must"):
+            ops._device.best(arguments[0], head.native, 0.0, *arguments[1:])
