@@ -142,7 +142,7 @@ void Device::attend_whole(const std::vector<AttendTile>& tiles, const AttendJob&
     cost[i + 1] = cost[i] + splits * (8 + tiles[i].count);
   }
   const std::int64_t scratch = kernels_.scratch_bytes(job.cache.number, job.w.head_dim), all = cost.back();
-  const std::int64_t size = (scratch + 2 * mixture_bytes(job.padded_dim));
+  const std::int64_t size = scratch + 2 * mixture_bytes(job.padded_dim);
   char* memory = workers_.take<char>(size * pool_.threads());
   split(all, 1, all * kSplit * job.padded_dim / 8, [&](std::int64_t begin, std::int64_t end, int worker) {
     char* own = memory + worker * size;

@@ -126,10 +126,16 @@ struct CodeCache {
 
   template <int M, int NB>
   void score(const Queries& queries, int q, int tile, const char* const* after) const {
-    for (int j = 0; j < NB; j++) __builtin_prefetch(reading.values[tile + j] + dim / kLanes * kTileQuads * 64);
-    (after ? score_codes<M, NB, true> : score_codes<M, NB, false>)({reading.keys + tile, after ? after + tile : nullptr, queries.q + q * queries.q_stride, queries.q_stride,
-                        quads_bytes(kv.head_dim), key_lines(Number::int8, kv.head_dim),
-                        scores + q * kSplit + tile * kLanes});
+    for (int j = 0; j < NB; j++)  // the softmax will want the scales of the values first
+      __builtin_prefetch(reading.values[tile + j] + dim / kLanes * kTileQuads * 64);
+    const CodeScores run = {reading.keys + tile,
+                            after ? after + tile : nullptr,
+                            queries.q + q * queries.q_stride,
+                            queries.q_stride,
+                            quads_bytes(kv.head_dim),
+                            key_lines(Number::int8, kv.head_dim),
+                            scores + q * kSplit + tile * kLanes};
+    after ? score_codes<M, NB, true>(run) : score_codes<M, NB, false>(run);
   }
 
   Softened find(const Queries& queries, int q) const {

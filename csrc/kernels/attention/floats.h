@@ -69,7 +69,7 @@ __attribute__((noinline)) void mix_tiles(const ValueRun& run) {
 #pragma GCC unroll 8
     for (int d = 0; d < D; d++) sum[m][d] = load(run.mixed + m * run.dim + d * kLanes);
   for (int s = run.first; s < run.last;) {
-    const int tile = s / kTileSteps<T>, stop = (tile + 1) * kTileSteps<T> < run.last ? (tile + 1) * kTileSteps<T> : run.last;
+    const int tile = s / kTileSteps<T>, end = (tile + 1) * kTileSteps<T>, stop = end < run.last ? end : run.last;
     const char* v = run.tiles[tile] + run.offset + s % kTileSteps<T> * kLineBytes<T>;
     const ptrdiff_t ahead = Fetch ? run.after[tile] - run.tiles[tile] : 0;
     for (; s < stop; s++, v += kLineBytes<T>) {

@@ -7,7 +7,7 @@
 // Queries of a tile share what they read and nothing else.
 
 constexpr int kLook = 12 * 1024;
-constexpr int kStream = 4;   // tiles of keys side by side where they come from memory: one stream would be slower
+constexpr int kStream = 4;   // tiles of keys side by side: from memory, one stream would be slower
 constexpr int kStretch = 4;  // tiles of values mixed at a time where they come from memory
 
 // A number known to the compiler, and ways to come to one: the tiles of registers have fixed sizes.
@@ -72,7 +72,7 @@ inline void plan_reading(const KeysValues& kv, int64_t split, int from, int to, 
   const ptrdiff_t bytes = kv.key_tile > kv.value_tile ? kv.key_tile : kv.value_tile;
   const int look = static_cast<int>((kLook + bytes - 1) / bytes);
   for (int i = 0; i < 2 * (last - first); i++) {
-    const char* after = i + look < count ? order[i + look] : order[i];  // at the end the tile itself, which costs little
+    const char* after = order[i + look < count ? i + look : i];  // at the end the tile itself, which costs little
     (i < last - first ? reading.after_keys[first + i] : reading.after_values[first + i - (last - first)]) = after;
   }
 }

@@ -12,15 +12,15 @@ template <class C>
 void attend_split(const C& cache, const Queries& queries, int begin, int end, int first_tile, int last_tile,
                   const Mixture& out) {
   const bool few = end - begin <= kMaxRows;
-  const int panel = few ? C::kRows : C::kPanel, step = few ? kStream : 4;
-  const Reading& reading = cache.reading;
-  for (int tile = first_tile; tile < last_tile; tile += step)
+  const int panel = few ? C::kRows : C::kPanel;
+  for (int tile = first_tile; tile < last_tile; tile += kStream)
     for (int q = begin; q < end; q += panel)
       with_count<C::kRows>(end - q < panel ? end - q : panel, [&](auto rows) {
         constexpr int M = decltype(rows)::value;
-        const int stop = tile + step < last_tile ? tile + step : last_tile;
+        const int stop = tile + kStream < last_tile ? tile + kStream : last_tile;
         in_runs<C::template kBlocks<M>>(tile, stop, [&](int at, auto count) {
-          cache.template score<M, decltype(count)::value>(queries, q, at, few && q == begin ? reading.after_keys : nullptr);
+          const char* const* after = few && q == begin ? cache.reading.after_keys : nullptr;
+          cache.template score<M, decltype(count)::value>(queries, q, at, after);
         });
       });
   Softened soft[kMaxQueries];
