@@ -58,7 +58,7 @@ void Device::embed(const Linear& table, const std::int64_t* ids, std::int64_t ro
 
 // Matrices are multiplied in the same order step after step: the one that followed last time is fetched meanwhile.
 void Device::expect_successor(const Linear& w) {
-  const auto bytes = blocks_of(w.n) * w.k * (w.number == Number::float32 ? 64 : 32);
+  const auto bytes = blocks_of(w.n) * packed_block_bytes(w.number, w.k);
   if (successors_.size() > kMostSuccessors) successors_.clear();
   if (last_) successors_[last_] = {w.weights, bytes};
   last_ = w.weights;
