@@ -15,23 +15,6 @@ constexpr std::int64_t kRowUnit = 6;      // rows of a register tile: a cut else
 
 std::int64_t blocks_of(std::int64_t n) { return (n + kLanes - 1) / kLanes; }
 
-// Bytes of sixteen outputs of a packed matrix; see ops/packed.py.
-std::int64_t block_bytes(Number number, std::int64_t k) {
-  switch (number) {
-    case Number::float32:
-      return k * 64;
-    case Number::bfloat16:
-      return (k + 1) / 2 * 64;
-    case Number::int8:
-      return (k + 63) / 64 * 17 * 64;
-    case Number::int4:
-      return (k + 63) / 64 * 9 * 64;
-    case Number::int8_channel:
-      return ((k + 31) / 32 * 8 + 1) * 64;
-  }
-  return 0;
-}
-
 }  // namespace
 
 void* Scratch::bytes(std::size_t size) {
@@ -83,7 +66,7 @@ void Device::embed(const Linear& table, const std::int64_t* ids, std::int64_t ro
 
 // Matrices are multiplied in the same order step after step: the one that followed last time is fetched meanwhile.
 void Device::expect_successor(const Linear& w) {
-  const auto bytes = blocks_of(w.n) * block_bytes(w.number, w.k);
+  const auto bytes = blocks_of(w.n) * packed_block_bytes(w.number, w.k);
   if (successors_.size() > kMostSuccessors) successors_.clear();
   if (last_) successors_[last_] = {w.weights, bytes};
   last_ = w.weights;

@@ -12,10 +12,30 @@
 namespace openwork {
 
 enum class Number : int { float32, bfloat16, int8, int8_channel, int4 };
-inline bool is_quantised(Number number) { return number != Number::float32 && number != Number::bfloat16; }
 enum class Activation : int { silu, gelu, gelu_tanh, relu };
 
 constexpr int kLanes = 16;
+
+// Static, so that each unit keeps its own: see above.
+static constexpr bool is_quantised(Number number) { return number != Number::float32 && number != Number::bfloat16; }
+
+// Bytes of a packed column block of sixteen outputs; see ops/packed.py.
+static constexpr int64_t packed_block_bytes(Number number, int64_t k) {
+  switch (number) {
+    case Number::float32:
+      return k * 64;
+    case Number::bfloat16:
+      return (k + 1) / 2 * 64;
+    case Number::int8:
+      return (k + 63) / 64 * 17 * 64;
+    case Number::int4:
+      return (k + 63) / 64 * 9 * 64;
+    case Number::int8_channel:
+      return ((k + 31) / 32 * 8 + 1) * 64;
+  }
+  return 0;
+}
+
 constexpr int kSplit = 256;  // keys of one attention split: cut at absolute positions, merged in index order
 constexpr int kSplitTiles = kSplit / kLanes;
 constexpr int kRun = 256;        // weights between two notes of their running sum

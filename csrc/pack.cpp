@@ -98,9 +98,7 @@ template <SourceNumber number>
 void quantise_block(const Kernels& kernels, const Linear& target, std::int64_t block, int lane, int lanes,
                     const PackSource& source, std::int64_t source_row, Workshop& shop) {
   const std::int64_t k = target.number == Number::int8_channel ? (target.k + 31) / 32 * 32 : (target.k + 63) / 64 * 64;
-  const std::int64_t lines = target.number == Number::int8_channel ? k / 4 + 1
-                             : target.number == Number::int8       ? k / 64 * 17
-                                                                   : k / 64 * 9;
+  const std::int64_t lines = packed_block_bytes(target.number, target.k) / 64;
   shop.inputs.resize(static_cast<std::size_t>(k * kLanes));  // zeros, and they stay so beyond target.k
   lay_out<number>(source, source_row, lane, lanes, shop.inputs.data());
   auto* out = static_cast<std::uint8_t*>(const_cast<void*>(target.weights)) + block * lines * 64;
