@@ -73,7 +73,7 @@ TESTS = (
     Test("b8", "8 streams, prompt 128", 8, 128, 32),
     Test("b32", "32 streams, prompt 128", 32, 128, 32),
     Test("c", "1 stream, prompt 4096", 1, 4096, 32),
-    Test("e", "a new process, to its first token"),
+    Test("e", "start to the first token"),
 )
 
 
