@@ -23,6 +23,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from openwork.ops import quantise
+from openwork.ops.aligned import zeros
 from openwork.ops.quantise import GROUP, Quantised
 
 LANES = 16
@@ -80,7 +81,7 @@ class Packed:
     def empty(cls, n: int, k: int, dtype: DType) -> Packed:
         """A zero matrix; most of its pages stay untouched until rows are written."""
         number = {"float32": np.float32, "bfloat16": np.uint16}.get(dtype, np.uint8)
-        packed = cls(dtype, n, k, np.zeros(shape_of(n, k, dtype), number))
+        packed = cls(dtype, n, k, zeros(shape_of(n, k, dtype), number))
         if packed.is_quantised and n % LANES:  # outputs that no row will ever fill
             packed._store(np.arange(n, round_up(n, LANES)), packed._quantise(np.zeros((-n % LANES, k), np.float32)))
         return packed
