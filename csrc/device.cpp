@@ -9,7 +9,6 @@
 namespace openwork {
 namespace {
 
-constexpr std::int64_t kFewRows = 8;      // up to here every worker takes columns, whatever their number
 constexpr std::size_t kMostSuccessors = 10000;
 constexpr std::int64_t kRowUnit = 6;      // rows of a register tile: a cut elsewhere wastes part of one
 

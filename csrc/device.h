@@ -161,7 +161,8 @@ class Device {
   void prepare_and_multiply(const float* x, std::int64_t rows, const Linear& w, float* y);
   void norm_row(const Norm& w, const float* x, float* out) const;
   const char* prepare_rows(float* x, const float* y, std::int64_t rows, const Norm& norm, const Linear& w);
-  void activate_and_multiply(float* up, std::int64_t rows, const Mlp& w, float* out);
+  void up_and_activate(const char* prepared, std::int64_t rows, const Mlp& w, char* inner);
+  void up_in_slices(const char* prepared, std::int64_t rows, const Mlp& w, char* inner);
   const float* attend_projected(float* qkv, const Attention& w, const StepRows& rows, const Cache& cache,
                                 std::int64_t layer);
   // q: (kv_heads, rows, heads of a kv head) prepared heads, `stride` bytes apart.

@@ -8,6 +8,11 @@
 #include "turn.h"
 
 namespace openwork {
+namespace {
+
+constexpr std::int64_t kSlice = 64;  // columns: whole groups of every format
+
+}  // namespace
 
 // x (rows, size) = x + y if there is one; then normed, if there is a norm, and made ready for the product with w.
 const char* Device::prepare_rows(float* x, const float* y, std::int64_t rows, const Norm& norm, const Linear& w) {
@@ -25,11 +30,14 @@ const char* Device::prepare_rows(float* x, const float* y, std::int64_t rows, co
   return prepared;
 }
 
-// up (rows, up.n) of projected rows -> down of their activations.
-void Device::activate_and_multiply(float* up, std::int64_t rows, const Mlp& w, float* out) {
+// Prepared rows through up and the activation, ready for the product with down. Few rows, or a width that is no multiple
+// of a group: all of up, and then the activation.
+void Device::up_and_activate(const char* prepared, std::int64_t rows, const Mlp& w, char* inner) {
+  if (rows > kFewRows && w.down.k % kSlice == 0) return up_in_slices(prepared, rows, w, inner);
   const std::int64_t size = w.down.k, pieces = (size + kPieceSize - 1) / kPieceSize;
   const std::ptrdiff_t stride = kernels_.prepared_bytes(w.down.number, size);
-  char* inner = inner_.take<char>(rows * stride);
+  float* up = wide_.take<float>(rows * w.up.n);
+  multiply(prepared, kernels_.prepared_bytes(w.up.number, w.up.k), rows, w.up, up);
   split(rows * pieces, 1, 4 * rows * size, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t i = begin; i < end; i++) {
       const std::int64_t row = i / pieces, first = i % pieces * kPieceSize;
@@ -40,7 +48,35 @@ void Device::activate_and_multiply(float* up, std::int64_t rows, const Mlp& w, f
       kernels_.prepare(w.down.number, gate, first, last, inner + row * stride);
     }
   });
-  multiply(inner, stride, rows, w.down, out);
+}
+
+// Many rows: some columns of gate and the same of up, for some rows, activated while they are in the cache.
+//
+//     up.n  | gate . . [slice] . . . | up . . [slice] . . . |      own  | gate slice | up slice |   a row
+void Device::up_in_slices(const char* prepared, std::int64_t rows, const Mlp& w, char* inner) {
+  constexpr std::int64_t kBlocks = kSlice / kLanes, kRows = 132, kWide = 2 * kSlice;
+  const std::int64_t size = w.down.k, blocks = size / kLanes;
+  const std::ptrdiff_t stride = kernels_.prepared_bytes(w.down.number, size);
+  const std::ptrdiff_t x_stride = kernels_.prepared_bytes(w.up.number, w.up.k);
+  float* memory = wide_.take<float>(kRows * kWide * pool_.threads());
+  split(size / kSlice, 1, rows * w.up.n * w.up.k / 4, [&](std::int64_t begin, std::int64_t end, int worker) {
+    float* own = memory + worker * kRows * kWide;
+    for (std::int64_t slice = begin; slice < end; slice++)
+      for (std::int64_t row = 0; row < rows; row += kRows) {
+        const std::int64_t count = row + kRows < rows ? kRows : rows - row, first = slice * kSlice;
+        for (int half = 0; half < (w.gated ? 2 : 1); half++) {
+          const std::int64_t block = half * blocks + slice * kBlocks;
+          const Product p{w.up.number, w.up.weights, prepared + row * x_stride, x_stride,
+                          own + half * kSlice - block * kLanes, kWide, w.up.bias, w.up.n, w.up.k};
+          kernels_.product(p, block, block + kBlocks, 0, count);
+        }
+        for (std::int64_t i = 0; i < count; i++) {
+          float* gate = own + i * kWide;
+          kernels_.activate(w.activation, gate, w.gated ? gate + kSlice : nullptr, kSlice, gate);
+          kernels_.prepare(w.down.number, gate - first, first, first + kSlice, inner + (row + i) * stride);
+        }
+      }
+  });
 }
 
 void Device::attention_block(const float* x, const Attention& w, const StepRows& rows, const Cache& cache,
@@ -53,9 +89,10 @@ void Device::attention_block(const float* x, const Attention& w, const StepRows&
 
 void Device::mlp_block(const float* x, std::int64_t rows, const Mlp& w, float* out) {
   const Turn turn(*this);
-  float* up = wide_.take<float>(rows * w.up.n);
-  prepare_and_multiply(x, rows, w.up, up);
-  activate_and_multiply(up, rows, w, out);
+  const std::ptrdiff_t stride = kernels_.prepared_bytes(w.down.number, w.down.k);
+  char* inner = inner_.take<char>(rows * stride);
+  up_and_activate(prepare(x, rows, w.up), rows, w, inner);
+  multiply(inner, stride, rows, w.down, out);
 }
 
 void Device::pre_norm_layer(float* x, const Norm& attention_norm, const Attention& attention, const Norm& mlp_norm,
@@ -63,13 +100,15 @@ void Device::pre_norm_layer(float* x, const Norm& attention_norm, const Attentio
   const Turn turn(*this);
   const std::int64_t count = rows.count(), size = attention.qkv.k;
   float* change = change_.take<float>(count * size);
-  float* wide = wide_.take<float>(count * (attention.qkv.n > mlp.up.n ? attention.qkv.n : mlp.up.n));
+  float* qkv = wide_.take<float>(count * attention.qkv.n);
   const char* prepared = prepare_rows(x, nullptr, count, attention_norm, attention.qkv);
-  multiply(prepared, kernels_.prepared_bytes(attention.qkv.number, size), count, attention.qkv, wide);
-  prepare_and_multiply(attend_projected(wide, attention, rows, cache, layer), count, attention.out, change);
+  multiply(prepared, kernels_.prepared_bytes(attention.qkv.number, size), count, attention.qkv, qkv);
+  prepare_and_multiply(attend_projected(qkv, attention, rows, cache, layer), count, attention.out, change);
   prepared = prepare_rows(x, change, count, mlp_norm, mlp.up);
-  multiply(prepared, kernels_.prepared_bytes(mlp.up.number, size), count, mlp.up, wide);
-  activate_and_multiply(wide, count, mlp, change);
+  const std::ptrdiff_t stride = kernels_.prepared_bytes(mlp.down.number, mlp.down.k);
+  char* inner = inner_.take<char>(count * stride);
+  up_and_activate(prepared, count, mlp, inner);
+  multiply(inner, stride, count, mlp.down, change);
   split(count * size, kPieceSize, count * size / 4,
         [&](std::int64_t begin, std::int64_t end, int) { kernels_.add(x + begin, change + begin, end - begin); });
 }

@@ -10,6 +10,7 @@
 namespace openwork {
 
 constexpr std::int64_t kWorthSharing = 16 * 1024;  // entries touched; below it, waking the others costs more
+constexpr std::int64_t kFewRows = 8;  // up to here every worker takes columns, whatever their number
 constexpr std::int64_t kPieceSize = 512;  // entries of a row that one worker takes; groups of a scale never cross it
 
 class Device::Turn {

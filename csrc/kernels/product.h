@@ -9,7 +9,7 @@ constexpr int64_t kStreamAhead = 8192;       // bytes between what few rows read
 
 // Blocks that are read side by side for few rows: two, where the registers allow it, so that their chains hide each
 // other's latency (one dot product every 6 cycles on Zen 5 is less than memory gives); more streams slow memory down.
-constexpr int stream_width(int rows) { return max_blocks(rows) < 2 ? 1 : 2; }
+constexpr int stream_width(int rows) { return max_blocks(rows) < 4 ? 1 : 2; }
 
 // f(offset, lanes) for every sixteen of `size`, the last maybe fewer.
 template <class F>
@@ -215,7 +215,7 @@ Tile<T> tile_at(const Product& p, int64_t block, int64_t blocks, int64_t row, in
 // the end of a block. Memory is the limit.
 template <class T, int M, int NB>
 __attribute__((noinline)) void stream_blocks(const Product& p, int64_t block, int64_t last_block, int64_t row) {
-  constexpr int64_t lookahead = kStreamAhead / NB / (T::kWeights * sizeof(typename T::Weight));
+  constexpr int64_t lookahead = (NB == 1 ? 2 * kStreamAhead : kStreamAhead / NB) / (T::kWeights * sizeof(typename T::Weight));
   const int64_t steps = steps_of<T>(p.k);
   const int64_t ahead = lookahead < steps ? lookahead : steps;
   const ptrdiff_t x_stride = p.x_stride;

@@ -33,7 +33,7 @@ def parts(rng, hidden, dtype, kind="rms"):
     norms = [Norm(normal(rng, hidden), normal(rng, hidden) if kind == "layer" else None, 1e-5, kind) for _ in range(2)]
     qkv, out = linear(rng, 8 * 32, hidden, dtype, bias=True), linear(rng, hidden, 4 * 32, dtype)
     attention = Attention(qkv, out, num_heads=4, num_kv_heads=2, head_dim=32, rotary_dim=32, scale=0.2)
-    mlp = Mlp(linear(rng, 2 * 600, hidden, dtype), linear(rng, hidden, 600, dtype, bias=True), "silu", gated=True)
+    mlp = Mlp(linear(rng, 2 * 640, hidden, dtype), linear(rng, hidden, 640, dtype, bias=True), "silu", gated=True)
     return norms[0], attention, norms[1], mlp
 
 

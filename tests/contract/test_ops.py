@@ -213,7 +213,7 @@ def test_embed_and_add(backend, dtype):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_mlp_block(backend, dtype, activation):
     rng = np.random.default_rng(6)
-    for hidden, size, gated in ((33, 45, True), (64, 130, False), (48, 1100, True)):
+    for hidden, size, gated in ((33, 45, True), (64, 130, False), (48, 1100, True), (40, 192, True), (33, 128, False)):
         up = matrix(rng, 2 * size if gated else size, hidden, dtype, bias=not gated)
         w = Mlp(up, matrix(rng, hidden, size, dtype, bias=True), activation, gated)
         native, plain = both(backend, w)
