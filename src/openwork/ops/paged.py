@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from openwork.ops.aligned import zeros
+from openwork.ops.aligned import sparse_zeros
 from openwork.ops.packed import LANES, from_bfloat16, round_up, to_bfloat16
 
 KVDType = Literal["float32", "bfloat16", "int8"]
@@ -51,7 +51,9 @@ class PagedKV:
         lead = (layers, blocks, kv_heads, block_size // LANES)
         keys, values = _tile_shapes(head_dim, dtype)
         kind = KINDS[dtype]
-        return cls(dtype, block_size, head_dim, zeros((*lead, *keys), kind), zeros((*lead, *values), kind))
+        return cls(
+            dtype, block_size, head_dim, sparse_zeros((*lead, *keys), kind), sparse_zeros((*lead, *values), kind)
+        )
 
     @staticmethod
     def block_bytes(layers: int, kv_heads: int, head_dim: int, block_size: int, dtype: KVDType) -> int:
