@@ -117,5 +117,5 @@ class AdmissionSettings:
     def __post_init__(self) -> None:
         for name in ("max_waiting", "max_waiting_tokens", "max_blocks", "max_logprobs"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-                raise OpenworkError(f"{name} is {value!r}", "It must be a whole number from 0 up, or None.")
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise OpenworkError(f"{name} is {value!r}", "It must be a whole number from 1 up, or None.")

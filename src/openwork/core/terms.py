@@ -83,10 +83,10 @@ class Tenant:
     def __post_init__(self) -> None:
         if not _is_real(self.weight) or not 0 < self.weight <= 1e6:
             raise OpenworkError(f"a tenant's weight is {self.weight!r}", "It must be a number above 0.")
-        for name, low in (("max_running", 1), ("max_waiting", 0), ("max_waiting_tokens", 0), ("max_blocks", 1)):
+        for name in ("max_running", "max_waiting", "max_waiting_tokens", "max_blocks"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, int) and value >= low):
-                raise OpenworkError(f"a tenant's {name} is {value!r}", f"It must be a whole number from {low} up.")
+            if value is not None and not (isinstance(value, int) and value >= 1):
+                raise OpenworkError(f"a tenant's {name} is {value!r}", "It must be a whole number from 1 up, or None.")
         if not isinstance(self.reserved_blocks, int) or self.reserved_blocks < 0:
             raise OpenworkError(f"a tenant's reserved_blocks is {self.reserved_blocks!r}", "It must be 0 or more.")
 
