@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from itertools import count
 
 from openwork.core.event import Miss
 from openwork.core.terms import Namespace, Tenants
@@ -32,6 +33,7 @@ class Eviction:
         self._pool = pool
         self._tenants = tenants
         self._idle: dict[str, dict[Node, None]] = {}  # tenant -> nodes, longest rested first
+        self._rests = count(1)
         self._pins: list[tuple[float, int, Node]] = []  # (until, serial, last node of the pinned path)
         self._gone: dict[_Place, tuple[str, float]] = {}  # place -> (for whom, when), the oldest forgotten first
 
@@ -81,6 +83,7 @@ class Eviction:
         self.tree.remove(node)
 
     def _rested(self, node: Node) -> None:
+        node.rested = next(self._rests)
         if node.pinned_until:
             return
         self._idle.setdefault(self._pool.owner(node.block), {})[node] = None

@@ -14,7 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, pairwise
 
 from openwork.core.terms import Namespace
 from openwork.kv.pool import BlockPool
@@ -25,7 +25,18 @@ Tokens = tuple[int, ...]
 class Node:
     """One cached block and the tokens in it. ``serial`` is never used twice."""
 
-    __slots__ = ("block", "children", "is_in", "namespace", "order", "parent", "pinned_until", "serial", "tokens")
+    __slots__ = (
+        "block",
+        "children",
+        "is_in",
+        "namespace",
+        "order",
+        "parent",
+        "pinned_until",
+        "rested",
+        "serial",
+        "tokens",
+    )
 
     def __init__(self, serial: int, namespace: Namespace, parent: Node | None, tokens: Tokens, block: int) -> None:
         self.serial = serial
@@ -36,6 +47,7 @@ class Node:
         self.children: dict[Tokens, Node] = {}
         self.order: list[Tokens] = []  # keys of the children, sorted: the longest common beginning is a neighbour
         self.pinned_until = 0.0  # on the engine's clock; 0: not pinned
+        self.rested = 0  # when it last became idle: a count, not a time
         self.is_in = True  # False once it has been removed
 
     @property
@@ -205,7 +217,7 @@ class PrefixTree:
         assert seen == len(self._nodes), "blocks of the tree cannot be reached"
         for node in [*self._roots.values(), *self]:
             assert node.order == sorted(node.children), "the order of children is wrong"
-            for one, two in zip(node.order, node.order[1:], strict=False):
+            for one, two in pairwise(node.order):
                 assert two[: len(one)] != one, "a node says nothing that its sibling does not"
         assert all(root.children for root in self._roots.values()), "an empty namespace was kept"
 

@@ -61,6 +61,7 @@ class Planner:
         left = sorted(due, key=turn, reverse=True)
         head = self._head(draft)
         while left or head is not None:
+            num_waiting = len(self._roster.waiting)
             if head is None or (left and turn(left[-1]) < turn(head)):
                 sequence = left.pop()
                 draft.pass_turn(sequence)
@@ -71,7 +72,8 @@ class Planner:
                 yield sequence
             if is_fair and left and turn(left[-1])[0] == CHUNKS:
                 left.sort(key=turn, reverse=True)
-            if sequence is head or (is_fair and not (left and turn(left[-1])[0] < CHUNKS)):
+            has_moved = sequence is head or len(self._roster.waiting) != num_waiting
+            if has_moved or (is_fair and not (left and turn(left[-1])[0] < CHUNKS)):
                 head = self._head(draft)
 
     def _head(self, draft: Draft) -> Sequence | None:

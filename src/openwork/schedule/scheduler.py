@@ -12,15 +12,20 @@ the planner's business, whose turn it is the policy's, and who is let in at all 
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Line
+
 from openwork.core.event import Arrived, Ended, Event, Finished, Prefilled, Token
+from openwork.core.gauges import Gauges
 from openwork.core.output import FinishReason
 from openwork.core.request import Request
 from openwork.core.sequence import Sequence, Status
 from openwork.core.settings import AdmissionSettings, ScheduleSettings
 from openwork.core.step import Outcome, Result, Step, Work
+from openwork.core.terms import Terms
 from openwork.decode.sampling import Sampling
 from openwork.decode.strategy import Continue, Fork, Stop
 from openwork.kv.cache import KVCache
+from openwork.kv.gauges import gauge
 from openwork.schedule.admission import Door
 from openwork.schedule.planner import Planner
 from openwork.schedule.policy import Policy
@@ -80,6 +85,15 @@ class Scheduler:
         for sequence in [s for i, s in entry.living.items() if index is None or i == index]:
             events += self._finish(sequence, reason, now)
         return events
+
+    def pin(self, terms: Terms, tokens: Line[int], now: float, until: float) -> int:
+        """Keep what is cached of ``tokens`` until a time; how many tokens that is. Pins take half the cache at most."""
+        self.cache.eviction.advance(now)
+        return self.cache.eviction.pin(terms.realm, tokens, until)
+
+    def gauges(self) -> tuple[Gauges, dict[str, Gauges]]:
+        """Where the blocks are, for everybody and by tenant."""
+        return gauge(self.cache, self._sequences.values())
 
     # -- steps ---------------------------------------------------------------------------------------------------
 

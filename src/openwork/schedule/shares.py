@@ -1,8 +1,8 @@
 """Shares: how many tokens each tenant was served, by its weight, so that the one furthest behind goes next.
 
-A deficit round robin on tokens (Shreedhar and Varghese, 1995) whose turns are as long as one chunk, with the counters of
-"Fairness in Serving Large Language Models" (Sheng et al., 2024): a tenant that comes back after a pause starts level with
-whoever is furthest behind, so that nobody saves up turns and nobody pays for having used what was idle. Prompt and
+A deficit round robin on tokens (Shreedhar and Varghese, 1995) whose turns are as long as one chunk, with the counters
+of "Fairness in Serving Large Language Models" (Sheng et al., 2024): a tenant that comes back after a pause starts level
+with whoever is furthest behind, so that nobody saves up turns and nobody pays for having used what was idle. Prompt and
 output tokens count alike; what the prefix cache had counts nothing.
 """
 
