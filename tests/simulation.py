@@ -48,10 +48,11 @@ class Simulation:
     events: list = field(default_factory=list)
     requests: dict = field(default_factory=dict)
     refused: int = 0
+    said_by: dict = field(default_factory=dict)  # (request, index) -> tokens
 
     def __post_init__(self):
         draw = self.draw = Random(self.seed)
-        blocks = draw.choice([4, 6, 8, 12, 20, 60])
+        blocks = draw.choice([4, 6, 8, 12, 20, 40])
         running = draw.choice([1, 2, 4, 8])
         names = ["", "ann", "bob", "cyd"][: draw.choice([1, 2, 3, 4])]
         self.names = names
@@ -117,7 +118,7 @@ class Simulation:
         prompt = (*begin, *(draw.randrange(VOCAB) for _ in range(draw.randint(0 if begin else 1, 40))))[:room]
         params = SamplingParams(
             n=draw.choice([1, 1, 1, 1, 2, 5]),
-            max_tokens=draw.choice([0, 1, 5, 20, 40, None]),
+            max_tokens=draw.choice([0, 1, 5, 20, 40]),
             ignore_eos=draw.random() < 0.7,
             prompt_logprobs=draw.choice([None, None, None, None, 0]),
         )
@@ -155,6 +156,8 @@ class Simulation:
         new = self.loop.turn()
         self.events += new
         for event in new:
+            if isinstance(event, Token):
+                self.said_by.setdefault((event.request, event.index), []).append(event.choice.token)
             if isinstance(event, Ended) and len(self.said) < 40:
                 request = self.requests[event.request]
                 self.said.append((*request.prompt, *self.tokens(event.request, 0)))
@@ -168,20 +171,20 @@ class Simulation:
         for name in self.names:
             cap = cache.tenants[name].max_blocks
             assert cap is None or cache.pool.charged.get(name, 0) <= cap, f"{name} has more blocks than it may"
+        if self.draw.random() < 0.9:  # counted in one long pass
+            return
         total, by_tenant = self.scheduler.gauges()
         assert total.total == cache.pool.num_blocks and total.free == cache.pool.num_free
         assert {name: each.total for name, each in by_tenant.items()} == cache.pool.charged
 
     def tokens(self, request, index):
-        return [
-            e.choice.token for e in self.events if isinstance(e, Token) and (e.request, e.index) == (request, index)
-        ]
+        return self.said_by.get((request, index), [])
 
     def run(self):
         draw = self.draw
         rate = draw.choice([0.05, 0.3, 0.8])
-        for _ in range(draw.choice([10, 40, 120])):
-            if draw.random() < rate and len(self.requests) < 40:
+        for _ in range(draw.choice([10, 40, 80])):
+            if draw.random() < rate and len(self.requests) < 20:
                 self.arrive()
             if draw.random() < 0.04:
                 self.leave()

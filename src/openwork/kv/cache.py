@@ -102,8 +102,14 @@ class KVCache:
         tenant = sequence.tenant
         needed = len(shared) + new
         force = force and needed > self.room(tenant)
-        if needed > self.room(tenant, force):
-            return None
+        if (missing := needed - self.room(tenant, force)) > 0:
+            # A block that it shares with the tree alone need not be copied: the tree can forget it.
+            alone = [i for i in shared if self._is_alone(sequence.blocks[i])]
+            if missing > len(alone):
+                return None
+            for i in alone:
+                self.tree.drop(sequence.blocks[i])
+            shared = [i for i in shared if i not in alone]
         copies = []
         for i in shared:
             source, target = sequence.blocks[i], self.eviction.take(tenant, force)
@@ -130,7 +136,11 @@ class KVCache:
 
     def gain(self, sequence: Sequence) -> int:
         """Blocks that nobody else would hold if this sequence gave its own back."""
-        return sum(self.pool.references(block) - self.tree.holds(block) == 1 for block in sequence.blocks)
+        return sum(self._is_alone(block) for block in sequence.blocks)
+
+    def _is_alone(self, block: int) -> bool:
+        """Whether one sequence holds a block, and at most the tree beside it."""
+        return self.pool.references(block) - self.tree.holds(block) == 1
 
     def land(self, sequence: Sequence, length: int) -> None:
         """The first ``length`` positions have been computed for certain: file the whole blocks among them."""

@@ -166,14 +166,15 @@ class Eviction:
     def check(self) -> None:
         """Raise AssertionError unless idle, pinned and counted agree with the tree."""
         self.tree.check()
-        alone = [node for node in self.tree if self._pool.references(node.block) == 1]
+        nodes = list(self.tree)
+        alone = [node for node in nodes if self._pool.references(node.block) == 1]
         idle = {node.serial for node in alone if not node.pinned_until}
-        assert idle == {node.serial for nodes in self._idle.values() for node in nodes}, "idle blocks are miscounted"
+        assert idle == {node.serial for resting in self._idle.values() for node in resting}, "idle blocks are miscounted"
         assert self.num_idle == len(idle)
-        assert self.num_pinned == sum(node.pinned_until > 0 for node in self.tree), "pins are miscounted"
-        for owner, nodes in self._idle.items():
-            assert nodes and all(self._pool.owner(node.block) == owner for node in nodes)
-        for node in self.tree:
+        assert self.num_pinned == sum(node.pinned_until > 0 for node in nodes), "pins are miscounted"
+        for owner, resting in self._idle.items():
+            assert resting and all(self._pool.owner(node.block) == owner for node in resting)
+        for node in nodes:
             if node.pinned_until and node.parent is not None and node.parent.parent is not None:
                 assert node.parent.pinned_until, "a pinned block stands on one that may go"
 

@@ -201,21 +201,24 @@ class PrefixTree:
             self._pool.release(gone.block)
         return self._pool.num_free - before
 
+    def drop(self, block: int) -> None:
+        """Take the node of a block out."""
+        self.remove(self._nodes[block])
+
     def _plant(self, namespace: Namespace) -> Node:
         root = self._roots[namespace] = Node(next(self._serials), namespace, None, (), -1)
         return root
 
     def check(self) -> None:
         """Raise AssertionError unless the tree is whole."""
-        seen = 0
-        for node in self:
-            seen += 1
+        nodes = list(self)
+        for node in nodes:
             assert node.is_in and self._nodes[node.block] is node, f"block {node.block} is not where the tree says"
             assert node.parent is not None and node.parent.children[node.tokens] is node
             assert 0 < len(node.tokens) <= self._size
             assert len(node.tokens) == self._size or not node.children, "a partial block is not a leaf"
-        assert seen == len(self._nodes), "blocks of the tree cannot be reached"
-        for node in [*self._roots.values(), *self]:
+        assert len(nodes) == len(self._nodes), "blocks of the tree cannot be reached"
+        for node in [*self._roots.values(), *nodes]:
             assert node.order == sorted(node.children), "the order of children is wrong"
             for one, two in pairwise(node.order):
                 assert two[: len(one)] != one, "a node says nothing that its sibling does not"

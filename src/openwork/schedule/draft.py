@@ -36,8 +36,8 @@ class Draft:
         self._kept.discard(sequence.id)
 
     def grant(self, due: int) -> int:
-        """Rows for somebody who has ``due`` of them and whose turn it is."""
-        return max(0, min(due, self.rows - len(self._kept)))
+        """Rows for somebody who has ``due`` of them and whose turn it is; just one is always had from those kept."""
+        return max(0, min(due, self.rows if due == 1 else self.rows - len(self._kept)))
 
     def may_begin(self, tenant: str) -> bool:
         return self._is_open and tenant not in self._closed

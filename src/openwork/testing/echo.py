@@ -10,7 +10,9 @@ that passes when told to.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
+from zlib import crc32
 
 from openwork.core.output import Logprob
 from openwork.core.settings import CacheSettings
@@ -24,10 +26,7 @@ def successor(vocab_size: int) -> Rule:
     """The next token is a hash of all before it: any slip shows."""
 
     def rule(tokens: Sequence[int], index: int) -> int:
-        mixed = index + 1
-        for token in tokens:
-            mixed = (mixed * 1000003 + token + 1) % (2**61 - 1)
-        return mixed % vocab_size
+        return crc32(array("q", tokens).tobytes(), index + 1) % vocab_size
 
     return rule
 
@@ -121,7 +120,7 @@ class EchoRunner:
             inputs = [POISON] * len(inputs)
         for position, token in enumerate(inputs, start=work.start):
             self._slots[self._slot(work, position)] = token
-        read = [self._slots[self._slot(work, position)] for position in range(work.start + work.count)]
+        read = self._read(work)
         assert None not in read, "a slot was read before it was written"
         tokens = [token for token in read if token is not None]
         if POISON in tokens:
@@ -131,6 +130,13 @@ class EchoRunner:
         choices = tuple(Choice(self._rule(tokens, draw.index)) for draw in work.draws)
         scored = () if work.score is None else work.score.targets
         return Outcome(choices, tuple(Logprob(target, -float(target), 1) for target in scored))
+
+    def _read(self, work: Work) -> list[int | None]:
+        """The slots of every position up to the work's last."""
+        size, read = self._block_size, list[int | None]()
+        for block in work.blocks:
+            read += self._slots[block * size : (block + 1) * size]
+        return read[: work.start + work.count]
 
     def _slot(self, work: Work, position: int) -> int:
         return work.blocks[position // self._block_size] * self._block_size + position % self._block_size
