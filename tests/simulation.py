@@ -1,4 +1,4 @@
-"""One seeded world: tenants, arrivals, cancels, forks, pins, pressure, failing and slow steps, bad numbers, virtual time.
+"""One seeded world: tenants, arrivals, cancels, forks, pins, pressure, slow and failing steps, bad numbers.
 
     python tests/simulation.py SEED        runs one schedule again and says what it was and what went wrong
 
@@ -251,7 +251,9 @@ class Simulation:
 
 if __name__ == "__main__":
     simulation = Simulation(int(sys.argv[1]))
-    print(f"seed {simulation.seed}: {simulation.settings}, {simulation.door}, {simulation.cache.pool.num_blocks} blocks")
+    print(
+        f"seed {simulation.seed}: {simulation.settings}, {simulation.door}, {simulation.cache.pool.num_blocks} blocks"
+    )
     try:
         simulation.run()
     finally:

@@ -46,8 +46,9 @@ class Sequence:
     adopted: int = 0  # blocks of others that it began with
     admitted: int = 0  # number of the step it last began to run in; what comes back from before is not in its blocks
     rank: tuple[float, int, int] = (0.0, 0, 0)  # smaller is served first
-    since: float = 0.0  # when it last got into a step, or arrived
+    since: float = 0.0  # when it last got a token, or arrived
     is_overdue: bool = False  # it has waited too long once: nobody passes it any more
+    gave_way: bool = False  # to one that waited: it need not do so again before its next token
     stall: str = ""  # why it is not in a step, since stalled_at
     stalled_at: float = 0.0
 

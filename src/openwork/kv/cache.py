@@ -8,6 +8,7 @@ does not move bytes, choose victims, or know about steps.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -56,14 +57,17 @@ class KVCache:
         match = self.tree.match(realm, sequence.tokens, limit)
         return Found(match, self.eviction.miss(realm, sequence.tokens, limit, match), needed - len(match.nodes))
 
-    def fitting(self, sequence: Sequence, found: Found, force: bool = False) -> Found | None:
-        """What a sequence can begin with so that all it knows fits, perhaps less than was found; None: not at all."""
+    def fitting(self, sequence: Sequence, found: Found, owed: int = 0, force: bool = False) -> Found | None:
+        """What a sequence can begin with so that all it knows fits, perhaps less than was found; None: not at all.
+
+        ``owed`` blocks are to be left to others.
+        """
         # A partial block is held until it has been copied; without it there may be just enough.
         whole = replace(found.match, partial=None, length=len(found.match.nodes) * self.block_size)
         for match in (found.match, whole):
             for node in match.all:  # what it takes up cannot be evicted for its sake
                 self.tree.hold(node.block)
-            fits = found.needed <= self.room(sequence.tenant, force)
+            fits = found.needed + owed <= self.room(sequence.tenant, force)
             for node in reversed(match.all):
                 self.tree.release(node.block)
             if fits:
@@ -134,9 +138,16 @@ class KVCache:
         charged = self.pool.charged.get(tenant, 0) - self.eviction.idle_of(tenant)
         return cap is not None and charged + needed > cap
 
-    def gain(self, sequence: Sequence) -> int:
-        """Blocks that nobody else would hold if this sequence gave its own back."""
-        return sum(self._is_alone(block) for block in sequence.blocks)
+    def room_without(self, victims: Iterable[Sequence], sequence: Sequence, found: Found) -> int:
+        """Blocks there would be for a sequence if all the victims gave theirs back and it took up what was found."""
+        holders = Counter(block for victim in victims for block in victim.blocks)
+        gained = Counter[str]()
+        for block, count in holders.items():
+            if self.pool.references(block) - self.tree.holds(block) == count:
+                gained[self.pool.owner(block)] += 1
+        for node in found.match.nodes:
+            gained[self.pool.owner(node.block)] -= node.block in holders or self.pool.references(node.block) == 1
+        return self.eviction.room(sequence.tenant, gained=gained)
 
     def _is_alone(self, block: int) -> bool:
         """Whether one sequence holds a block, and at most the tree beside it."""

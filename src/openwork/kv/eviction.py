@@ -10,7 +10,7 @@ request missed. Recency is an order, not a time; ``now`` is handed in.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 
 from openwork.core.event import Miss
@@ -42,18 +42,26 @@ class Eviction:
     def idle_of(self, tenant: str) -> int:
         return len(self._idle.get(tenant, ()))
 
-    def room(self, tenant: str, force: bool = False) -> int:
-        """Blocks that ``tenant`` could take: the free ones, and those that may be evicted for it."""
+    def room(self, tenant: str, force: bool = False, gained: Mapping[str, int] | None = None) -> int:
+        """Blocks that ``tenant`` could take: the free ones, and those that may be evicted for it.
+
+        ``gained`` asks what it would be with so many more idle blocks of each owner.
+        """
+        more = gained or {}
         cap = self._tenants[tenant].max_blocks
-        idle = self.num_idle if force else sum(self._spare(owner, tenant) for owner in self._idle)
+        if force:
+            idle = self.num_idle
+        else:
+            idle = sum(self._spare(owner, tenant, more.get(owner, 0)) for owner in self._idle.keys() | more.keys())
         found = self._pool.num_free + idle
         if cap is not None:
-            found = min(found, cap - self._pool.charged.get(tenant, 0) + self.idle_of(tenant))
+            own = self.idle_of(tenant) + more.get(tenant, 0)
+            found = min(found, cap - self._pool.charged.get(tenant, 0) + own)
         return found
 
-    def _spare(self, owner: str, tenant: str) -> int:
+    def _spare(self, owner: str, tenant: str, more: int = 0) -> int:
         """Idle blocks of ``owner`` that may go for ``tenant``'s sake: all of its own, no reserve of another's."""
-        idle = self.idle_of(owner)
+        idle = self.idle_of(owner) + more
         if owner == tenant:
             return idle
         return max(0, min(idle, self._pool.charged[owner] - self._tenants[owner].reserved_blocks))
@@ -169,7 +177,9 @@ class Eviction:
         nodes = list(self.tree)
         alone = [node for node in nodes if self._pool.references(node.block) == 1]
         idle = {node.serial for node in alone if not node.pinned_until}
-        assert idle == {node.serial for resting in self._idle.values() for node in resting}, "idle blocks are miscounted"
+        assert idle == {node.serial for resting in self._idle.values() for node in resting}, (
+            "idle blocks are miscounted"
+        )
         assert self.num_idle == len(idle)
         assert self.num_pinned == sum(node.pinned_until > 0 for node in nodes), "pins are miscounted"
         for owner, resting in self._idle.items():

@@ -13,6 +13,8 @@ from openwork.core.sequence import Sequence
 from openwork.core.step import Copy, Score, Step, Why, Work
 from openwork.schedule.roster import Entry
 
+MOST_TRIED = 8  # tenants whose first in line could not begin, before nobody else is tried in a step
+
 
 class Draft:
     """``number`` is the step's; ``now`` when it is planned."""
@@ -48,6 +50,7 @@ class Draft:
             self._is_open = False
         else:
             self._closed.add(tenant)
+            self._is_open = len(self._closed) < MOST_TRIED
 
     def leave_out(self, sequence: Sequence, cause: str) -> None:
         self.left_out.append((sequence.id, cause))
@@ -78,7 +81,6 @@ class Draft:
         self.planned.add(sequence.id)
         sequence.computed = end
         sequence.pending += bool(draws)
-        sequence.since = self.now
         entry.note_stall(sequence, self.now)
         entry.tally.rows += count
         entry.tally.chunks += start < sequence.prompt_len

@@ -15,7 +15,7 @@ from openwork.core.settings import ScheduleSettings
 from openwork.core.step import Copy, Step, Why
 from openwork.kv.cache import Found, KVCache
 from openwork.schedule.budget import StepBudget
-from openwork.schedule.draft import Draft
+from openwork.schedule.draft import MOST_TRIED, Draft
 from openwork.schedule.policy import CHUNKS, Policy
 from openwork.schedule.roster import Roster
 from openwork.schedule.shares import Shares
@@ -43,6 +43,7 @@ class Planner:
         self._policy.age(self._roster.waiting.heads.values(), now)
         rows, bound = self.budget.rows(due)
         draft = Draft(self._num_steps, now, rows, due, self._settings.first == "decode")
+        self._make_way(draft)
         for sequence in self._in_turn(due, draft):
             if sequence.status is Status.WAITING:
                 self._begin(sequence, draft)
@@ -135,6 +136,14 @@ class Planner:
         draft.add(sequence, count, entry, copies, self._cache.blocks_for(sequence.computed + count))
         self._shares.charge(sequence.tenant, count)
 
+    def _make_way(self, draft: Draft) -> None:
+        """In a fair house: let those begin for whom others must stop, while these have no place in the step yet."""
+        if self._settings.is_fair:
+            heads = sorted(self._roster.waiting.heads.values(), key=self._policy.turn)
+            for head in heads[:MOST_TRIED]:
+                if draft.may_begin(head.tenant) and self._policy.is_entitled(head):
+                    self._begin(head, draft)
+
     # -- beginning -----------------------------------------------------------------------------------------------
 
     def _begin(self, sequence: Sequence, draft: Draft) -> None:
@@ -145,7 +154,7 @@ class Planner:
         draft.left_out.append((sequence.id, cause))
         is_own = cause in ("tenant", "prefix")
         # In a fair house a tenant that cannot begin is passed, unless it was passed for too long.
-        if self._settings.is_fair and cause in ("blocks", "result"):
+        if self._settings.is_fair and cause in ("blocks", "places", "result"):
             is_own = not sequence.is_overdue
         draft.close(sequence.tenant if is_own else None)
 
@@ -159,6 +168,10 @@ class Planner:
             return "tenant"
         if not draft.grant(sequence.due):
             return "rows"
+        if len(self._roster.running) >= self._settings.max_running and not self._policy.yielding(
+            sequence, draft.planned, needed=0
+        ):
+            return "places"
         limit = self._limit(sequence)
         found = self._cache.find(sequence, limit)
         if self._is_on_its_way(sequence, found, limit):
@@ -199,22 +212,30 @@ class Planner:
         victims = self._policy.yielding(sequence, draft.planned, needed=0)
         if victims:
             self._preempt(victims[0], sequence, "places", draft)
+            victims[0].gave_way = True
         return len(self._roster.running) < self._settings.max_running
 
     def _find_blocks(self, sequence: Sequence, limit: int, draft: Draft) -> Found | None:
         """What to begin with, once it fits; others make way if that is enough to make it fit."""
         found = self._cache.find(sequence, limit)
-        fitting = self._cache.fitting(sequence, found)
-        if fitting is None and not self._roster.running:  # nobody else can give way: pins and reserves do
-            fitting = self._cache.fitting(sequence, found, force=True)
-        if fitting is not None:
-            return fitting
-        victims = self._policy.yielding(sequence, draft.planned, found.needed)
-        if self._cache.room(sequence.tenant) + sum(self._cache.gain(victim) for victim in victims) < found.needed:
-            return None
+        fitting = self._fitting(sequence, found)
+        if fitting is None:
+            victims = self._policy.yielding(sequence, draft.planned, found.needed)
+            if not victims or self._cache.room_without(victims, sequence, found) < found.needed:
+                return None
         while fitting is None and (victims := self._policy.yielding(sequence, draft.planned, found.needed)):
             self._preempt(victims[0], sequence, "blocks", draft)
-            fitting = self._cache.fitting(sequence, self._cache.find(sequence, limit))
+            victims[0].gave_way = True
+            fitting = self._fitting(sequence, self._cache.find(sequence, limit))
+        return fitting
+
+    def _fitting(self, sequence: Sequence, found: Found) -> Found | None:
+        """What fits beside what the running ones still need for all they know."""
+        running = self._roster.running
+        owed = sum(max(0, self._cache.blocks_for(other.known) - len(other.blocks)) for other in running)
+        fitting = self._cache.fitting(sequence, found, owed)
+        if fitting is None and not running:  # nobody else can give way: pins and reserves do
+            fitting = self._cache.fitting(sequence, found, owed, force=True)
         return fitting
 
     def _admit(self, sequence: Sequence, found: Found, draft: Draft) -> None:

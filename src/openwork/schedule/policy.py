@@ -12,13 +12,13 @@ and gives way only to an older one. That keeps every mixture of policies from st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from openwork.core.request import Request
 from openwork.core.sequence import Sequence
 from openwork.core.settings import ScheduleSettings
 from openwork.kv.cache import KVCache
-from openwork.schedule.roster import Roster, by_rank
+from openwork.schedule.roster import Roster
 from openwork.schedule.shares import Shares
 
 Turn = tuple[float, float, tuple[float, int, int]]  # smaller comes first
@@ -90,32 +90,35 @@ class Policy:
         """Running sequences that make way for one that waits, the first to go first.
 
         ``needed`` blocks are wanted; 0: a place. By order, whoever is less urgent makes way, a mere later arrival does
-        not; with fair shares, a tenant above its part for one that stays within its own.
+        not; with fair shares, a tenant above its part, and ahead in tokens, for one that stays within its own. Nobody
+        makes way twice without a token in between, so that two cannot take turns and get nowhere.
         """
-        found = [s for s in self._roster.running if s.id not in planned and s is not asker]
+        found = [s for s in self._roster.running if s.id not in planned and self._may_take(asker, s)]
+        if not asker.is_overdue:
+            found = [s for s in found if not s.gave_way]
         if not self._settings.is_fair:
-            found = [s for s in found if s.rank[0] > asker.rank[0] and self._may_take(asker, s)]
-            return sorted(found, key=by_rank, reverse=True)
-        is_over = self._over(needed)
-        is_within = self._is_within(asker.tenant, needed)
-        found = [
-            s
-            for s in found
-            if self._may_take(asker, s)
-            and (asker.is_overdue or (is_within and s.tenant != asker.tenant and is_over(s.tenant)))
-        ]
+            found = [s for s in found if asker.is_overdue or s.rank[0] > asker.rank[0]]
+            return sorted(found, key=_youngest, reverse=True)
+        if not asker.is_overdue:
+            over = self._over(asker.tenant, needed)
+            found = [s for s in found if s.tenant in over]
         return sorted(found, key=self._weightiest, reverse=True)
 
-    def _over(self, needed: int) -> Callable[[str], bool]:
-        known: dict[str, bool] = {}
+    def is_entitled(self, asker: Sequence) -> bool:
+        """Whether others would make way for a waiting sequence: then it begins before they go on."""
+        return asker.is_overdue or bool(self._over(asker.tenant, 0)) or bool(self._over(asker.tenant, 1))
 
-        def is_over(tenant: str) -> bool:
-            if tenant not in known:
-                places = self._roster.running_of.get(tenant, 0) > self._places(tenant)
-                known[tenant] = self._held(tenant) > self._blocks(tenant) if needed else places
-            return known[tenant]
+    def _over(self, tenant: str, needed: int) -> set[str]:
+        """Tenants above their part, and ahead of ``tenant`` in tokens; none if it would be above its own."""
+        if not self._is_within(tenant, needed):
+            return set()
+        ahead = (name for name in self._roster.running_of if self._is_ahead(name, tenant))
+        if needed:
+            return {name for name in ahead if self._held(name) > self._blocks(name)}
+        return {name for name in ahead if self._roster.running_of[name] > self._places(name)}
 
-        return is_over
+    def _is_ahead(self, one: str, other: str) -> bool:
+        return one != other and self._shares.served(one) >= self._shares.served(other)
 
     def _is_within(self, tenant: str, needed: int) -> bool:
         if needed:

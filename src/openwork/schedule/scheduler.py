@@ -145,6 +145,7 @@ class Scheduler:
     def _append(self, sequence: Sequence, decision: Continue | Stop, now: float) -> list[Event]:
         position = sequence.known
         sequence.tokens.append(decision.choice.token)
+        sequence.since, sequence.gave_way = now, False
         events: list[Event] = [Token(sequence.request_id, sequence.index, position, decision.choice, now)]
         if isinstance(decision, Stop):
             events += self._finish(sequence, decision.reason, now, stop_id=decision.stop_id)
