@@ -13,13 +13,13 @@ from openwork.core.sequence import Sequence
 from openwork.core.step import Copy, Score, Step, Why, Work
 from openwork.schedule.roster import Entry
 
-MOST_TRIED = 8  # tenants whose first in line could not begin, before nobody else is tried in a step
-
 
 class Draft:
     """``number`` is the step's; ``now`` when it is planned."""
 
-    def __init__(self, number: int, now: float, rows: int, due: Line[Sequence], keeps_rows: bool) -> None:
+    def __init__(
+        self, number: int, now: float, rows: int, due: Line[Sequence], keeps_rows: bool, most_tried: int
+    ) -> None:
         self.number = number
         self.now = now
         self.rows = rows
@@ -28,6 +28,7 @@ class Draft:
         self.events: list[Event] = []
         self.planned: set[int] = set()  # ids of sequences
         self.left_out: list[tuple[int, str]] = []
+        self._most_tried = most_tried
         self._closed: set[str] = set()  # tenants none of whose waiting sequences can begin in this step
         self._is_open = True
         # Rows are kept for those that need just one and have not had their turn.
@@ -50,7 +51,7 @@ class Draft:
             self._is_open = False
         else:
             self._closed.add(tenant)
-            self._is_open = len(self._closed) < MOST_TRIED
+            self._is_open = len(self._closed) < self._most_tried
 
     def leave_out(self, sequence: Sequence, cause: str) -> None:
         self.left_out.append((sequence.id, cause))

@@ -15,8 +15,8 @@ from openwork.core.settings import ScheduleSettings
 from openwork.core.step import Copy, Step, Why
 from openwork.kv.cache import Found, KVCache
 from openwork.schedule.budget import StepBudget
-from openwork.schedule.draft import MOST_TRIED, Draft
-from openwork.schedule.policy import CHUNKS, Policy
+from openwork.schedule.draft import Draft
+from openwork.schedule.policy import CHUNKS, MOST_TRIED, Policy
 from openwork.schedule.roster import Roster
 from openwork.schedule.shares import Shares
 
@@ -39,11 +39,9 @@ class Planner:
         """The next step, or None when nothing can be computed before a result comes back."""
         self._cache.eviction.advance(now)
         due = [sequence for sequence in self._roster.running if _is_due(sequence)]
-        self._policy.age(due, now)
-        self._policy.age(self._roster.waiting.heads.values(), now)
+        self._policy.look_round(due, self._roster.waiting.heads.values(), now)
         rows, bound = self.budget.rows(due)
-        draft = Draft(self._num_steps, now, rows, due, self._settings.first == "decode")
-        self._make_way(draft)
+        draft = Draft(self._num_steps, now, rows, due, self._settings.first == "decode", MOST_TRIED)
         for sequence in self._in_turn(due, draft):
             if sequence.status is Status.WAITING:
                 self._begin(sequence, draft)
@@ -136,14 +134,6 @@ class Planner:
         draft.add(sequence, count, entry, copies, self._cache.blocks_for(sequence.computed + count))
         self._shares.charge(sequence.tenant, count)
 
-    def _make_way(self, draft: Draft) -> None:
-        """In a fair house: let those begin for whom others must stop, while these have no place in the step yet."""
-        if self._settings.is_fair:
-            heads = sorted(self._roster.waiting.heads.values(), key=self._policy.turn)
-            for head in heads[:MOST_TRIED]:
-                if draft.may_begin(head.tenant) and self._policy.is_entitled(head):
-                    self._begin(head, draft)
-
     # -- beginning -----------------------------------------------------------------------------------------------
 
     def _begin(self, sequence: Sequence, draft: Draft) -> None:
@@ -168,17 +158,16 @@ class Planner:
             return "tenant"
         if not draft.grant(sequence.due):
             return "rows"
-        if len(self._roster.running) >= self._settings.max_running and not self._policy.yielding(
-            sequence, draft.planned, needed=0
-        ):
-            return "places"
+        victims: list[Sequence] = []
+        if len(self._roster.running) >= self._settings.max_running:
+            victims = self._policy.yielding(sequence, draft.planned, needed=0)[:1]
+            if not victims:
+                return "places"
         limit = self._limit(sequence)
         found = self._cache.find(sequence, limit)
         if self._is_on_its_way(sequence, found, limit):
             return "prefix"
-        if len(self._roster.running) >= self._settings.max_running and not self._find_place(sequence, draft):
-            return "places"
-        fitting = self._find_blocks(sequence, limit, draft)
+        fitting = self._find_blocks(sequence, found, victims, draft)
         if fitting is None:
             return "tenant" if self._cache.is_capped(sequence.tenant, found.needed) else "blocks"
         self._admit(sequence, fitting, draft)
@@ -207,36 +196,33 @@ class Planner:
             for other in self._roster.running
         )
 
-    def _find_place(self, sequence: Sequence, draft: Draft) -> bool:
-        """Have somebody make way for a sequence that waits."""
-        victims = self._policy.yielding(sequence, draft.planned, needed=0)
-        if victims:
-            self._preempt(victims[0], sequence, "places", draft)
-            victims[0].gave_way = True
-        return len(self._roster.running) < self._settings.max_running
-
-    def _find_blocks(self, sequence: Sequence, limit: int, draft: Draft) -> Found | None:
-        """What to begin with, once it fits; others make way if that is enough to make it fit."""
-        found = self._cache.find(sequence, limit)
-        fitting = self._fitting(sequence, found)
-        if fitting is None:
-            victims = self._policy.yielding(sequence, draft.planned, found.needed)
-            if not victims or self._cache.room_without(victims, sequence, found) < found.needed:
-                return None
-        while fitting is None and (victims := self._policy.yielding(sequence, draft.planned, found.needed)):
-            self._preempt(victims[0], sequence, "blocks", draft)
-            victims[0].gave_way = True
-            fitting = self._fitting(sequence, self._cache.find(sequence, limit))
-        return fitting
+    def _find_blocks(self, sequence: Sequence, found: Found, victims: list[Sequence], draft: Draft) -> Found | None:
+        """What to begin with, once it fits. Others make way, these ``victims`` first, if that makes it fit at all."""
+        if not victims and (fitting := self._fitting(sequence, found)) is not None:
+            return fitting
+        yielding = self._policy.yielding(sequence, draft.planned, found.needed)
+        yielding = victims + [other for other in yielding if other not in victims]
+        left = [other for other in self._roster.running if other not in yielding]
+        room = self._cache.room_without(yielding, sequence, found)
+        if not yielding or found.needed + self._owed(left) > room:
+            return None  # it would be in vain
+        for other in yielding:
+            self._preempt(other, sequence, "places" if other in victims else "blocks", draft)
+            other.gave_way = True
+            fitting = self._fitting(sequence, self._cache.find(sequence, self._limit(sequence)))
+            if fitting is not None:
+                return fitting
+        return None
 
     def _fitting(self, sequence: Sequence, found: Found) -> Found | None:
         """What fits beside what the running ones still need for all they know."""
-        running = self._roster.running
-        owed = sum(max(0, self._cache.blocks_for(other.known) - len(other.blocks)) for other in running)
-        fitting = self._cache.fitting(sequence, found, owed)
-        if fitting is None and not running:  # nobody else can give way: pins and reserves do
-            fitting = self._cache.fitting(sequence, found, owed, force=True)
+        fitting = self._cache.fitting(sequence, found, self._owed(self._roster.running))
+        if fitting is None and not self._roster.running:  # nobody else can give way: pins and reserves do
+            fitting = self._cache.fitting(sequence, found, force=True)
         return fitting
+
+    def _owed(self, running: list[Sequence]) -> int:
+        return sum(max(0, self._cache.blocks_for(other.known) - len(other.blocks)) for other in running)
 
     def _admit(self, sequence: Sequence, found: Found, draft: Draft) -> None:
         entry = self._roster.entries[sequence.request_id]

@@ -21,18 +21,20 @@ from openwork.kv.cache import KVCache
 from openwork.schedule.roster import Roster
 from openwork.schedule.shares import Shares
 
-Turn = tuple[float, float, tuple[float, int, int]]  # smaller comes first
-CHUNKS = 2.0  # the first number of a turn that shares can move
+Turn = tuple[int, float, tuple[float, int, int]]  # smaller comes first
+CHUNKS = 3  # the first number of a turn that shares can move
+MOST_TRIED = 8  # tenants whose first in line could not begin, before nobody else is tried in a step
 
 
 class Policy:
-    """Reads settings, shares and counts; changes nothing but a sequence's ``is_overdue``."""
+    """Reads settings, shares and counts; all it writes is who is overdue."""
 
     def __init__(self, settings: ScheduleSettings, cache: KVCache, roster: Roster, shares: Shares) -> None:
         self._settings = settings
         self._cache = cache
         self._roster = roster
         self._shares = shares
+        self._entitled: set[int] = set()  # ids of sequences, in the step being filled
         # In the plain case the order of rank is everything, and nobody younger is ever served before.
         self.is_plain = not settings.is_fair and settings.first == "decode"
         fair, first = "fair " if settings.is_fair else "", "" if settings.first == "decode" else ", prefill first"
@@ -47,21 +49,35 @@ class Policy:
             return now + (patience if terms.first_token_s is None else terms.first_token_s)
         return 0.0
 
-    def age(self, sequences: Iterable[Sequence], now: float) -> None:
-        """Mark those who have waited too long."""
-        if not self.is_plain:
-            for sequence in sequences:
-                sequence.is_overdue = sequence.is_overdue or now - sequence.since > self._settings.patience_s
+    def look_round(self, due: Iterable[Sequence], heads: Iterable[Sequence], now: float) -> None:
+        """Before a step is filled: who of the running and of the first in line is overdue, and who may displace others.
+
+        Whoever may begins before the others go on, while these have no place in the step yet.
+        """
+        self._entitled = set()
+        if self.is_plain:
+            return
+        heads = list(heads)
+        for sequence in (*due, *heads):
+            sequence.is_overdue = sequence.is_overdue or now - sequence.since > self._settings.patience_s
+        if self._settings.is_fair:
+            first = sorted(heads, key=self.turn)[:MOST_TRIED]
+            self._entitled = {s.id for s in first if self._over(s.tenant, 0) or self._over(s.tenant, 1)}
 
     def turn(self, sequence: Sequence) -> Turn:
-        if self.is_plain:
-            return 0.0, 0.0, sequence.rank
-        if sequence.is_overdue:
-            return 0.0, 0.0, sequence.rank
+        """When a sequence has its turn in a step.
+
+        0 plain order, or overdue | 1 entitled to a place | 2 one row | 3 chunks, by shares | 4 one row, prefill first
+        """
+        if self.is_plain or sequence.is_overdue:
+            return 0, 0.0, sequence.rank
+        served = self._shares.served(sequence.tenant) if self._settings.is_fair else 0.0
+        if not sequence.blocks:
+            return (1 if sequence.id in self._entitled else CHUNKS), served, sequence.rank
         # A sequence that needs one row holds nobody up, so shares decide among the others.
-        if sequence.due == 1 and sequence.blocks:
-            return (1.0 if self._settings.first == "decode" else 3.0), 0.0, sequence.rank
-        return CHUNKS, self._shares.served(sequence.tenant) if self._settings.is_fair else 0.0, sequence.rank
+        if sequence.due == 1:
+            return (2 if self._settings.first == "decode" else 4), 0.0, sequence.rank
+        return CHUNKS, served, sequence.rank
 
     # -- giving way ----------------------------------------------------------------------------------------------
 
@@ -103,10 +119,6 @@ class Policy:
             over = self._over(asker.tenant, needed)
             found = [s for s in found if s.tenant in over]
         return sorted(found, key=self._weightiest, reverse=True)
-
-    def is_entitled(self, asker: Sequence) -> bool:
-        """Whether others would make way for a waiting sequence: then it begins before they go on."""
-        return asker.is_overdue or bool(self._over(asker.tenant, 0)) or bool(self._over(asker.tenant, 1))
 
     def _over(self, tenant: str, needed: int) -> set[str]:
         """Tenants above their part, and ahead of ``tenant`` in tokens; none if it would be above its own."""
