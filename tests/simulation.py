@@ -74,11 +74,12 @@ class Simulation:
             max_waiting=draw.choice([None, None, 4]), max_blocks=draw.choice([None, None, None, 2 * blocks])
         )
         self.scheduler = Scheduler(self.settings, self.cache, self.door)
-        self.fail_rate = draw.choice([0, 0, 0, 0.02])
-        self.bad_rate = draw.choice([0, 0, 0, 0.01])
+        self.fail_rate = draw.choice([0, 0, 0, 0.02, 0.15])
+        self.bad_rate = draw.choice([0, 0, 0, 0.01, 0.05])
         self.slow = draw.choice([0, 0, 0.05])
         self.went_bad = set()
-        self.runner = EchoRunner(cache, RULE, self.clock, self._seconds, self._fails, self._poisons)
+        is_late = draw.random() < 0.5
+        self.runner = EchoRunner(cache, RULE, self.clock, self._seconds, self._fails, self._poisons, is_late)
         self.loop = Loop(self.scheduler, self.runner, self.clock)
         shared = [tuple(draw.randrange(VOCAB) for _ in range(draw.randint(1, 70))) for _ in range(3)]
         self.beginnings = [(), *shared]
@@ -105,8 +106,9 @@ class Simulation:
 
     def _poisons(self, step, work):
         is_bad = self.draw.random() < self.bad_rate
-        if is_bad:
-            self.went_bad.add(work.sequence)
+        sequence = self.scheduler._sequences.get(work.sequence)
+        if is_bad and sequence is not None:
+            self.went_bad.add(sequence.request_id)
         return is_bad
 
     # -- what people do ------------------------------------------------------------------------------------------
@@ -244,9 +246,34 @@ class Simulation:
             }:
                 scored = [None, *(token for token in request.prompt[1:])]
                 assert [p and p.token for p in own[-1].prompt_logprobs] == scored
-        if not steps_with_errors:
-            failed = {e.request for e in self.events if isinstance(e, Finished) and e.reason == "error"}
-            assert len(failed) <= len(self.went_bad), "bad numbers spread through the cache"
+        self.check_spread()
+        self.check_namespaces()
+        tokens = sum(len(said) for said in self.said_by.values())
+        preempted = sum(isinstance(e, Preempted) for e in self.events)
+        assert preempted <= tokens + 5 * len(self.requests), "sequences take turns and get nowhere"
+
+    def check_spread(self):
+        """Bad numbers reach nobody who came after they were noticed."""
+        if self.fail_rate:
+            return
+        failed = {e.request for e in self.events if isinstance(e, Finished) and e.reason == "error"}
+        arrived = {e.request: place for place, e in enumerate(self.events) if isinstance(e, Arrived)}
+        ended = {e.request: place for place, e in enumerate(self.events) if isinstance(e, Ended)}
+        for number in failed - self.went_bad:
+            assert any(arrived[number] < ended[bad] for bad in self.went_bad), "bad numbers stayed in the cache"
+
+    def check_namespaces(self):
+        """What was found had been computed before, under the same namespace."""
+        for event in self.events:
+            if isinstance(event, Admitted) and event.cached:
+                request = self.requests[event.request]
+                own = (*request.prompt, *self.tokens(event.request, event.index))[: event.cached]
+                assert any(
+                    other.terms.realm == request.terms.realm
+                    and any((*other.prompt, *self.tokens(n, i))[: event.cached] == own for i in range(other.params.n))
+                    for n, other in self.requests.items()
+                    if n != event.request or any(isinstance(e, Preempted) and e.request == n for e in self.events)
+                ), "something was found that nobody computed"
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ class EchoRunner:
     step_s    seconds that pass on ``clock`` for each step, or a function that says how many
     fails     makes chosen steps fail as a whole
     poisons   makes the numbers of chosen works go bad: that work fails, the others of its step do not
+    is_late   bad numbers are noticed only where something is drawn or scored
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class EchoRunner:
         step_s: float | Callable[[Step], float] = 0.001,
         fails: Callable[[Step], bool] = lambda step: False,
         poisons: Callable[[Step, Work], bool] = lambda step, work: False,
+        is_late: bool = False,
     ) -> None:
         self.steps: list[Step] = []
         self.in_flight = 0
@@ -71,6 +73,7 @@ class EchoRunner:
         self._step_s = step_s
         self._fails = fails
         self._poisons = poisons
+        self._is_late = is_late
         self._block_size = cache.block_size
         self._slots: list[int | None] = [None] * cache.capacity
         self._chosen: dict[int, int] = {}
@@ -126,7 +129,8 @@ class EchoRunner:
         if POISON in tokens:
             for position in range(work.start, work.start + work.count):
                 self._slots[self._slot(work, position)] = POISON
-            return Outcome(failure="the numbers went bad")
+            is_seen = work.draws or work.score is not None or not self._is_late
+            return Outcome(failure="the numbers went bad") if is_seen else Outcome()
         choices = tuple(Choice(self._rule(tokens, draw.index)) for draw in work.draws)
         scored = () if work.score is None else work.score.targets
         return Outcome(choices, tuple(Logprob(target, -float(target), 1) for target in scored))
