@@ -269,11 +269,15 @@ class Simulation:
                 request = self.requests[event.request]
                 own = (*request.prompt, *self.tokens(event.request, event.index))[: event.cached]
                 assert any(
-                    other.terms.realm == request.terms.realm
+                    _whose(other.terms) == _whose(request.terms)
                     and any((*other.prompt, *self.tokens(n, i))[: event.cached] == own for i in range(other.params.n))
                     for n, other in self.requests.items()
                     if n != event.request or any(isinstance(e, Preempted) and e.request == n for e in self.events)
                 ), "something was found that nobody computed"
+
+
+def _whose(terms):
+    return (terms.tenant, None) if terms.namespace is None else (None, terms.namespace)
 
 
 if __name__ == "__main__":

@@ -115,3 +115,12 @@ def test_bad_numbers_take_what_they_read_out_of_the_cache():
     bad.append(len(it._loop._runner.steps))
     answer(it, range(40))
     assert answer(it, range(40))[1].cached == 0, "who knows since when they were bad"
+
+
+def test_what_was_being_computed_when_its_request_left_is_not_trusted():
+    it, _ = engine(fails=lambda step: step.number == 0)
+    stream = it.submit(request(range(12)))
+    it.turn()
+    it.cancel(stream)
+    tokens, account = answer(it, range(12))
+    assert len(tokens) == 5 and account.cached == 0

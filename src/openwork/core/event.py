@@ -20,7 +20,9 @@ class Miss:
     diverged   what is cached goes on with another token
     partial    what is cached ends there, within a block
     evicted    it was cached until ``time``, when a block was needed for tenant ``by``
-    namespace  it is cached, under another namespace: for the operator's eyes only, never in an answer
+    namespace  it is cached, under another namespace
+
+    ``by``, ``time`` and the last cause tell on others: they are for operators, never for an answer.
     """
 
     cause: Literal["cold", "diverged", "partial", "evicted", "namespace"]
