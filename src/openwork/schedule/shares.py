@@ -20,12 +20,16 @@ class Shares:
         self._tenants = tenants
         self._served: dict[str, float] = {}  # tokens over weight
         self._living: dict[str, int] = {}  # tenant -> requests
+        self._weights: dict[str, float] = {}  # of the living, as they were when they came
+        self._sum = 0.0  # of those
 
     def enter(self, tenant: str) -> None:
         """One more request of a tenant."""
         if tenant not in self._living:
             lowest = min((self._served[other] for other in self._living), default=0.0)
             self._served[tenant] = max(self._served.pop(tenant, 0.0), lowest)
+            self._weights[tenant] = self._tenants[tenant].weight
+            self._sum += self._weights[tenant]
         self._living[tenant] = self._living.get(tenant, 0) + 1
 
     def leave(self, tenant: str) -> None:
@@ -33,20 +37,21 @@ class Shares:
         self._living[tenant] -= 1
         if not self._living[tenant]:
             del self._living[tenant]
+            self._sum -= self._weights.pop(tenant)
             if not self._living:
                 self._served.clear()
+                self._sum = 0.0  # without what rounding has left
             elif len(self._served) > len(self._living) + _REMEMBERED:
                 idle = next(name for name in self._served if name not in self._living)
                 del self._served[idle]
 
     def charge(self, tenant: str, tokens: int) -> None:
-        self._served[tenant] += tokens / self._tenants[tenant].weight
+        self._served[tenant] += tokens / self._weights[tenant]
 
     def served(self, tenant: str) -> float:
         """Tokens by weight, from where the tenant was counted in."""
         return self._served.get(tenant, 0.0)
 
     def part(self, tenant: str, total: int) -> float:
-        """A tenant's fair part of ``total`` things, among those that have something to do."""
-        weights = sum(self._tenants[name].weight for name in self._living)
-        return total * self._tenants[tenant].weight / weights if weights else float(total)
+        """The fair part of ``total`` things of a tenant that has something to do, among all that have."""
+        return total * self._weights[tenant] / self._sum
