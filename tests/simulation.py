@@ -24,6 +24,7 @@ from openwork.core.settings import AdmissionSettings, CacheSettings, ScheduleSet
 from openwork.core.terms import Tenant, Tenants, Terms
 from openwork.engine.loop import Loop
 from openwork.kv.cache import KVCache
+from openwork.kv.saved import export, restore
 from openwork.schedule.scheduler import Scheduler
 from openwork.testing.echo import EchoRunner, VirtualClock, successor
 
@@ -59,7 +60,7 @@ class Simulation:
         tenants = {name: self._tenant(blocks) for name in names if draw.random() < 0.6}
         self.clock = VirtualClock()
         cache = CacheSettings(blocks, prefix=draw.random() < 0.85)
-        self.cache = KVCache(cache, Tenants(tenants))
+        self.cache_settings, self.tenants = cache, Tenants(tenants)
         self.limits = Limits(VOCAB, cache.capacity, frozenset({EOS}))
         self.settings = ScheduleSettings(
             max_step_tokens=max(running + 1, draw.choice([2, 5, 17, 33, 64])),
@@ -73,17 +74,24 @@ class Simulation:
         self.door = AdmissionSettings(
             max_waiting=draw.choice([None, None, 4]), max_blocks=draw.choice([None, None, None, 2 * blocks])
         )
-        self.scheduler = Scheduler(self.settings, self.cache, self.door)
         self.fail_rate = draw.choice([0, 0, 0, 0.02, 0.15])
         self.bad_rate = draw.choice([0, 0, 0, 0.01, 0.05])
         self.slow = draw.choice([0, 0, 0.05])
         self.went_bad = set()
-        is_late = draw.random() < 0.5
-        self.runner = EchoRunner(cache, RULE, self.clock, self._seconds, self._fails, self._poisons, is_late)
-        self.loop = Loop(self.scheduler, self.runner, self.clock)
+        self.is_late = draw.random() < 0.5
+        self.crash_rate = draw.choice([0, 0, 0.02])
+        self.restarted = set()
+        self.start()
         shared = [tuple(draw.randrange(VOCAB) for _ in range(draw.randint(1, 70))) for _ in range(3)]
         self.beginnings = [(), *shared]
         self.said = []  # whole lines of tokens that were generated, to be gone on with
+
+    def start(self):
+        cache = self.cache_settings
+        self.cache = KVCache(cache, self.tenants)
+        self.scheduler = Scheduler(self.settings, self.cache, self.door)
+        self.runner = EchoRunner(cache, RULE, self.clock, self._seconds, self._fails, self._poisons, self.is_late)
+        self.loop = Loop(self.scheduler, self.runner, self.clock)
 
     def _tenant(self, blocks):
         draw = self.draw
@@ -154,6 +162,17 @@ class Simulation:
         self.scheduler.pin(terms, tokens, now, now + self.draw.choice([0.01, 0.5, 1e6]))
         self.scheduler.check()
 
+    def crash(self):
+        """The engine is gone, with cache and runner; another one goes on with every request that had not ended."""
+        unfinished = {}
+        for number, entry in self.scheduler._roster.entries.items():
+            unfinished[number] = {index: tuple(self.tokens(number, index)) for index in entry.living}
+        self.restarted |= set(unfinished)
+        self.start()
+        for number, so_far in unfinished.items():
+            self.events += self.scheduler.add(number, self.requests[number], self.clock.now(), so_far)
+            self.scheduler.check()
+
     def turn(self):
         new = self.loop.turn()
         self.events += new
@@ -192,12 +211,25 @@ class Simulation:
                 self.leave()
             if draw.random() < 0.05:
                 self.pin()
+            if draw.random() < self.crash_rate:
+                self.crash()
             if draw.random() < 0.1:
                 self.clock.advance(draw.choice([0.001, 0.1, 1.0]))
             self.turn()
         self.come_to_rest()
         self.check_ends()
+        self.check_restore()
         return self
+
+    def check_restore(self):
+        """What is cached can be brought back, and is found there as it was here."""
+        records, new = export(self.cache), KVCache(self.cache_settings, self.tenants)
+        if self.cache.has_prefix:
+            moves = dict(restore(new, records, VOCAB))
+            new.check([])
+            assert len(moves) == len(records)
+            for record in records:
+                assert new.pool.owner(moves[record.block]) == record.tenant
 
     def come_to_rest(self):
         """Nothing arrives any more: everything must end, within a bound."""
@@ -228,9 +260,11 @@ class Simulation:
             finished = {e.index: e for e in own if isinstance(e, Finished)}
             assert len(finished) == sum(isinstance(e, Finished) for e in own) == request.params.n
             account = own[-1].account
-            assert account.preemptions == sum(isinstance(e, Preempted) for e in own)
+            is_whole = number not in self.restarted
+            assert not is_whole or account.preemptions == sum(isinstance(e, Preempted) for e in own)
             first = next((e for e in own if isinstance(e, Admitted)), None)
-            assert account.cached == (0 if first is None else first.cached) < len(request.prompt)
+            if is_whole:
+                assert account.cached == (0 if first is None else first.cached) < len(request.prompt)
             assert all(seconds >= 0 for _, seconds in account.stalls)
             for index in range(request.params.n):
                 got, reason = self.tokens(number, index), finished[index].reason
@@ -272,7 +306,9 @@ class Simulation:
                     _whose(other.terms) == _whose(request.terms)
                     and any((*other.prompt, *self.tokens(n, i))[: event.cached] == own for i in range(other.params.n))
                     for n, other in self.requests.items()
-                    if n != event.request or any(isinstance(e, Preempted) and e.request == n for e in self.events)
+                    if n != event.request
+                    or n in self.restarted
+                    or any(isinstance(e, Preempted) and e.request == n for e in self.events)
                 ), "something was found that nobody computed"
 
 

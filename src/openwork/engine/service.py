@@ -8,7 +8,7 @@ thread here. It does not know text: prompts and tokens are ids.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from openwork.core.errors import EngineError
 from openwork.core.event import Ended, Event
@@ -62,8 +62,11 @@ class Engine:
         """Requests that have not ended. One step may still be in flight when there are none."""
         return len(self._streams)
 
-    def submit(self, request: Request) -> Stream:
+    def submit(self, request: Request, so_far: Mapping[int, Sequence[int]] | None = None) -> Stream:
         """Take a request in and return its stream.
+
+        ``so_far`` lets a request go on that an engine which is gone had begun: the tokens it gave out, by index, of
+        the sequences that had not finished. What comes is what would have come.
 
         Raises EngineError when the engine is closed, RequestError when the request can never be served here, and
         Overloaded when too much is waiting.
@@ -71,7 +74,7 @@ class Engine:
         if self._is_closed:
             raise EngineError("the engine is closed", "Make a new one.")
         stream = Stream(self._next_id, request)
-        events = self._loop.scheduler.add(stream.request_id, request, self._loop.clock.now())
+        events = self._loop.scheduler.add(stream.request_id, request, self._loop.clock.now(), so_far)
         self._next_id += 1
         self._streams[stream.request_id] = stream
         self._deliver(events)

@@ -6,6 +6,7 @@ with Overloaded. Whoever is let in is served to the end: running out of blocks l
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from openwork.core.errors import Overloaded, RequestError
@@ -47,8 +48,11 @@ class Door:
         self._num_blocks = num_blocks
         self._block_size = block_size
 
-    def check(self, request: Request, tenant: Tenant, waiting: WaitingRoom) -> None:
-        """Raises RequestError for what can never be served, Overloaded for what cannot be queued now."""
+    def check(self, request: Request, tenant: Tenant, waiting: WaitingRoom | None) -> None:
+        """Raises RequestError for what can never be served, Overloaded for what cannot be queued now.
+
+        ``waiting`` None: it was let in before, and does not queue again.
+        """
         cost = price(request, self._block_size)
         most = self._num_blocks if tenant.max_blocks is None else min(self._num_blocks, tenant.max_blocks)
         if cost.line > most:
@@ -73,7 +77,8 @@ class Door:
                 "Ask for fewer tokens, sequences or likely tokens beside each.",
                 param="logprobs",
             )
-        self._check_queue(request, tenant, waiting)
+        if waiting is not None:
+            self._check_queue(request, tenant, waiting)
 
     def _check_queue(self, request: Request, tenant: Tenant, waiting: WaitingRoom) -> None:
         name, tokens = request.terms.tenant, len(request.prompt)
@@ -91,3 +96,16 @@ class Door:
                     "Try again when some of them have begun.",
                     is_own=is_own,
                 )
+
+
+def check_so_far(request: Request, lines: Mapping[int, Sequence[int]]) -> None:
+    """Raises RequestError unless these can be unfinished sequences of a request, by index."""
+    for index, tokens in lines.items():
+        if not 0 <= index < request.params.n or len(tokens) >= request.max_tokens:
+            raise RequestError(
+                f"has {len(tokens)} tokens for sequence {index}; there are {request.params.n} sequences of up to "
+                f"{request.max_tokens}, and a finished one does not go on",
+                param="so_far",
+            )
+        if not all(0 <= token < request.limits.vocab_size for token in tokens):
+            raise RequestError(f"has a token outside 0 to {request.limits.vocab_size - 1}", param="so_far")

@@ -93,6 +93,6 @@ class Draft:
 def _score(sequence: Sequence, start: int, end: int, entry: Entry) -> Score | None:
     """Row at position p scores the prompt token at p + 1."""
     top = sequence.request.params.prompt_logprobs
-    if top is None or sequence.index or start + 1 >= sequence.prompt_len or entry.is_scored:
+    if top is None or sequence.index != entry.scorer or start + 1 >= sequence.prompt_len or entry.is_scored:
         return None
     return Score(sequence.request.prompt[start + 1 : end + 1], top)

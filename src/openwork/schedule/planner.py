@@ -176,7 +176,7 @@ class Planner:
     def _limit(self, sequence: Sequence) -> int:
         """Tokens that may come from the cache: the last one's row is needed, and every row that is yet to be scored."""
         entry = self._roster.entries[sequence.request_id]
-        if sequence.index == 0 and not entry.is_scored:
+        if sequence.index == entry.scorer and not entry.is_scored:
             return min(entry.num_scored, sequence.known - 1)
         return sequence.known - 1
 

@@ -46,6 +46,7 @@ class Entry:
     request: Request
     arrived: float
     urgency: float  # the first number in the rank of its sequences
+    scorer: int = 0  # index of the sequence whose rows score the prompt
     living: dict[int, Sequence] = field(default_factory=dict)  # index -> sequence
     scores: dict[int, Logprob] = field(default_factory=dict)  # position -> log-probability of the prompt token there
     blocks: set[int] = field(default_factory=set)  # those its sequences held when each finished

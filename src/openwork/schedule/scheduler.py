@@ -12,6 +12,7 @@ the planner's business, whose turn it is the policy's, and who is let in at all 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Line
 
 from openwork.core.event import Arrived, Ended, Event, Finished, Prefilled, Token
@@ -26,7 +27,7 @@ from openwork.decode.sampling import Sampling
 from openwork.decode.strategy import Continue, Fork, Stop
 from openwork.kv.cache import KVCache
 from openwork.kv.gauges import gauge
-from openwork.schedule.admission import Door
+from openwork.schedule.admission import Door, check_so_far
 from openwork.schedule.planner import Planner
 from openwork.schedule.policy import Policy
 from openwork.schedule.roster import Entry, Roster
@@ -60,18 +61,29 @@ class Scheduler:
     def num_running(self) -> int:
         return len(self._roster.running)
 
-    def add(self, request_id: int, request: Request, now: float) -> list[Event]:
+    def add(
+        self, request_id: int, request: Request, now: float, so_far: Mapping[int, Line[int]] | None = None
+    ) -> list[Event]:
         """Take a request in. Ids are given by the caller, rise, and are never used twice.
+
+        ``so_far`` is for a request that another engine had begun and can no longer finish: the tokens it gave out, by
+        index, of the sequences that had not finished; empty when there were none. It goes on with the tokens it would
+        have had, whatever waits here.
 
         Raises RequestError when it can never be served, Overloaded when it cannot be queued; nothing has changed then.
         """
         tenant = request.terms.tenant
-        self._door.check(request, self.cache.tenants[tenant], self._roster.waiting)
-        self._roster.entries[request_id] = Entry(request, now, self._policy.urgency(request, now))
+        waiting = None if so_far is not None else self._roster.waiting
+        self._door.check(request, self.cache.tenants[tenant], waiting)
+        lines = {index: list(tokens) for index, tokens in (so_far or {}).items() if tokens}
+        check_so_far(request, lines)
+        entry = Entry(request, now, self._policy.urgency(request, now), scorer=min(lines, default=0))
+        self._roster.entries[request_id] = entry
         self._shares.enter(tenant)
-        sequence = self._new_sequence(request_id, 0, request, list(request.prompt), now)
-        sequence.strategy = Sampling(fan=request.params.n)
-        self._roster.enter(sequence, is_new=True)
+        for index, tokens in sorted(lines.items()) or [(0, [])]:
+            sequence = self._new_sequence(request_id, index, request, [*request.prompt, *tokens], now)
+            sequence.strategy = Sampling(fan=1 if lines else request.params.n)
+            self._roster.enter(sequence, is_new=index == entry.scorer)
         return [Arrived(request_id, now)]
 
     def cancel(
