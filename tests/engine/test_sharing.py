@@ -124,3 +124,38 @@ def test_what_was_being_computed_when_its_request_left_is_not_trusted():
     it.cancel(stream)
     tokens, account = answer(it, range(12))
     assert len(tokens) == 5 and account.cached == 0
+
+
+@pytest.mark.parametrize("params", [{}, {"n": 3}, {"n": 2, "prompt_logprobs": 0}], ids=str)
+def test_a_request_goes_on_in_another_engine(params):
+    asked = Request(tuple(range(20)), SamplingParams(max_tokens=20, ignore_eos=True, **params), LIMITS)
+    whole, _ = engine()
+    stream = whole.submit(asked)
+    whole.drain()
+    events = stream.take()
+    wanted = {(e.index, e.position): e.choice.token for e in events if isinstance(e, Token)}
+    broken, _ = engine()
+    stream = broken.submit(asked)
+    for _ in range(9):
+        broken.turn()
+    given = [e for e in stream.take() if isinstance(e, Token)]
+    lines = {i: [e.choice.token for e in given if e.index == i] for i in range(asked.params.n)}
+    if asked.params.n > 1:
+        del lines[0]  # this one had been ended
+    other, _ = engine(max_waiting=1)
+    other.submit(request(range(30)))
+    stream = other.submit(asked, lines)
+    other.drain()
+    events_now = stream.take()
+    got = {(e.index, e.position): e.choice.token for e in events_now if isinstance(e, Token)}
+    assert got == {(i, p): token for (i, p), token in wanted.items() if i in lines and p >= 20 + len(lines[i])}
+    assert events_now[-1].prompt_logprobs == events[-1].prompt_logprobs
+    assert {e.index for e in events_now if isinstance(e, Finished)} == set(lines)
+
+
+@pytest.mark.parametrize("wrong", [{1: (3,)}, {0: (3,) * 5}, {0: (50,)}], ids=str)
+def test_what_cannot_go_on_is_refused(wrong):
+    it, _ = engine()
+    with pytest.raises(RequestError) as caught:
+        it.submit(request(range(20)), wrong)
+    assert caught.value.param == "so_far" and it.num_requests == 0
