@@ -99,8 +99,11 @@ class KVCache:
         blocks    | shared, full | shared, partial | own ...    | new ...
         positions 0              ^ first written block          ^ len(blocks)      length
         """
+        blocks = sequence.blocks
+        if blocks and length <= len(blocks) * self.block_size and self.pool.references(blocks[-1]) == 1:
+            return ()  # the usual row: blocks are written from left to right, so only the last can be shared
         shared = self._shared(sequence)
-        new = max(0, self.blocks_for(length) - len(sequence.blocks))
+        new = max(0, self.blocks_for(length) - len(blocks))
         if not shared and not new:
             return ()
         tenant = sequence.tenant

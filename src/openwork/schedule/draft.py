@@ -82,7 +82,8 @@ class Draft:
         self.planned.add(sequence.id)
         sequence.computed = end
         sequence.pending += bool(draws)
-        entry.note_stall(sequence, self.now)
+        if sequence.stall:
+            entry.note_stall(sequence, self.now)
         entry.tally.rows += count
         entry.tally.chunks += start < sequence.prompt_len
 

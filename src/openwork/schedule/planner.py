@@ -77,6 +77,8 @@ class Planner:
 
     def _head(self, draft: Draft) -> Sequence | None:
         """The waiting sequence that comes first, among tenants whose line still moves."""
+        if not self._roster.waiting:
+            return None
         heads = self._roster.waiting.heads.items()
         return min((head for tenant, head in heads if draft.may_begin(tenant)), key=self._policy.turn, default=None)
 
@@ -132,7 +134,8 @@ class Planner:
     def _put(self, sequence: Sequence, count: int, copies: tuple[Copy, ...], draft: Draft) -> None:
         entry = self._roster.entries[sequence.request_id]
         draft.add(sequence, count, entry, copies, self._cache.blocks_for(sequence.computed + count))
-        self._shares.charge(sequence.tenant, count)
+        if self._settings.is_fair:
+            self._shares.charge(sequence.tenant, count)
 
     # -- beginning -----------------------------------------------------------------------------------------------
 

@@ -47,6 +47,7 @@ class Entry:
     arrived: float
     urgency: float  # the first number in the rank of its sequences
     scorer: int = 0  # index of the sequence whose rows score the prompt
+    has_begun: bool = False  # in another engine: it is not counted among those that queue
     living: dict[int, Sequence] = field(default_factory=dict)  # index -> sequence
     scores: dict[int, Logprob] = field(default_factory=dict)  # position -> log-probability of the prompt token there
     blocks: set[int] = field(default_factory=set)  # those its sequences held when each finished
@@ -194,6 +195,6 @@ class Roster:
         assert {s.id for e in self.entries.values() for s in e.living.values()} == places
         tenants = [s.tenant for s in self.running]
         assert self.running_of == {tenant: tenants.count(tenant) for tenant in tenants}
-        new = [e for e in self.entries.values() if e.tally.queued_s is None]
+        new = [e for e in self.entries.values() if e.tally.queued_s is None and not e.has_begun]
         assert self.waiting.total_new == len(new) == sum(self.waiting.num_new.values())
         assert self.waiting.total_new_tokens == sum(len(e.request.prompt) for e in new)

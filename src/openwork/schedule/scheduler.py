@@ -77,13 +77,13 @@ class Scheduler:
         self._door.check(request, self.cache.tenants[tenant], waiting)
         lines = {index: list(tokens) for index, tokens in (so_far or {}).items() if tokens}
         check_so_far(request, lines)
-        entry = Entry(request, now, self._policy.urgency(request, now), scorer=min(lines, default=0))
+        entry = Entry(request, now, self._policy.urgency(request, now), min(lines, default=0), has_begun=bool(lines))
         self._roster.entries[request_id] = entry
         self._shares.enter(tenant)
         for index, tokens in sorted(lines.items()) or [(0, [])]:
             sequence = self._new_sequence(request_id, index, request, [*request.prompt, *tokens], now)
             sequence.strategy = Sampling(fan=1 if lines else request.params.n)
-            self._roster.enter(sequence, is_new=index == entry.scorer)
+            self._roster.enter(sequence, is_new=not lines)
         return [Arrived(request_id, now)]
 
     def cancel(
