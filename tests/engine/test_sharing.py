@@ -98,6 +98,14 @@ def test_failed_steps_leave_nothing_in_the_cache_and_neighbours_whole():
     assert answer(other, range(40))[0] == wanted
 
 
+def test_what_a_failed_request_had_computed_is_taken_out():
+    it, _ = engine(fails=lambda step: step.number == 1)
+    stream = it.submit(request(range(40)))
+    it.drain()
+    assert [e.reason for e in stream.take() if isinstance(e, Finished)] == ["error"]
+    assert answer(it, range(40))[1].cached == 0
+
+
 @pytest.mark.parametrize("length", [12, 40])
 def test_bad_numbers_that_are_noticed_late_stay_in_nobodys_cache(length):
     it, _ = engine(poisons=lambda step, work: step.number == 0, step_tokens=8)
