@@ -29,7 +29,7 @@ WORKLOADS = {
 
 
 def steps_of(blocks, step_tokens, max_running, arrivals):
-    settings = CacheSettings(blocks)
+    settings = CacheSettings(blocks, prefix=False)
     runner = EchoRunner(settings, successor(50))
     scheduler = Scheduler(ScheduleSettings(step_tokens, max_running), KVCache(settings))
     loop = Loop(scheduler, runner, VirtualClock())

@@ -52,7 +52,7 @@ class World:
                 break
             self.turn()
         assert self.loop.is_idle, "the engine does not come to rest"
-        assert self.cache.pool.num_free == self.blocks, "blocks were lost"
+        assert self.cache.pool.num_held == len(self.cache.tree), "blocks were lost"
 
     def tokens(self, request, index):
         return [

@@ -14,9 +14,9 @@ from openwork.schedule.scheduler import Scheduler
 class Desk:
     """A scheduler, and a runner that always chooses token 9."""
 
-    def __init__(self, blocks=40, step_tokens=32, max_running=4):
+    def __init__(self, blocks=40, step_tokens=32, max_running=4, prefix=False):
         self.limits = Limits(50, blocks * 16)
-        self.cache = KVCache(CacheSettings(blocks))
+        self.cache = KVCache(CacheSettings(blocks, prefix=prefix))
         self.scheduler = Scheduler(ScheduleSettings(step_tokens, max_running), self.cache)
         self.now = 0.0
 

@@ -5,6 +5,7 @@
     │   └── UnsupportedModel    it is well formed, but asks for something that is not there
     ├── RequestError        one request is wrong; nobody else is touched
     │   └── PromptTooLong       it can never fit the context window
+    ├── Overloaded          too much is waiting already; the same request may be served later
     ├── MemoryTooSmall      the machine or the given budget cannot hold what was asked for
     ├── BackendError        the native core is missing, or cannot do what was asked for
     └── EngineError         the engine failed or was closed; the message names the step
@@ -51,6 +52,14 @@ class RequestError(OpenworkError):
 
 class PromptTooLong(RequestError):
     """The prompt leaves no room for a single new token in the context window."""
+
+
+class Overloaded(OpenworkError):
+    """The queue is full, for everybody or for one tenant: nothing is wrong with the request, ask again later."""
+
+    def __init__(self, message: str, hint: str = "", *, is_own: bool) -> None:
+        self.is_own = is_own  # the tenant's own bound, not the engine's
+        super().__init__(message, hint)
 
 
 class MemoryTooSmall(OpenworkError):

@@ -55,6 +55,7 @@ class Output:
     timings: Timings
     kv_blocks: int  # blocks of KV cache that the request held at its end, each counted once
     prompt_logprobs: tuple[Logprob | None, ...] | None = None  # the first is None: nothing comes before it
+    cached: int = 0  # prompt tokens whose keys and values were in the prefix cache already
 
     @property
     def text(self) -> str:

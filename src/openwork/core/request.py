@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from openwork.core.errors import PromptTooLong, RequestError
+from openwork.core.terms import Terms
 
 MAX_N = 128
 MAX_LOGPROBS = 20
@@ -116,7 +117,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prompt, how to continue it, and the limits it was checked against.
+    """A prompt, how to continue it, the limits it was checked against, and the terms on which it is served.
 
     Raises RequestError for ids out of range or an empty prompt, PromptTooLong when nothing could be generated.
     """
@@ -124,6 +125,7 @@ class Request:
     prompt: tuple[int, ...]
     params: SamplingParams
     limits: Limits
+    terms: Terms = field(default_factory=Terms)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompt", tuple(self.prompt))

@@ -3,6 +3,8 @@
     tokens    | prompt . . . . . . . . | generated . . . | pending |
               0                        prompt_len        known     known + pending
     computed  | keys and values are, or will be when the steps in flight have run, in the cache |
+    landed    | they are: the results have come back |
+    filed     | whole blocks of it stand in the prefix tree, the last at ``leaf`` |
 
 A step moves ``computed`` toward ``known + pending``; that one rule is prefill, decode, chunks and recomputation after a
 preemption. ``pending`` counts the tokens asked for in steps whose results have not come back: 1 while a step is in
@@ -36,12 +38,27 @@ class Sequence:
     tokens: list[int]
     computed: int = 0
     pending: int = 0
+    landed: int = 0
     blocks: list[int] = field(default_factory=list)
     status: Status = Status.WAITING
+    filed: int = 0  # in blocks
+    leaf: Any = None  # kv.prefix.Node
+    adopted: int = 0  # blocks of others that it began with
+    admitted: int = 0  # number of the step it last began to run in; what comes back from before is not in its blocks
+    rank: tuple[float, int, int] = (0.0, 0, 0)  # smaller is served first
+    since: float = 0.0  # when it last got a token, or arrived
+    is_overdue: bool = False  # it has waited too long once: nobody passes it any more
+    gave_way: bool = False  # to one that waited: it need not do so again before its next token
+    stall: str = ""  # why it is not in a step, since stalled_at
+    stalled_at: float = 0.0
 
     @property
     def prompt_len(self) -> int:
         return len(self.request.prompt)
+
+    @property
+    def tenant(self) -> str:
+        return self.request.terms.tenant
 
     @property
     def known(self) -> int:

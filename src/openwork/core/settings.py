@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from openwork.core.errors import OpenworkError, RequestError
 
 LANES = 16  # a key tile of the cache holds this many tokens
+
+Order = Literal["first-come", "priority", "deadline"]
+First = Literal["decode", "prefill"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +39,14 @@ class LoadSettings:
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
-    """The paged cache: ``num_blocks`` blocks of ``block_size`` token slots."""
+    """The paged cache: ``num_blocks`` blocks of ``block_size`` token slots.
+
+    ``prefix`` keeps what sequences leave behind, for others that begin with the same tokens.
+    """
 
     num_blocks: int
     block_size: int = 16
+    prefix: bool = True
 
     def __post_init__(self) -> None:
         if self.num_blocks < 1:
@@ -54,14 +62,25 @@ class CacheSettings:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleSettings:
-    """How much goes into one step.
+    """How much goes into one step, and who comes first.
 
-    ``max_step_tokens`` bounds the rows of a step, so that a long prompt is cut into chunks and running sequences do
-    not wait for it. ``max_running`` bounds the sequences that hold blocks.
+    max_step_tokens  bounds the rows of a step, so that a long prompt is cut into chunks and nobody waits for it
+    max_running      bounds the sequences that hold blocks
+    order            "first-come"; "priority": a level is worth ``patience_s`` of waiting; "deadline": who wants the
+                     first token soonest, ``patience_s`` standing for no wish
+    is_fair          tenants take turns by the tokens they were served, by weight; ``order`` holds inside a tenant
+    first            "decode": running sequences get their row before prompts get the rest; "prefill": prompts first
+    next_token_s     the time between tokens that steps are cut to; a request may ask for a shorter one
+    patience_s       whoever waited this long goes first and is not passed again
     """
 
     max_step_tokens: int = 512
     max_running: int = 128
+    order: Order = "first-come"
+    is_fair: bool = False
+    first: First = "decode"
+    next_token_s: float | None = None
+    patience_s: float = 60.0
 
     def __post_init__(self) -> None:
         if self.max_running < 1:
@@ -71,3 +90,32 @@ class ScheduleSettings:
                 f"max_step_tokens is {self.max_step_tokens}, not above max_running {self.max_running}",
                 "Every running sequence needs a row in each step, and a prompt at least one more.",
             )
+        for name, known in (("order", get_args(Order)), ("first", get_args(First))):
+            if getattr(self, name) not in known:
+                raise OpenworkError(f"{name} is {getattr(self, name)!r}", f"Choose one of {', '.join(known)}.")
+        if not 0 < self.patience_s < float("inf"):
+            raise OpenworkError(f"patience_s is {self.patience_s}", "It must be seconds above 0.")
+        if self.next_token_s is not None and not 0 < self.next_token_s < float("inf"):
+            raise OpenworkError(f"next_token_s is {self.next_token_s}", "It must be seconds above 0, or None.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionSettings:
+    """What may wait, and how large one request may be. None: no bound.
+
+    max_waiting         requests that have not begun
+    max_waiting_tokens  their prompt tokens
+    max_blocks          blocks that one request may need at its full length, all its sequences together
+    max_logprobs        log-probabilities that one request may ask for, of prompt and output
+    """
+
+    max_waiting: int | None = None
+    max_waiting_tokens: int | None = None
+    max_blocks: int | None = None
+    max_logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_waiting", "max_waiting_tokens", "max_blocks", "max_logprobs"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise OpenworkError(f"{name} is {value!r}", "It must be a whole number from 1 up, or None.")

@@ -8,6 +8,7 @@ the same order. Steps are frozen, so they can be recorded, priced and replayed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from openwork.core.output import Logprob
 from openwork.core.request import SamplingParams
@@ -70,12 +71,23 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class Why:
+    """Why a step is what it is: the order it was filled in, how many rows it might have had, and who was left out."""
+
+    order: str  # for example "first-come", or "fair priority, prefill first"
+    rows: int
+    bound: Literal["tokens", "latency"]  # what set the rows: the settings, or the time between tokens that is wanted
+    left_out: tuple[tuple[int, str], ...] = ()  # (sequence, cause): running ones, and the waiting ones that were tried
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """The work of one forward pass. ``number`` counts the steps of one engine from 0."""
 
     number: int
     works: tuple[Work, ...]
     copies: tuple[Copy, ...] = ()
+    why: Why | None = None
 
     @property
     def num_rows(self) -> int:

@@ -8,11 +8,14 @@ thread here. It does not know text: prompts and tokens are ids.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping, Sequence
 
 from openwork.core.errors import EngineError
 from openwork.core.event import Ended, Event
+from openwork.core.gauges import Gauges
 from openwork.core.output import FinishReason
 from openwork.core.request import Request
+from openwork.core.terms import Terms
 from openwork.engine.loop import Loop
 
 
@@ -59,14 +62,22 @@ class Engine:
         """Requests that have not ended. One step may still be in flight when there are none."""
         return len(self._streams)
 
-    def submit(self, request: Request) -> Stream:
-        """Take a request in and return its stream. Raises EngineError when the engine is closed."""
+    def submit(self, request: Request, so_far: Mapping[int, Sequence[int]] | None = None) -> Stream:
+        """Take a request in and return its stream.
+
+        ``so_far`` lets a request go on that an engine which is gone had begun: the tokens it gave out, by index, of
+        the sequences that had not finished. What comes is what would have come.
+
+        Raises EngineError when the engine is closed, RequestError when the request can never be served here, and
+        Overloaded when too much is waiting.
+        """
         if self._is_closed:
             raise EngineError("the engine is closed", "Make a new one.")
         stream = Stream(self._next_id, request)
+        events = self._loop.scheduler.add(stream.request_id, request, self._loop.clock.now(), so_far)
         self._next_id += 1
         self._streams[stream.request_id] = stream
-        self._deliver(self._loop.scheduler.add(stream.request_id, request, self._loop.clock.now()))
+        self._deliver(events)
         return stream
 
     def cancel(self, stream: Stream, index: int | None = None, reason: FinishReason = "cancelled") -> None:
@@ -76,6 +87,15 @@ class Engine:
         """
         scheduler, now = self._loop.scheduler, self._loop.clock.now()
         self._deliver(scheduler.cancel(stream.request_id, now, index, reason))
+
+    def pin(self, terms: Terms, tokens: Sequence[int], seconds: float) -> int:
+        """Keep what is cached of ``tokens`` for a time, under the namespace of ``terms``; how many tokens that is."""
+        now = self._loop.clock.now()
+        return self._loop.scheduler.pin(terms, tokens, now, now + seconds)
+
+    def gauges(self) -> tuple[Gauges, dict[str, Gauges]]:
+        """Where the blocks of the cache are, for everybody and by tenant."""
+        return self._loop.scheduler.gauges()
 
     def turn(self) -> None:
         """One turn of the loop; its events are in their streams afterwards."""

@@ -3,27 +3,30 @@
 The rule is a function of the tokens at and before the drawn position, so whatever the schedule (chunks, preemption,
 other requests), the answer must be the same: a test that finds it different has found a fault in the schedule. It
 keeps a shadow of the cache, one token a slot, and reads its input back from it, so a wrong block table, a missing copy
-or a slot read before it was written is an error and not a lucky guess. VirtualClock is time that passes when told to.
+or a slot read before it was written is an error and not a lucky guess. A work that is told to go bad, and a step that
+is told to fail, leave poison in the slots they should have written; whoever reads poison fails. VirtualClock is time
+that passes when told to.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
+from zlib import crc32
 
+from openwork.core.output import Logprob
 from openwork.core.settings import CacheSettings
 from openwork.core.step import Choice, Outcome, Result, Step, Work
 
 Rule = Callable[[Sequence[int], int], int]  # (tokens so far, sequence index) -> next token
+POISON = -2  # in a slot: what was written there is not a number
 
 
 def successor(vocab_size: int) -> Rule:
     """The next token is a hash of all before it: any slip shows."""
 
     def rule(tokens: Sequence[int], index: int) -> int:
-        mixed = index + 1
-        for token in tokens:
-            mixed = (mixed * 1000003 + token + 1) % (2**61 - 1)
-        return mixed % vocab_size
+        return crc32(array("q", tokens).tobytes(), index + 1) % vocab_size
 
     return rule
 
@@ -45,15 +48,23 @@ class VirtualClock:
 
 
 class EchoRunner:
-    """Runs a step when it is collected. ``step_s`` passes on ``clock`` for each; ``fails`` makes chosen steps fail."""
+    """Runs a step when it is collected.
+
+    step_s    seconds that pass on ``clock`` for each step, or a function that says how many
+    fails     makes chosen steps fail as a whole
+    poisons   makes the numbers of chosen works go bad: that work fails, the others of its step do not
+    is_late   bad numbers are noticed only where something is drawn or scored
+    """
 
     def __init__(
         self,
         cache: CacheSettings,
         rule: Rule,
         clock: VirtualClock | None = None,
-        step_s: float = 0.001,
+        step_s: float | Callable[[Step], float] = 0.001,
         fails: Callable[[Step], bool] = lambda step: False,
+        poisons: Callable[[Step, Work], bool] = lambda step, work: False,
+        is_late: bool = False,
     ) -> None:
         self.steps: list[Step] = []
         self.in_flight = 0
@@ -61,6 +72,8 @@ class EchoRunner:
         self._clock = clock
         self._step_s = step_s
         self._fails = fails
+        self._poisons = poisons
+        self._is_late = is_late
         self._block_size = cache.block_size
         self._slots: list[int | None] = [None] * cache.capacity
         self._chosen: dict[int, int] = {}
@@ -73,32 +86,61 @@ class EchoRunner:
 
     def collect(self, ticket: Step) -> Result:
         self.in_flight -= 1
+        elapsed = self._step_s(ticket) if callable(self._step_s) else self._step_s
         if self._clock is not None:
-            self._clock.advance(self._step_s)
+            self._clock.advance(elapsed)
         if self._fails(ticket):
-            raise RuntimeError("this step was told to fail")
+            self._fail(ticket)
         for copy in ticket.copies:
             source, target = copy.source * self._block_size, copy.target * self._block_size
             self._slots[target : target + self._block_size] = self._slots[source : source + self._block_size]
-        outcomes = tuple(self._outcome(work) for work in ticket.works)
+        outcomes = tuple(self._outcome(ticket, work) for work in ticket.works)
         self._chosen = {
             work.sequence: outcome.choices[0].token
             for work, outcome in zip(ticket.works, outcomes, strict=True)
             if outcome.choices
         }
-        return Result(ticket.number, outcomes, self._step_s)
+        return Result(ticket.number, outcomes, elapsed)
+
+    def _fail(self, step: Step) -> None:
+        for copy in step.copies:
+            first = copy.target * self._block_size
+            self._slots[first : first + self._block_size] = [POISON] * self._block_size
+        for work in step.works:
+            for position in range(work.start, work.start + work.count):
+                self._slots[self._slot(work, position)] = POISON
+        self._chosen = {}
+        raise RuntimeError("this step was told to fail")
 
     def close(self, wait: bool = True) -> None:
         assert self.in_flight == 0, "closed with a step in flight"
 
-    def _outcome(self, work: Work) -> Outcome:
-        inputs = [*work.tokens, self._chosen[work.sequence]] if work.is_pending else list(work.tokens)
+    def _outcome(self, step: Step, work: Work) -> Outcome:
+        inputs: list[int] = list(work.tokens)
+        if work.is_pending:  # nothing was chosen when the step before failed
+            inputs.append(self._chosen.get(work.sequence, POISON))
+        if self._poisons(step, work):
+            inputs = [POISON] * len(inputs)
         for position, token in enumerate(inputs, start=work.start):
             self._slots[self._slot(work, position)] = token
-        read = [self._slots[self._slot(work, position)] for position in range(work.start + work.count)]
+        read = self._read(work)
         assert None not in read, "a slot was read before it was written"
         tokens = [token for token in read if token is not None]
-        return Outcome(tuple(Choice(self._rule(tokens, draw.index)) for draw in work.draws))
+        if POISON in tokens:
+            for position in range(work.start, work.start + work.count):
+                self._slots[self._slot(work, position)] = POISON
+            is_seen = work.draws or work.score is not None or not self._is_late
+            return Outcome(failure="the numbers went bad") if is_seen else Outcome()
+        choices = tuple(Choice(self._rule(tokens, draw.index)) for draw in work.draws)
+        scored = () if work.score is None else work.score.targets
+        return Outcome(choices, tuple(Logprob(target, -float(target), 1) for target in scored))
+
+    def _read(self, work: Work) -> list[int | None]:
+        """The slots of every position up to the work's last."""
+        size, read = self._block_size, list[int | None]()
+        for block in work.blocks:
+            read += self._slots[block * size : (block + 1) * size]
+        return read[: work.start + work.count]
 
     def _slot(self, work: Work, position: int) -> int:
         return work.blocks[position // self._block_size] * self._block_size + position % self._block_size

@@ -109,6 +109,7 @@ class Answer:
             self._timings(ended),
             ended.kv_blocks,
             ended.prompt_logprobs,
+            ended.account.cached,
         )
 
     def _timings(self, ended: Ended) -> Timings:

@@ -1,0 +1,331 @@
+"""One seeded world: tenants, arrivals, cancels, forks, pins, pressure, slow and failing steps, bad numbers.
+
+    python tests/simulation.py SEED        runs one schedule again and says what it was and what went wrong
+
+Everything is drawn from the seed. After every call the laws of conservation are checked; at the end every request must
+have ended exactly once, each with the tokens it would have had alone. The runner is an EchoRunner: its answers are a
+hash of all tokens before, read back through the block tables, and bad numbers spread to whoever reads them.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
+
+from openwork.core.errors import Overloaded, RequestError
+from openwork.core.event import Admitted, Arrived, Ended, Finished, Preempted, Token
+from openwork.core.request import Limits, Request, SamplingParams
+from openwork.core.settings import AdmissionSettings, CacheSettings, ScheduleSettings
+from openwork.core.terms import Tenant, Tenants, Terms
+from openwork.engine.loop import Loop
+from openwork.kv.cache import KVCache
+from openwork.kv.saved import export, restore
+from openwork.schedule.scheduler import Scheduler
+from openwork.testing.echo import EchoRunner, VirtualClock, successor
+
+VOCAB = 50
+EOS = 3
+RULE = successor(VOCAB)
+
+
+def alone(request: Request, index: int) -> list[int]:
+    """What the rule says, generated without any engine."""
+    tokens = list(request.prompt)
+    while len(tokens) - len(request.prompt) < request.max_tokens:
+        tokens.append(RULE(tokens, index))
+        if tokens[-1] in request.stop_ids and len(tokens) - len(request.prompt) > request.params.min_tokens:
+            break
+    return tokens[len(request.prompt) :]
+
+
+@dataclass
+class Simulation:
+    seed: int
+    events: list = field(default_factory=list)
+    requests: dict = field(default_factory=dict)
+    refused: int = 0
+    said_by: dict = field(default_factory=dict)  # (request, index) -> tokens
+
+    def __post_init__(self):
+        draw = self.draw = Random(self.seed)
+        blocks = draw.choice([4, 6, 8, 12, 20, 40])
+        running = draw.choice([1, 2, 4, 8])
+        names = ["", "ann", "bob", "cyd"][: draw.choice([1, 2, 3, 4])]
+        self.names = names
+        tenants = {name: self._tenant(blocks) for name in names if draw.random() < 0.6}
+        self.clock = VirtualClock()
+        cache = CacheSettings(blocks, prefix=draw.random() < 0.85)
+        self.cache_settings, self.tenants = cache, Tenants(tenants)
+        self.limits = Limits(VOCAB, cache.capacity, frozenset({EOS}))
+        self.settings = ScheduleSettings(
+            max_step_tokens=max(running + 1, draw.choice([2, 5, 17, 33, 64])),
+            max_running=running,
+            order=draw.choice(["first-come", "priority", "deadline"]),
+            is_fair=draw.random() < 0.5,
+            first=draw.choice(["decode", "decode", "prefill"]),
+            next_token_s=draw.choice([None, None, 0.002, 0.02]),
+            patience_s=draw.choice([0.02, 0.5, 60.0]),
+        )
+        self.door = AdmissionSettings(
+            max_waiting=draw.choice([None, None, 4]), max_blocks=draw.choice([None, None, None, 2 * blocks])
+        )
+        self.fail_rate = draw.choice([0, 0, 0, 0.02, 0.15])
+        self.bad_rate = draw.choice([0, 0, 0, 0.01, 0.05])
+        self.slow = draw.choice([0, 0, 0.05])
+        self.went_bad = set()
+        self.is_late = draw.random() < 0.5
+        self.crash_rate = draw.choice([0, 0, 0.02])
+        self.restarted = set()
+        self.start()
+        shared = [tuple(draw.randrange(VOCAB) for _ in range(draw.randint(1, 70))) for _ in range(3)]
+        self.beginnings = [(), *shared]
+        self.said = []  # whole lines of tokens that were generated, to be gone on with
+
+    def start(self):
+        cache = self.cache_settings
+        self.cache = KVCache(cache, self.tenants)
+        self.scheduler = Scheduler(self.settings, self.cache, self.door)
+        self.runner = EchoRunner(cache, RULE, self.clock, self._seconds, self._fails, self._poisons, self.is_late)
+        self.loop = Loop(self.scheduler, self.runner, self.clock)
+
+    def _tenant(self, blocks):
+        draw = self.draw
+        return Tenant(
+            weight=draw.choice([1, 1, 3, 0.5]),
+            max_running=draw.choice([None, None, 1, 2]),
+            max_waiting=draw.choice([None, None, 3]),
+            max_blocks=draw.choice([None, None, max(1, blocks // 2)]),
+            reserved_blocks=draw.choice([0, 0, blocks // 3]),
+        )
+
+    # -- the runner's ways ---------------------------------------------------------------------------------------
+
+    def _seconds(self, step):
+        slow = 0.2 if self.draw.random() < self.slow else 0.0
+        return 0.001 + 0.0001 * step.num_rows + slow
+
+    def _fails(self, step):
+        return self.draw.random() < self.fail_rate
+
+    def _poisons(self, step, work):
+        is_bad = self.draw.random() < self.bad_rate
+        sequence = self.scheduler._sequences.get(work.sequence)
+        if is_bad and sequence is not None:
+            self.went_bad.add(sequence.request_id)
+        return is_bad
+
+    # -- what people do ------------------------------------------------------------------------------------------
+
+    def arrive(self):
+        draw = self.draw
+        room = self.limits.context - 1
+        begin = draw.choice(self.said) if self.said and draw.random() < 0.3 else draw.choice(self.beginnings)
+        prompt = (*begin, *(draw.randrange(VOCAB) for _ in range(draw.randint(0 if begin else 1, 40))))[:room]
+        params = SamplingParams(
+            n=draw.choice([1, 1, 1, 1, 2, 5]),
+            max_tokens=draw.choice([0, 1, 5, 20, 40]),
+            ignore_eos=draw.random() < 0.7,
+            prompt_logprobs=draw.choice([None, None, None, None, 0]),
+        )
+        terms = Terms(
+            tenant=draw.choice(self.names),
+            namespace=draw.choice([None, None, None, "group"]),
+            priority=draw.randint(-2, 2),
+            first_token_s=draw.choice([None, 0.01, 0.3]),
+            next_token_s=draw.choice([None, None, 0.004]),
+        )
+        request = Request(prompt, params, self.limits, terms)
+        number = len(self.requests)
+        try:
+            self.events += self.scheduler.add(number, request, self.clock.now())
+        except (Overloaded, RequestError):
+            self.refused += 1
+        else:
+            self.requests[number] = request
+        self.scheduler.check()
+
+    def leave(self):
+        number = self.draw.randrange(len(self.requests) + 1)
+        index = self.draw.choice([None, None, 0, 1])
+        self.events += self.scheduler.cancel(number, self.clock.now(), index)
+        self.scheduler.check()
+
+    def pin(self):
+        now = self.clock.now()
+        tokens = self.draw.choice([*self.beginnings, *self.said])
+        terms = Terms(tenant=self.draw.choice(self.names), namespace=self.draw.choice([None, "group"]))
+        self.scheduler.pin(terms, tokens, now, now + self.draw.choice([0.01, 0.5, 1e6]))
+        self.scheduler.check()
+
+    def crash(self):
+        """The engine is gone, with cache and runner; another one goes on with every request that had not ended."""
+        unfinished = {}
+        for number, entry in self.scheduler._roster.entries.items():
+            unfinished[number] = {index: tuple(self.tokens(number, index)) for index in entry.living}
+        self.restarted |= set(unfinished)
+        self.start()
+        for number, so_far in unfinished.items():
+            self.events += self.scheduler.add(number, self.requests[number], self.clock.now(), so_far)
+            self.scheduler.check()
+
+    def turn(self):
+        new = self.loop.turn()
+        self.events += new
+        for event in new:
+            if isinstance(event, Token):
+                self.said_by.setdefault((event.request, event.index), []).append(event.choice.token)
+            if isinstance(event, Ended) and len(self.said) < 40:
+                request = self.requests[event.request]
+                self.said.append((*request.prompt, *self.tokens(event.request, 0)))
+        self.scheduler.check()
+        self.check_shares()
+
+    # -- laws ----------------------------------------------------------------------------------------------------
+
+    def check_shares(self):
+        cache = self.cache
+        for name in self.names:
+            cap = cache.tenants[name].max_blocks
+            assert cap is None or cache.pool.charged.get(name, 0) <= cap, f"{name} has more blocks than it may"
+        if self.draw.random() < 0.9:  # counted in one long pass
+            return
+        total, by_tenant = self.scheduler.gauges()
+        assert total.total == cache.pool.num_blocks and total.free == cache.pool.num_free
+        assert {name: each.total for name, each in by_tenant.items()} == cache.pool.charged
+
+    def tokens(self, request, index):
+        return self.said_by.get((request, index), [])
+
+    def run(self):
+        draw = self.draw
+        rate = draw.choice([0.05, 0.3, 0.8])
+        for _ in range(draw.choice([10, 40, 80])):
+            if draw.random() < rate and len(self.requests) < 20:
+                self.arrive()
+            if draw.random() < 0.04:
+                self.leave()
+            if draw.random() < 0.05:
+                self.pin()
+            if draw.random() < self.crash_rate:
+                self.crash()
+            if draw.random() < 0.1:
+                self.clock.advance(draw.choice([0.001, 0.1, 1.0]))
+            self.turn()
+        self.come_to_rest()
+        self.check_ends()
+        self.check_restore()
+        return self
+
+    def check_restore(self):
+        """What is cached can be brought back, and is found there as it was here."""
+        records, new = export(self.cache), KVCache(self.cache_settings, self.tenants)
+        if self.cache.has_prefix:
+            moves = dict(restore(new, records, VOCAB))
+            new.check([])
+            assert len(moves) == len(records)
+            for record in records:
+                assert new.pool.owner(moves[record.block]) == record.tenant
+
+    def come_to_rest(self):
+        """Nothing arrives any more: everything must end, within a bound."""
+        left = sum(
+            (len(r.prompt) + r.max_tokens + 4) * r.params.n
+            for n, r in self.requests.items()
+            if n in self.scheduler._roster.entries
+        )
+        for _ in range(40 * left + 10):
+            if self.loop.is_idle:
+                break
+            self.turn()
+        assert self.loop.is_idle, "the engine does not come to rest"
+        assert self.runner.in_flight == 0
+        assert self.cache.pool.num_held == len(self.cache.tree), "blocks were lost"
+        self.scheduler.pin(Terms(), (1,), 1e9, 1e9)  # time passes
+        assert self.cache.eviction.num_pinned == 0 and self.cache.eviction.num_idle == len(self.cache.tree)
+
+    def check_ends(self):
+        by_request = {number: [] for number in self.requests}
+        for event in self.events:
+            by_request[event.request].append(event)
+        steps_with_errors = self.fail_rate > 0
+        for number, request in self.requests.items():
+            own = by_request[number]
+            assert isinstance(own[0], Arrived) and isinstance(own[-1], Ended)
+            assert sum(isinstance(e, Ended) for e in own) == 1, "a request ends once"
+            finished = {e.index: e for e in own if isinstance(e, Finished)}
+            assert len(finished) == sum(isinstance(e, Finished) for e in own) == request.params.n
+            account = own[-1].account
+            is_whole = number not in self.restarted
+            assert not is_whole or account.preemptions == sum(isinstance(e, Preempted) for e in own)
+            first = next((e for e in own if isinstance(e, Admitted)), None)
+            if is_whole:
+                assert account.cached == (0 if first is None else first.cached) < len(request.prompt)
+            assert all(seconds >= 0 for _, seconds in account.stalls)
+            for index in range(request.params.n):
+                got, reason = self.tokens(number, index), finished[index].reason
+                want = alone(request, index)
+                if reason in ("stop", "length"):
+                    assert got == want, f"request {number}.{index} has other tokens than alone"
+                else:
+                    assert got == want[: len(got)]
+                assert reason != "error" or steps_with_errors or self.bad_rate, "nothing went wrong"
+            if request.params.prompt_logprobs is not None and {e.reason for e in finished.values()} <= {
+                "stop",
+                "length",
+            }:
+                scored = [None, *(token for token in request.prompt[1:])]
+                assert [p and p.token for p in own[-1].prompt_logprobs] == scored
+        self.check_spread()
+        self.check_namespaces()
+        tokens = sum(len(said) for said in self.said_by.values())
+        preempted = sum(isinstance(e, Preempted) for e in self.events)
+        assert preempted <= tokens + 5 * len(self.requests), "sequences take turns and get nowhere"
+
+    def check_spread(self):
+        """Bad numbers reach nobody who came after they were noticed. A request that draws nothing may never notice."""
+        if self.fail_rate:
+            return
+        failed = {e.request for e in self.events if isinstance(e, Finished) and e.reason == "error"}
+        arrived = {e.request: place for place, e in enumerate(self.events) if isinstance(e, Arrived)}
+        ended = {e.request: place for place, e in enumerate(self.events) if isinstance(e, Ended)}
+        for number in failed - self.went_bad:
+            known = (bad not in failed or arrived[number] < ended[bad] for bad in self.went_bad)
+            assert any(known), "bad numbers stayed in the cache"
+
+    def check_namespaces(self):
+        """What was found had been computed before, under the same namespace."""
+        for event in self.events:
+            if isinstance(event, Admitted) and event.cached:
+                request = self.requests[event.request]
+                own = (*request.prompt, *self.tokens(event.request, event.index))[: event.cached]
+                assert any(
+                    _whose(other.terms) == _whose(request.terms)
+                    and any((*other.prompt, *self.tokens(n, i))[: event.cached] == own for i in range(other.params.n))
+                    for n, other in self.requests.items()
+                    if n != event.request
+                    or n in self.restarted
+                    or any(isinstance(e, Preempted) and e.request == n for e in self.events)
+                ), "something was found that nobody computed"
+
+
+def _whose(terms):
+    return (terms.tenant, None) if terms.namespace is None else (None, terms.namespace)
+
+
+if __name__ == "__main__":
+    simulation = Simulation(int(sys.argv[1]))
+    print(
+        f"seed {simulation.seed}: {simulation.settings}, {simulation.door}, {simulation.cache.pool.num_blocks} blocks"
+    )
+    try:
+        simulation.run()
+    finally:
+        for step in simulation.runner.steps[-10:]:
+            rows = " ".join(f"{w.sequence}:{w.start}+{w.count}" for w in step.works)
+            print(f"step {step.number}: {rows}  {step.why}")
+    print(f"{len(simulation.requests)} requests, {len(simulation.runner.steps)} steps: nothing is wrong")
