@@ -161,3 +161,17 @@ def test_a_greedy_step_that_keeps_no_logits_chooses_the_same_tokens(make):
     assert plain.outcomes == watched.outcomes
     assert [len(outcome.choices) for outcome in plain.outcomes] == [1, 0, 2]
     assert len(seen) == 2
+
+
+def test_a_sequence_without_a_token_to_go_on_with_fails_alone(make):
+    alone, shared = make(), make()
+    start = Work(0, 0, (5, 6, 7), False, (2,), (draw(3),))
+    goes_on, cannot = Work(0, 3, (), True, (2,), (draw(4),)), Work(1, 4, (), True, (3,), (draw(5),))
+    for runner in (alone, shared):
+        run(runner, start)
+    good, bad = run(shared, goes_on, cannot)
+    assert good == run(alone, goes_on)[0] and good.choices
+    assert "no token" in bad.failure and not bad.choices
+    (only,) = run(shared, cannot)
+    assert "no token" in only.failure
+    assert run(shared, Work(2, 0, (5, 6, 7), False, (2,), (draw(3),)))[0] == run(alone, start)[0]

@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -30,6 +31,7 @@ _NOT_FINITE = (
     "the logits are not finite (NaN or infinity)",
     "The weights are damaged, or overflow in this number format: try dtype float32.",
 )
+_NO_TOKEN = "the step before gave no token to go on with"
 
 
 class _Ticket:
@@ -87,16 +89,24 @@ class TensorRunner:
         began = time.perf_counter()
         if step.copies:
             self._ops.copy_blocks(self._kv, [c.source for c in step.copies], [c.target for c in step.copies])
-        batch = assemble(step, self._chosen, self._model.cos_sin)
-        hidden = self._model.forward(batch.ids, self._ops.bind_rows(batch.rows), self._kv)
-        is_plain = self._tap is None and all(_is_plain(work) for work in step.works)
-        outcomes = (self._best if is_plain else self._outcomes)(step, batch, hidden)
+        chosen, self._chosen = self._chosen, {}
+        # A sequence whose row failed in the step before has no token to go on with: it fails alone.
+        works = tuple(work for work in step.works if not work.is_pending or work.sequence in chosen)
+        outcomes = iter(self._compute(replace(step, works=works), chosen) if works else [])
+        going_on = {work.sequence for work in works}
+        every = [next(outcomes) if work.sequence in going_on else Outcome(failure=_NO_TOKEN) for work in step.works]
         self._chosen = {
             work.sequence: outcome.choices[0].token
-            for work, outcome in zip(step.works, outcomes, strict=True)
+            for work, outcome in zip(step.works, every, strict=True)
             if outcome.choices
         }
-        return Result(step.number, tuple(outcomes), time.perf_counter() - began)
+        return Result(step.number, tuple(every), time.perf_counter() - began)
+
+    def _compute(self, step: Step, chosen: dict[int, int]) -> list[Outcome]:
+        batch = assemble(step, chosen, self._model.cos_sin)
+        hidden = self._model.forward(batch.ids, self._ops.bind_rows(batch.rows), self._kv)
+        is_plain = self._tap is None and all(_is_plain(work) for work in step.works)
+        return (self._best if is_plain else self._outcomes)(step, batch, hidden)
 
     def _best(self, step: Step, batch: Batch, hidden: np.ndarray) -> list[Outcome]:
         """The usual step of a greedy batch: nothing but the highest logit is asked for, so no logits are kept."""
