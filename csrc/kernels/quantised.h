@@ -206,10 +206,11 @@ void group_product_many(const Product& p, int64_t block, int64_t last_block, int
       const int64_t count = units - done < kPanel ? units - done : kPanel;
       for (int64_t row = first_row; row < last_row; row += kGroupTileRows) {
         const int rows = last_row - row < kGroupTileRows ? static_cast<int>(last_row - row) : kGroupTileRows;
+        const int64_t fetch = row == first_row ? kStreamAhead : kPanelAhead;  // the first rows bring it from memory
         if (block + kBlocks <= last_block)
-          run_group_tile<F, kBlocks>(p, block, row, rows, done, count, kPanelAhead);
+          run_group_tile<F, kBlocks>(p, block, row, rows, done, count, fetch);
         else
-          for (int64_t b = block; b < last_block; b++) run_group_tile<F, 1>(p, b, row, rows, done, count, kPanelAhead);
+          for (int64_t b = block; b < last_block; b++) run_group_tile<F, 1>(p, b, row, rows, done, count, fetch);
       }
     }
 }
