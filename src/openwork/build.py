@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,17 +106,19 @@ def build(
     directory = source.resolve(model)
     ops = make_ops(settings.backend, settings.threads)
     survey = assemble.inspect(directory, dtype=settings.dtype, context=settings.context)
-    tokenizer = _tokenizer(directory, survey.spec)
     kv_dtype = choose_kv_dtype(settings.kv_dtype, survey.dtype)
     cache, context = _plan_cache(survey.spec, kv_dtype, survey.packed_bytes, settings)
-    loaded = assemble.load(
-        directory,
-        ops,
-        dtype=settings.dtype,
-        context=context,
-        progress=progress,
-        cache="big" if settings.cache else "never",
-    )
+    with ThreadPoolExecutor(1) as beside:  # a large tokenizer takes as long to read as mapped weights take to check
+        reading = beside.submit(_tokenizer, directory, survey.spec)
+        loaded = assemble.load(
+            directory,
+            ops,
+            dtype=settings.dtype,
+            context=context,
+            progress=progress,
+            cache="big" if settings.cache else "never",
+        )
+        tokenizer = reading.result()
     return _wire(str(model or source.EMBEDDED), loaded, tokenizer, ops, cache, kv_dtype, context, schedule, tap)
 
 

@@ -87,6 +87,10 @@ class Tokenizer:
     @cached_property
     def vocab_size(self) -> int:
         """The highest token id plus one: rows that an embedding must have at least."""
+        count: int = self._backend.get_vocab_size(with_added_tokens=True)
+        # Ids without a gap, as nearly always: asking for the whole vocabulary would take a tenth of a second.
+        if count and self._backend.id_to_token(count - 1) is not None and self._backend.id_to_token(count) is None:
+            return count
         return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     def encode(self, text: str, add_special: bool = True, *, max_bytes: int | None = None) -> list[int]:
