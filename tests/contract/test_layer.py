@@ -2,38 +2,21 @@
 
 import numpy as np
 import pytest
+from backends import BACKENDS, NATIVE, matrix, normal, ops_of
 
-from openwork.ops.cpu import Cpu, available
 from openwork.ops.packed import Packed
 from openwork.ops.paged import PagedKV, Rows
-from openwork.ops.reference import Reference
 from openwork.ops.weights import Attention, Linear, Mlp, Norm
 
-NATIVE = available()
-BACKENDS = ("reference", *NATIVE)
 DTYPES = ("float32", "bfloat16", "int8", "int8-channel", "int4")
 CACHES = {"float32": "float32", "bfloat16": "bfloat16", "int8": "int8", "int8-channel": "bfloat16", "int4": "int8"}
 
 
-def make(backend, threads=1):
-    return Reference() if backend == "reference" else Cpu(threads, isa=backend)
-
-
-def normal(rng, *shape):
-    return rng.standard_normal(shape, dtype=np.float32)
-
-
-def linear(rng, n, k, dtype, bias=False):
-    packed = Packed.empty(n, k, dtype)
-    packed.put(0, normal(rng, n, k) / np.float32(np.sqrt(k)))
-    return Linear(packed, normal(rng, n) if bias else None)
-
-
 def parts(rng, hidden, dtype, kind="rms"):
     norms = [Norm(normal(rng, hidden), normal(rng, hidden) if kind == "layer" else None, 1e-5, kind) for _ in range(2)]
-    qkv, out = linear(rng, 8 * 32, hidden, dtype, bias=True), linear(rng, hidden, 4 * 32, dtype)
+    qkv, out = matrix(rng, 8 * 32, hidden, dtype, bias=True), matrix(rng, hidden, 4 * 32, dtype)
     attention = Attention(qkv, out, num_heads=4, num_kv_heads=2, head_dim=32, rotary_dim=32, scale=0.2)
-    mlp = Mlp(linear(rng, 2 * 640, hidden, dtype), linear(rng, hidden, 640, dtype, bias=True), "silu", gated=True)
+    mlp = Mlp(matrix(rng, 2 * 640, hidden, dtype), matrix(rng, hidden, 640, dtype, bias=True), "silu", gated=True)
     return norms[0], attention, norms[1], mlp
 
 
@@ -55,7 +38,7 @@ def test_a_layer_in_one_call_is_the_layer_in_many(backend, dtype, kind):
         x = normal(rng, sum(counts), hidden)
         found = []
         for threads, whole in ((1, True), (2, True), (3, False)):
-            ops = make(backend, threads)
+            ops = ops_of(backend, threads)
             bound = [ops.bind(each) for each in (first, attention, second, mlp)]
             kv = ops.bind(PagedKV.empty(1, 4 * len(counts), 2, 32, 16, CACHES[dtype]))
             rows, out = rows_of(ops, counts), x.copy()
@@ -71,7 +54,7 @@ def test_a_layer_in_one_call_is_the_layer_in_many(backend, dtype, kind):
 
 @pytest.mark.parametrize("backend", NATIVE)
 def test_a_layer_whose_parts_do_not_fit_is_refused(backend):
-    rng, ops = np.random.default_rng(2), make(backend)
+    rng, ops = np.random.default_rng(2), ops_of(backend)
     first, attention, second, mlp = (ops.bind(each) for each in parts(rng, 64, "float32"))
     kv, rows = ops.bind(PagedKV.empty(1, 4, 2, 32, 16, "float32")), rows_of(ops, [3])
     small = ops.bind(Norm(normal(rng, 63), None, 1e-5, "rms"))
@@ -93,8 +76,8 @@ def test_the_best_token_is_that_of_the_logits(backend, dtype):
     rng = np.random.default_rng(3)
     for rows, vocab, hidden, softcap in ((0, 40, 8, None), (1, 1, 5, None), (3, 1000, 33, 0.5), (70, 1300, 16, None)):
         for threads in (1, 2):
-            ops = make(backend, threads)
-            head = ops.bind(linear(rng, vocab, hidden, dtype))
+            ops = ops_of(backend, threads)
+            head = ops.bind(matrix(rng, vocab, hidden, dtype))
             x = normal(rng, rows, hidden)
             logits = ops.logits(x, head, softcap)
             ids, finite = ops.best(x, head, softcap)
@@ -104,7 +87,7 @@ def test_the_best_token_is_that_of_the_logits(backend, dtype):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_best_of_equals_is_the_first_and_a_strange_row_is_known(backend):
-    ops, rng = make(backend, 2), np.random.default_rng(4)
+    ops, rng = ops_of(backend, 2), np.random.default_rng(4)
     packed = Packed.empty(2000, 4, "float32")
     packed.put(0, np.ones((2000, 4), np.float32))
     x = normal(rng, 3, 4)
@@ -122,8 +105,8 @@ def test_the_best_of_equals_is_the_first_and_a_strange_row_is_known(backend):
 
 @pytest.mark.parametrize("backend", NATIVE)
 def test_best_takes_only_arrays_that_fit(backend):
-    ops, rng = make(backend), np.random.default_rng(5)
-    head = ops.bind(linear(rng, 40, 8, "float32"))
+    ops, rng = ops_of(backend), np.random.default_rng(5)
+    head = ops.bind(matrix(rng, 40, 8, "float32"))
     x = normal(rng, 3, 8)
     ids, finite = np.empty(3, np.int64), np.empty(3, np.bool_)
     for arguments in ((x[:, :7].copy(), ids, finite), (x, ids[:2], finite), (x, ids, finite[:2]), (x, finite, ids)):

@@ -5,50 +5,22 @@ Two laws. *Meaning*: a native operation agrees with Reference, by the error rela
 The second law holds for Reference too. Instruction sets this processor lacks are not tested here.
 """
 
-from functools import cache
-
 import numpy as np
 import pytest
+from backends import BACKENDS, NATIVE, error, matrix, normal, ops_of, thread_counts
 
-from openwork.ops.cpu import Cpu, available
+from openwork.ops.cpu import Cpu
 from openwork.ops.packed import Packed
 from openwork.ops.reference import Reference
 from openwork.ops.weights import Linear, Mlp, Norm
 
 DTYPES = ("float32", "bfloat16")  # of keys and values
 WEIGHTS = (*DTYPES, "int8", "int8-channel", "int4")
-NATIVE = available()
-BACKENDS = ("reference", *NATIVE)
 # Root mean square of the difference over that of the result. A product differs by the order of its sums only. A block
 # of products rounds intermediate rows to bfloat16, or to 255 steps, where a difference in the last bit may become one
 # in the eighth.
 SUMS = 3e-6
 ROUNDED = {"float32": SUMS, "bfloat16": 2e-3, "int8": 5e-3, "int8-channel": 5e-3, "int4": 5e-3}
-
-
-@cache
-def ops_of(backend, threads=1):
-    return Reference() if backend == "reference" else Cpu(threads, isa=backend)
-
-
-def thread_counts(backend):
-    return (1,) if backend == "reference" else (1, 2, 3)
-
-
-def error(got, wanted):
-    got, wanted = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
-    assert got.shape == wanted.shape
-    return np.sqrt(np.square(got - wanted).mean()) / (np.sqrt(np.square(wanted).mean()) + 1e-30)
-
-
-def normal(rng, *shape):
-    return rng.standard_normal(shape, dtype=np.float32)
-
-
-def matrix(rng, n, k, dtype, bias=False):
-    packed = Packed.empty(n, k, dtype)
-    packed.put(0, normal(rng, n, k) / np.float32(np.sqrt(k)))
-    return Linear(packed, normal(rng, n) if bias else None)
 
 
 def both(backend, record):
