@@ -215,7 +215,8 @@ Tile<T> tile_at(const Product& p, int64_t block, int64_t blocks, int64_t row, in
 // the end of a block. Memory is the limit.
 template <class T, int M, int NB>
 __attribute__((noinline)) void stream_blocks(const Product& p, int64_t block, int64_t last_block, int64_t row) {
-  constexpr int64_t lookahead = (NB == 1 ? 2 * kStreamAhead : kStreamAhead / NB) / (T::kWeights * sizeof(typename T::Weight));
+  constexpr int64_t kStepLine = T::kWeights * static_cast<int64_t>(sizeof(typename T::Weight));
+  constexpr int64_t lookahead = (NB == 1 ? 2 * kStreamAhead : kStreamAhead / NB) / kStepLine;
   const int64_t steps = steps_of<T>(p.k);
   const int64_t ahead = lookahead < steps ? lookahead : steps;
   const ptrdiff_t x_stride = p.x_stride;
