@@ -32,7 +32,9 @@ MAY_IMPORT = {
     "build": ENGINE_ROOM - {"testing"},
     "bench": {"core", "engine", "ops", "testing", "build"},
     "llm": {"core", "text", "engine", "build"},
-    "cli": {*ENGINE_ROOM, "bench", "build", "llm", "__init__"},
+    "cluster": {"core", "kv", "engine", "testing", "build"},
+    "serve": {"core", "text", "engine", "trace"},
+    "cli": {*ENGINE_ROOM, "bench", "build", "llm", "cluster", "serve", "__init__"},
 }
 STDLIB_BANNED = {"time", "random", "os", "threading", "socket", "asyncio", "datetime", "secrets", "multiprocessing"}
 

@@ -9,6 +9,7 @@
     ├── MemoryTooSmall      the machine or the given budget cannot hold what was asked for
     ├── BackendError        the native core is missing, or cannot do what was asked for
     └── EngineError         the engine failed or was closed; the message names the step
+        └── EngineUnavailable   there is no engine to take a request now: it loads, restarts, drains or has ended
 
 Every message says what happened, where, and what to do. Nothing here knows who will print it.
 """
@@ -85,4 +86,13 @@ class EngineError(OpenworkError):
 
     def __init__(self, message: str, hint: str = "", *, outputs: tuple[object, ...] = ()) -> None:
         self.outputs = outputs
+        super().__init__(message, hint)
+
+
+class EngineUnavailable(EngineError):
+    """No engine can take a request now. ``state`` says why, ``retry_after_s`` when to ask again, if that is known."""
+
+    def __init__(self, message: str, hint: str = "", *, state: str, retry_after_s: float | None = None) -> None:
+        self.state = state
+        self.retry_after_s = retry_after_s
         super().__init__(message, hint)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from openwork.core.output import FinishReason, Logprob
+from openwork.core.output import Failure, FinishReason, Logprob
 from openwork.core.step import Choice
 
 
@@ -98,7 +98,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """One sequence is complete. ``stop_id`` is the token that ended it, ``message`` says what failed."""
+    """One sequence is complete. ``stop_id`` is the token that ended it, ``failure`` and ``message`` say what failed."""
 
     request: int
     index: int
@@ -106,6 +106,7 @@ class Finished:
     time: float
     stop_id: int | None = None
     message: str = ""
+    failure: Failure = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
+# What failed when a sequence finished with "error": its own numbers were not finite; the whole step; the request ended
+# the engine's process again and again; the engine is closed and could not finish it.
+Failure = Literal["", "numbers", "step", "quarantined", "closed"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from collections.abc import Sequence as Line
 
 from openwork.core.event import Arrived, Ended, Event, Finished, Prefilled, Token
 from openwork.core.gauges import Gauges
-from openwork.core.output import FinishReason
+from openwork.core.output import Failure, FinishReason
 from openwork.core.request import Request
 from openwork.core.sequence import Sequence, Status
 from openwork.core.settings import AdmissionSettings, ScheduleSettings
@@ -127,13 +127,17 @@ class Scheduler:
     def fail(self, step: Step, message: str, now: float) -> list[Event]:
         """End every sequence of a step that could not be run."""
         living = [self._sequences[work.sequence] for work in step.works if work.sequence in self._sequences]
-        return [event for sequence in living for event in self._finish(sequence, "error", now, message=message)]
+        return [
+            event
+            for sequence in living
+            for event in self._finish(sequence, "error", now, message=message, failure="step")
+        ]
 
     def _take(self, sequence: Sequence, step: Step, work: Work, outcome: Outcome, now: float) -> list[Event]:
         if outcome.failure is not None:
             # The numbers were wrong before this row perhaps: nothing that it stood on is trusted any more.
             self.cache.forget(sequence, is_poisoned=True)
-            return self._finish(sequence, "error", now, message=outcome.failure)
+            return self._finish(sequence, "error", now, message=outcome.failure, failure="numbers")
         if outcome.scores:
             positions = range(work.start + 1, work.start + 1 + len(outcome.scores))
             self._roster.entries[sequence.request_id].scores.update(zip(positions, outcome.scores, strict=True))
@@ -192,7 +196,13 @@ class Scheduler:
         return sequence
 
     def _finish(
-        self, sequence: Sequence, reason: FinishReason, now: float, stop_id: int | None = None, message: str = ""
+        self,
+        sequence: Sequence,
+        reason: FinishReason,
+        now: float,
+        stop_id: int | None = None,
+        message: str = "",
+        failure: Failure = "",
     ) -> list[Event]:
         entry = self._roster.entries[sequence.request_id]
         entry.blocks.update(sequence.blocks)
@@ -201,11 +211,12 @@ class Scheduler:
             self.cache.forget(sequence, is_poisoned=False)
         self.cache.free(sequence, keep=reason != "error")
         self._roster.bury(sequence)
-        events: list[Event] = [Finished(sequence.request_id, sequence.index, reason, now, stop_id, message)]
+        how = (reason, now, stop_id, message, failure)
+        events: list[Event] = [Finished(sequence.request_id, sequence.index, *how)]
         # A sequence that was to fork and never did takes its unborn siblings with it.
         if sequence.strategy.may_fork:
             unborn = range(1, sequence.request.params.n)
-            events += [Finished(sequence.request_id, i, reason, now, stop_id, message) for i in unborn]
+            events += [Finished(sequence.request_id, i, *how) for i in unborn]
         if not entry.living:
             del self._roster.entries[sequence.request_id]
             self._shares.leave(sequence.tenant)
