@@ -39,8 +39,8 @@ class Facts:
 class Status:
     """How an engine is doing: counts since it was first started, and sizes now.
 
-    ``last_step_age_s`` is the time since a step was last completed, or None when nothing is to be done: an engine that has
-    work and completes no step is not healthy, whatever else it says.
+    ``last_step_age_s`` is the time since a step was last completed, or None when nothing is to be done: an engine that
+    has work and completes no step is not healthy, whatever else it says.
     """
 
     state: State
