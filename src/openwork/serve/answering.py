@@ -55,6 +55,7 @@ class Plan:
     tokenizer: Tokenizer | None
     voice: Voice
     is_stream: bool
+    shown: frozenset[int] = frozenset()  # special tokens that belong to the text
 
 
 async def answer(
@@ -69,7 +70,7 @@ async def answer(
         plan = await prepare()
         most = sum(len(each.prompt) + each.params.n * each.max_tokens for each in plan.requests)
         with call.caller.reserve(most) as place:
-            generation = Generation(engine, plan.requests, plan.tokenizer)
+            generation = Generation(engine, plan.requests, plan.tokenizer, plan.shown)
             try:
                 async with generation:
                     if plan.is_stream:

@@ -6,20 +6,23 @@ which id. Hosts, keys, sizes of HTTP, metrics and the health of the engine are t
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route, Router
 
 from openwork.engine.face import AsyncEngine, Facts
 from openwork.serve.answering import Plan, answer
 from openwork.serve.bounds import Bounds
 from openwork.serve.call import Call, ClientGone, Receive, Scope, Send
+from openwork.serve.chat import plan_chat
 from openwork.serve.completions import plan_completion
 from openwork.serve.errors import forbidden, no_model
+from openwork.serve.schema.chat import ChatBody
 from openwork.serve.schema.completion import CompletionBody
 from openwork.serve.schema.fields import Generating
 from openwork.serve.schema.reading import Kind, read
 from openwork.serve.texts import Texts
+from openwork.text.dialect import AUTO
 
 LARGE_BYTES = 16 << 10  # a body of more is read beside the event loop
 
@@ -27,10 +30,16 @@ LARGE_BYTES = 16 << 10  # a body of more is read beside the event loop
 class Service:
     """An engine, and what stands between it and its clients."""
 
-    def __init__(self, engine: AsyncEngine, bounds: Bounds | None = None) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        bounds: Bounds | None = None,
+        tool_format: str = AUTO,
+        reasoning_format: str = AUTO,
+    ) -> None:
         self.engine = engine
         self.bounds = bounds or Bounds()
-        self.texts = Texts(engine, self.bounds)
+        self.texts = Texts(engine, self.bounds, tool_format, reasoning_format)
 
     async def read(self, call: Call, kind: type[Kind]) -> Kind:
         """The body as a record."""
@@ -65,6 +74,11 @@ class Endpoint:
             pass
 
 
+def make_app(service: Service, more: Sequence[BaseRoute] = ()) -> Router:
+    """The API, and ``more`` routes beside it."""
+    return Router([*routes(service), *more], redirect_slashes=False)
+
+
 def routes(service: Service) -> list[Route]:
     """All routes of the API."""
     engine, texts, bounds = service.engine, service.texts, service.bounds
@@ -74,6 +88,12 @@ def routes(service: Service) -> list[Route]:
         facts = service.facts(call, body.model)
         await answer(call, engine, bounds, lambda: plan_completion(body, texts, facts, call.caller, bounds))
 
+    async def chat(call: Call) -> None:
+        body = await service.read(call, ChatBody)
+        facts = service.facts(call, body.model)
+        await answer(call, engine, bounds, lambda: plan_chat(body, texts, facts, call.caller, bounds))
+
     return [
+        Route("/v1/chat/completions", Endpoint(chat), methods=["POST"]),
         Route("/v1/completions", Endpoint(completions), methods=["POST"]),
     ]

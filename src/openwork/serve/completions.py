@@ -210,7 +210,7 @@ async def _encoded(
     vocab_size = facts.limits.vocab_size
     if strings:
         params = ["prompt" if is_one else f"prompt[{place}]" for place in range(len(strings))]
-        ids = await texts.encode_many(strings, params)
+        ids = await texts.encode(strings, params)
     else:
         ids = [each for each in prompts if isinstance(each, list)]
     for place, each in enumerate(ids):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -45,9 +45,15 @@ News = tuple[Part, Chunk | Prefilled]
 class Generation:
     """``async with Generation(...) as it: while not it.is_over: for part, what in await it.take(): ...``"""
 
-    def __init__(self, engine: AsyncEngine, requests: Sequence[Request], tokenizer: Tokenizer | None) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        requests: Sequence[Request],
+        tokenizer: Tokenizer | None,
+        shown: Collection[int] = (),
+    ) -> None:
         self.parts = [
-            Part(place, request, Answer(request, tokenizer)) for place, request in enumerate(requests)
+            Part(place, request, Answer(request, tokenizer, shown=shown)) for place, request in enumerate(requests)
         ]
         self.num_generated = 0
         self.is_cancelled = False  # by ``cancel``: sequences may then be cut off without that being an error

@@ -20,6 +20,7 @@ from openwork.serve.bounds import Bounds
 from openwork.serve.errors import bad_request, unavailable
 from openwork.serve.sampling import too_long
 from openwork.text.chat import ChatTemplate
+from openwork.text.dialect import Dialect
 from openwork.text.tokenizer import Tokenizer
 
 NUM_THREADS = 2
@@ -36,6 +37,7 @@ class Language:
 
     tokenizer: Tokenizer | None  # None: only token ids can be given, and texts are empty
     template: ChatTemplate | None
+    dialect: Dialect
     longest_bytes: int  # of a token
     context: int
 
@@ -48,9 +50,10 @@ class Language:
 class Texts:
     """``run`` is for whatever else takes long and needs no event loop."""
 
-    def __init__(self, engine: AsyncEngine, bounds: Bounds) -> None:
+    def __init__(self, engine: AsyncEngine, bounds: Bounds, *forms: str) -> None:
         self._engine = engine
         self._bounds = bounds
+        self._forms = forms
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="texts")
         self._num_queued = 0
         self._loading = asyncio.Lock()
@@ -62,7 +65,7 @@ class Texts:
             async with self._loading:
                 if self._language is None:
                     facts = self._engine.facts
-                    self._language = await self.run(load_language, facts.directory, facts.limits.context)
+                    self._language = await self.run(load_language, facts.directory, facts.limits.context, *self._forms)
         return self._language
 
     async def run(self, function: Callable[..., Value], *args: Any) -> Value:
@@ -79,22 +82,17 @@ class Texts:
     def _done(self) -> None:
         self._num_queued -= 1
 
-    async def encode(self, text: str, param: str, add_special: bool = True) -> list[int]:
-        """Raises ApiError 400 when the model has no tokeniser, or the text can never fit."""
+    async def encode(self, texts: Sequence[str], params: Sequence[str], add_special: bool = True) -> list[list[int]]:
+        """The ids of each text. Raises ApiError 400, naming the param of the text that can never fit."""
         language = await self.language()
-        need_tokenizer(language, param)
-        check_length(language, len(text), text, param)
-        return await self.run(encode, language, (text,), param, add_special)
-
-    async def encode_many(self, texts: Sequence[str], params: Sequence[str]) -> list[list[int]]:
-        """Prompts, in one go."""
-        language = await self.language()
-        need_tokenizer(language, params[0])
-        for text, param in zip(texts, params, strict=True):
-            check_length(language, len(text), text, param)
+        tokenizer = need_tokenizer(language, params[0])
 
         def work() -> list[list[int]]:
-            return [encode(language, (text,), param, True) for text, param in zip(texts, params, strict=True)]
+            found = []
+            for text, param in zip(texts, params, strict=True):
+                check_tokens(language, (text,), param)
+                found.append(tokenizer.encode(text, add_special))
+            return found
 
         return await self.run(work)
 
@@ -102,10 +100,10 @@ class Texts:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def load_language(directory: str, context: int) -> Language:
-    """Raises ModelError for files that cannot be used; a missing tokeniser or template is none."""
+def load_language(directory: str, context: int, *forms: str) -> Language:
+    """``forms``: of tool calls and reasoning, where the operator names them (text/dialect.py). Raises ModelError for files that cannot be used; a missing tokeniser or template is none."""
     if not directory or not (Path(directory) / "tokenizer.json").exists():
-        return Language(None, None, 1, context)
+        return Language(None, None, Dialect(), 1, context)
     tokenizer = Tokenizer.load(directory)
     longest = max((len(tokenizer.piece(token) or b"") for token in range(tokenizer.vocab_size)), default=1)
     max_bytes = min(max(1 << 20, 2 * context * longest), MAX_TEMPLATE_TEXT)
@@ -113,7 +111,8 @@ def load_language(directory: str, context: int) -> Language:
         template = ChatTemplate.load(tokenizer, max_bytes=max_bytes)
     except ModelError:
         template = None
-    return Language(tokenizer, template, longest, context)
+    dialect = Dialect() if template is None else Dialect.find(template.source, *forms)
+    return Language(tokenizer, template, dialect, longest, context)
 
 
 def need_tokenizer(language: Language, param: str) -> Tokenizer:
@@ -122,33 +121,36 @@ def need_tokenizer(language: Language, param: str) -> Tokenizer:
     return language.tokenizer
 
 
-def check_length(language: Language, length: int, text: str | None, param: str) -> None:
-    """Raises ApiError 400 for ``length`` characters, or bytes of ``text``, that no window of tokens can hold."""
-    size = length if text is None or length > language.max_bytes or text.isascii() else len(text.encode())
+def check_tokens(language: Language, texts: Sequence[str], param: str) -> None:
+    """Raises ApiError 400 for texts that together cannot fit the window: by their bytes, or as tokenised in slices.
+
+    A slice may cut a token in two, so only what is clearly too much is refused; the rest is for the count of the whole.
+    """
+    size = sum(map(len, texts))
+    if size <= language.max_bytes:
+        size = sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
     if size > language.max_bytes:
         raise too_long(language.context, f"your text has {size} bytes, more than so many tokens can hold", param)
+    if size <= language.context * USUAL_TOKEN_BYTES:
+        return
+    tokenizer, num_tokens = need_tokenizer(language, param), 0
+    for text in texts:
+        for start in range(0, len(text), SLICE):
+            num_tokens += len(tokenizer.encode(text[start : start + SLICE], add_special=False))
+            if num_tokens > 1.1 * language.context + 64:
+                raise too_long(language.context, f"you requested at least {num_tokens} tokens", param)
 
 
-def encode(language: Language, segments: Sequence[str], param: str, add_special: bool) -> list[int]:
-    """The ids of a text that is given in segments; no token reaches over the border of two."""
-    tokenizer = need_tokenizer(language, param)
-    least, size = 0, sum(map(len, segments))
-    if size > language.context * USUAL_TOKEN_BYTES:
-        for text in segments:
-            for start in range(0, len(text), SLICE):
-                least += len(tokenizer.encode(text[start : start + SLICE], add_special=False))
-                if least > 1.1 * language.context + 64:  # a cut in a word may cost a token or two
-                    raise too_long(language.context, f"you requested at least {least} tokens", param)
-    ids: list[int] = []
-    for place, text in enumerate(segments):
-        ids += tokenizer.encode(text, add_special=add_special and place == 0)
-    return ids
-
-
-def size_of(value: Any) -> int:
-    """Characters of all texts in a value."""
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, Mapping):
-        return sum(size_of(entry) for entry in value.values())
-    return sum(map(size_of, value)) if isinstance(value, (list, tuple)) else 0
+def texts_in(value: Any) -> list[str]:
+    """All texts in a value."""
+    found: list[str] = []
+    stack = [value]
+    while stack:
+        top = stack.pop()
+        if isinstance(top, str):
+            found.append(top)
+        elif isinstance(top, Mapping):
+            stack.extend(top.values())
+        elif isinstance(top, (list, tuple)):
+            stack.extend(top)
+    return found

@@ -13,6 +13,11 @@ from openwork.serve.schema.reading import Body
 from openwork.serve.schema.usage import Said, Timing, Usage
 
 
+class Text(Body, kw_only=True):
+    type: Literal["text"]
+    text: str
+
+
 class TextPart(Body, tag_field="type", tag="text", kw_only=True):
     text: str
 
@@ -32,8 +37,8 @@ class ToolCall(Body, kw_only=True):
     type: Literal["function"] = "function"
 
 
-Content = str | list[TextPart]
-PersonName = Annotated[str, Meta(pattern=r"\A[^\s<|\\/>]{1,64}\Z")]
+Content = str | list[Text]
+PersonName = Annotated[str, Meta(pattern=r"\A[^\s<|\\/>\x00-\x1f\x7f]{1,64}\Z")]
 
 
 class SystemMessage(Body, tag_field="role", tag="system", kw_only=True):
@@ -173,8 +178,8 @@ class SaidToolCall(Said, kw_only=True):
 
 
 class ChatMessage(Said, kw_only=True):
-    content: str | None
     role: str = "assistant"
+    content: str | None
     refusal: None = None
     reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
     tool_calls: list[SaidToolCall] | msgspec.UnsetType = msgspec.UNSET
@@ -199,7 +204,6 @@ class ChatCompletion(Said, kw_only=True):
     timings: Timing | msgspec.UnsetType = msgspec.UNSET
     prompt_logprobs: PromptLogprobs | msgspec.UnsetType = msgspec.UNSET
     prompt_token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
-    service_tier: str | None = None
     system_fingerprint: str | msgspec.UnsetType = msgspec.UNSET
 
 

@@ -38,7 +38,7 @@ def read(body: bytes, kind: type[Kind], max_depth: int = 64) -> Kind:
     value = read_json(body, max_depth)
     if isinstance(value, dict):
         for name, reason in kind.unsupported.items():
-            if value.get(name) is not None:
+            if value.pop(name, None) is not None:
                 raise bad_request(f"{name} is not supported. {reason}".strip(), name, "unsupported_parameter")
     try:
         return msgspec.convert(value, kind)
