@@ -103,7 +103,9 @@ def test_s13_scoring_twice_gives_the_same_numbers(stories):
 
 def test_offsets_are_places_in_the_text(stories):
     for echo in (False, True):
-        (choice,) = stories.complete(prompt=PROMPT, max_tokens=6, temperature=0, echo=echo, logprobs=0).json()["choices"]
+        (choice,) = stories.complete(prompt=PROMPT, max_tokens=6, temperature=0, echo=echo, logprobs=0).json()[
+            "choices"
+        ]
         text, lists = choice["text"], choice["logprobs"]
         assert text.startswith(PROMPT) == echo
         for token, start in zip(lists["tokens"], lists["text_offset"], strict=True):
@@ -137,7 +139,9 @@ def test_best_of_gives_the_likeliest(stories):
 
 
 def test_log_probabilities_of_a_prompt(stories):
-    (choice,) = stories.complete(prompt=PROMPT, max_tokens=1, prompt_logprobs=1, return_token_ids=True).json()["choices"]
+    (choice,) = stories.complete(prompt=PROMPT, max_tokens=1, prompt_logprobs=1, return_token_ids=True).json()[
+        "choices"
+    ]
     first, *others = choice["prompt_logprobs"]
     assert first is None
     for token, entry in zip(choice["prompt_token_ids"][1:], others, strict=True):

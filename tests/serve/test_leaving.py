@@ -11,7 +11,10 @@ from openwork.serve.bounds import Bounds
 from openwork.serve.callers import Caller, Reservation
 
 LONG = {"prompt": "once upon a time", "max_tokens": 400, "temperature": 0, "ignore_eos": True}
-ROUTES = [("/v1/completions", LONG), ("/v1/chat/completions", {"messages": USER, "max_tokens": 400, "ignore_eos": True})]
+ROUTES = [
+    ("/v1/completions", LONG),
+    ("/v1/chat/completions", {"messages": USER, "max_tokens": 400, "ignore_eos": True}),
+]
 MOMENTS = [(is_stream, when) for is_stream in (False, True) for when in ("at once", "queued", "computing")]
 MOMENTS += [(True, "streaming")]
 
@@ -53,14 +56,13 @@ def test_q01_the_end_comes_within_a_step(api):
     """While no step is made, leaving alone ends the request."""
 
     async def scene():
-        async with Client(api, "/v1/completions", LONG) as client:
-            async with paused(api.engine):
-                while not api.engine.engine.num_requests:
-                    await asyncio.sleep(0)
-                client.leave()
-                async with asyncio.timeout(10):
-                    await client.task
-                assert api.engine.engine.num_requests == 0
+        async with Client(api, "/v1/completions", LONG) as client, paused(api.engine):
+            while not api.engine.engine.num_requests:
+                await asyncio.sleep(0)
+            client.leave()
+            async with asyncio.timeout(10):
+                await client.task
+            assert api.engine.engine.num_requests == 0
 
     api.run(scene())
 

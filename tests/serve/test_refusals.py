@@ -34,12 +34,14 @@ def user(content):
 
 
 def with_raw(field, value):
-    return raw('{"model": "openwork/stories", "prompt": "hi", "%s": %s}' % (field, value))
+    return raw(f'{{"model": "openwork/stories", "prompt": "hi", "{field}": {value}}}')
 
 
 def calling(**call):
     function = {"name": "f", "arguments": "{}"} | call
-    return said({"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": function}]})
+    return said(
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": function}]}
+    )
 
 
 TOOL = {"type": "function", "function": {"name": "f"}}
@@ -53,14 +55,23 @@ CASES = [
     ("J07", with_raw("temperature", "1e999"), 400, "temperature", None),
     *[("J09", with_raw("n", value), 400, "n", None) for value in ("9" * 5000, "1e30", "1" * 39)],
     ("J11", with_raw("metadata", NESTED), 400, None, "invalid_json"),
-    ("J11", raw('{"tools": [{"function": {"parameters": ' + '{"a":' * 70 + "1" + "}" * 70 + "}}]}", CHAT), 400, ..., None),
+    (
+        "J11",
+        raw('{"tools": [{"function": {"parameters": ' + '{"a":' * 70 + "1" + "}" * 70 + "}}]}", CHAT),
+        400,
+        ...,
+        None,
+    ),
     ("J13", plain(no_such_field=1), 400, "no_such_field", "unknown_parameter"),
     ("J13", chat(**{f"k{i}": i for i in range(100_000)}), 400, ..., "unknown_parameter"),
     *[("J15", plain(stream=value), 400, "stream", None) for value in ("false", "yes", 1, 0)],
     ("J17", raw('{"prompt": "hi"}'), 400, "model", "missing_parameter"),
     ("J17", plain(model=""), 400, "model", None),
     ("J17", plain(model="m" * (1 << 20)), 400, "model", None),
-    *[("J17", plain(model=name), 404, "model", "model_not_found") for name in ("../../etc/passwd", "m\0", "OPENWORK/stories")],
+    *[
+        ("J17", plain(model=name), 404, "model", "model_not_found")
+        for name in ("../../etc/passwd", "m\0", "OPENWORK/stories")
+    ],
     ("J19", user("word " * 1_500_000), 400, "messages", "context_length_exceeded"),
     ("J21", plain(stop=["\0"]), 200, None, None),
     ("J21", user("a\0b"), 200, None, None),
@@ -98,7 +109,11 @@ CASES = [
     *[("S01", plain(temperature=value), 200, None, None) for value in (1e-320, 1e-8)],
     ("S03", plain(top_k=-2), 400, "top_k", None),
     *[("S03", plain(top_k=value, temperature=1), 200, None, None) for value in (-1, 0, 2049, 2**31)],
-    *[("S05", plain(**{name: value}), 400, name, None) for name in ("presence_penalty", "frequency_penalty") for value in (-2.1, 2.1)],
+    *[
+        ("S05", plain(**{name: value}), 400, name, None)
+        for name in ("presence_penalty", "frequency_penalty")
+        for value in (-2.1, 2.1)
+    ],
     *[("S05", plain(repetition_penalty=value), 400, "repetition_penalty", None) for value in (0, -1, 1e-30, 1e30)],
     ("S07", plain(n=2, best_of=1), 400, "best_of", None),
     ("S07", plain(best_of=10**6), 400, "best_of", None),
@@ -113,7 +128,10 @@ CASES = [
     ("S11", plain(logprobs=21), 400, "logprobs", None),
     ("S15", plain(logit_bias={str(token): -100 for token in range(1024)}), 200, None, None),
     ("S15", plain(logit_bias={str(token): -100 for token in range(1025)}), 400, "logit_bias", None),
-    *[("S15", plain(logit_bias=bias), 400, ..., None) for bias in ({"2048": 1}, {"-1": 1}, {"x": 1}, {"1": 101}, {"1": 1, "01": 1})],
+    *[
+        ("S15", plain(logit_bias=bias), 400, ..., None)
+        for bias in ({"2048": 1}, {"-1": 1}, {"x": 1}, {"1": 101}, {"1": 1, "01": 1})
+    ],
     ("S17", plain(stop=["a"] * 17), 400, "stop", None),
     ("S17", plain(stop=["x" * 257]), 400, "stop[0]", None),
     ("S17", plain(stop=""), 400, "stop", None),
@@ -135,11 +153,17 @@ CASES = [
         }.items()
     ],
     ("S25", chat(chat_template="{{ 1 }}"), 400, "chat_template", "unsupported_parameter"),
-    *[("S27", chat(response_format=value), 400, ..., None) for value in ({"type": "xml"}, "json", {}, {"type": "json_object"})],
+    *[
+        ("S27", chat(response_format=value), 400, ..., None)
+        for value in ({"type": "xml"}, "json", {}, {"type": "json_object"})
+    ],
     ("S27", chat(response_format={"type": "text"}), 200, None, None),
     ("S29", plain(speculative_config={}), 400, "speculative_config", None),
     ("S29", plain(scheduling_policy="fcfs"), 400, "scheduling_policy", None),
-    *[("T01", plain(prompt=text), 400, "prompt", "context_length_exceeded") for text in ("a" * 10**6, "^" * 10**6, " " * 10**6, "\n" * 10**6)],
+    *[
+        ("T01", plain(prompt=text), 400, "prompt", "context_length_exceeded")
+        for text in ("a" * 10**6, "^" * 10**6, " " * 10**6, "\n" * 10**6)
+    ],
     ("T01", plain(prompt="_" * 50_000), 400, "prompt", "context_length_exceeded"),
     ("T03", plain(prompt="a" + "\u0301" * 100_000), 400, "prompt", "context_length_exceeded"),
     ("T03", user("👩\u200d💻" * 100_000), 400, "messages", "context_length_exceeded"),
@@ -170,15 +194,29 @@ CASES = [
     ("-", plain(stream_options={"include_usage": True}), 400, "stream_options", None),
     ("-", plain(stream=True, prompt_logprobs=1), 400, "prompt_logprobs", None),
     ("-", plain(stream=True, echo=True, logprobs=1), 400, "logprobs", None),
-    ("-", raw('{"model": "openwork/stories", "prompt": "a", "stream": false, "stream": true}'), 400, "stream", "invalid_json"),
+    (
+        "-",
+        raw('{"model": "openwork/stories", "prompt": "a", "stream": false, "stream": true}'),
+        400,
+        "stream",
+        "invalid_json",
+    ),
     ("-", with_raw("user", r'"\ud800"'), 400, "user", None),
-    ("-", raw(r'{"messages": [{"role": "user", "content": [{"text": "a\udfff"}]}]}', CHAT), 400, "messages[0].content[0].text", None),
+    (
+        "-",
+        raw(r'{"messages": [{"role": "user", "content": [{"text": "a\udfff"}]}]}', CHAT),
+        400,
+        "messages[0].content[0].text",
+        None,
+    ),
     ("-", raw(b'{"model": "\xff"}'), 400, None, "invalid_json"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("case", "request_", "status", "param", "code"), CASES, ids=[f"{case[0]}-{place}" for place, case in enumerate(CASES)]
+    ("case", "request_", "status", "param", "code"),
+    CASES,
+    ids=[f"{case[0]}-{place}" for place, case in enumerate(CASES)],
 )
 def test_a_case_ends_as_it_should(stories, case, request_, status, param, code):
     path, body = request_
@@ -198,7 +236,9 @@ def test_a_case_ends_as_it_should(stories, case, request_, status, param, code):
 
 def test_what_is_too_long_is_said_in_the_words_that_clients_read(stories):
     message = stories.complete(prompt=[3] * 500, max_tokens=100).json()["error"]["message"]
-    assert message.startswith("This model's maximum context length is 512 tokens. However, you requested 600 tokens (500")
+    assert message.startswith(
+        "This model's maximum context length is 512 tokens. However, you requested 600 tokens (500"
+    )
 
 
 def test_a_special_token_in_a_prompt_is_the_token_itself(stories):

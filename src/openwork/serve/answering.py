@@ -58,9 +58,7 @@ class Plan:
     shown: frozenset[int] = frozenset()  # special tokens that belong to the text
 
 
-async def answer(
-    call: Call, engine: AsyncEngine, bounds: Bounds, prepare: Callable[[], Awaitable[Plan]]
-) -> None:
+async def answer(call: Call, engine: AsyncEngine, bounds: Bounds, prepare: Callable[[], Awaitable[Plan]]) -> None:
     """Serve one call. ``prepare`` runs under the deadline too.
 
     Raises ApiError, also when a stream has begun, and ClientGone; whatever it raises, nothing runs on.

@@ -7,11 +7,12 @@ which id. Hosts, keys, sizes of HTTP, metrics and the health of the engine are t
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 from starlette.routing import BaseRoute, Route, Router
 
 from openwork.engine.face import AsyncEngine, Facts
-from openwork.serve.answering import Plan, answer
+from openwork.serve.answering import answer
 from openwork.serve.bounds import Bounds
 from openwork.serve.call import Call, ClientGone, Receive, Scope, Send
 from openwork.serve.chat import plan_chat
@@ -19,7 +20,6 @@ from openwork.serve.completions import plan_completion
 from openwork.serve.errors import forbidden, no_model
 from openwork.serve.schema.chat import ChatBody
 from openwork.serve.schema.completion import CompletionBody
-from openwork.serve.schema.fields import Generating
 from openwork.serve.schema.reading import Kind, read
 from openwork.serve.texts import Texts
 from openwork.text.dialect import AUTO
@@ -43,7 +43,7 @@ class Service:
 
     async def read(self, call: Call, kind: type[Kind]) -> Kind:
         """The body as a record."""
-        body = await call.body(self.bounds.body_bytes)
+        body = await call.body()
         if len(body) <= LARGE_BYTES:
             return read(body, kind, self.bounds.json_depth)
         return await self.texts.run(read, body, kind, self.bounds.json_depth)
@@ -68,10 +68,8 @@ class Endpoint:
         self._serve = serve
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
+        with suppress(ClientGone):
             await self._serve(Call(scope, receive, send))
-        except ClientGone:
-            pass
 
 
 def make_app(service: Service, more: Sequence[BaseRoute] = ()) -> Router:

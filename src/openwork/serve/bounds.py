@@ -15,7 +15,6 @@ from openwork.core.errors import OpenworkError
 class Bounds:
     """Raises OpenworkError unless every bound is above 0."""
 
-    body_bytes: int = 8 << 20
     json_depth: int = 64
     messages: int = 2048
     content_parts: int = 1024  # of one message
@@ -28,9 +27,7 @@ class Bounds:
     logprobs: int = 20
     logit_bias: int = 1024
     tools: int = 128
-    tool_bytes: int = 64 << 10  # one tool's parameters as JSON
     label_bytes: int = 128  # user, cache_salt and other names that only label
-    template_variables: int = 32
     queued_texts: int = 64  # texts that wait to be tokenised
     stored_responses: int = 1024
     stored_bytes: int = 64 << 20

@@ -1,6 +1,6 @@
 """Call: one HTTP request and its answer. Watch: what ends it before its time.
 
-Inside a Watch, whoever serves a call is interrupted wherever it waits when the client has gone or the time is up, and so
+Inside a Watch, whoever serves a call is interrupted wherever it waits when the client has gone or the time is up, and
 need not look after either. What is raised is the gate's to answer: as an error's status, or as the one last event of a
 stream that has begun. Framing of events is in sse.py.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from openwork.serve.callers import Caller
-from openwork.serve.errors import ApiError, deadline_exceeded
+from openwork.serve.errors import deadline_exceeded
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -35,18 +35,14 @@ class Call:
         self.request_id: str = state.get("request_id") or ""
         self._send = send
 
-    async def body(self, max_bytes: int) -> bytes:
-        """Raises ApiError 413 for more, ClientGone when it does not come."""
-        parts, size = [], 0
+    async def body(self) -> bytes:
+        """All of it; how much that may be is the gate's to bound. Raises ClientGone when it does not come."""
+        parts = []
         while True:
             message = await self.receive()
             if message["type"] != "http.request":
                 raise ClientGone
-            part = message.get("body", b"")
-            size += len(part)
-            if size > max_bytes:
-                raise ApiError(413, "invalid_request_error", "body_too_large", f"The body has over {max_bytes} bytes.")
-            parts.append(part)
+            parts.append(message.get("body", b""))
             if not message.get("more_body", False):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 

@@ -85,7 +85,7 @@ class ChatVoice:
     ) -> None:
         self._body = body
         self._stamp = stamp
-        self._chunk_stamp = replace(stamp, object="chat.completion.chunk")
+        self._chunk_stamp = replace(stamp, kind="chat.completion.chunk")
         self._tokenizer = tokenizer
         self._lines = [speak() for _ in range(body.n or 1)]
         self._is_begun = [False] * len(self._lines)
@@ -165,7 +165,9 @@ class ChatVoice:
 
     def _begin(self, part: Part, index: int) -> bytes:
         self._is_begun[index] = True
-        ids = list(part.request.prompt) if self._body.return_token_ids and not any(self._is_begun[1:]) else msgspec.UNSET
+        ids = (
+            list(part.request.prompt) if self._body.return_token_ids and not any(self._is_begun[1:]) else msgspec.UNSET
+        )
         return self._event(index, Said(role="assistant", content=""), prompt_token_ids=ids)
 
     def _plain(self, index: int, delta: Delta) -> bytes:
@@ -196,7 +198,7 @@ class ChatVoice:
         logprobs: ChatLogprobs | None = None,
         *,
         reason: str | None = None,
-        stop_reason: str | int | None | msgspec.UnsetType = msgspec.UNSET,
+        stop_reason: str | int | msgspec.UnsetType | None = msgspec.UNSET,
         token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET,
         prompt_token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET,
     ) -> bytes:

@@ -30,9 +30,7 @@ from openwork.text.tokenizer import Tokenizer
 DEFAULT_MAX_TOKENS = 16
 
 
-async def plan_completion(
-    body: CompletionBody, texts: Texts, facts: Facts, caller: Caller, bounds: Bounds
-) -> Plan:
+async def plan_completion(body: CompletionBody, texts: Texts, facts: Facts, caller: Caller, bounds: Bounds) -> Plan:
     """Raises ApiError 400, naming the field."""
     prompts = _prompts(body)
     n = body.n or 1
@@ -178,7 +176,7 @@ def _prompts(body: CompletionBody) -> list[str | list[int]]:
     if len(kinds) > 1:
         other = next(place for place, each in enumerate(given) if type(each) is not type(given[0]))
         raise bad_request(
-            f"prompt[{other}] is of another kind than prompt[0]; prompts are texts, or lists of token ids, or one list.",
+            f"prompt[{other}] is of another kind than prompt[0]; give texts, or lists of token ids, or one list.",
             f"prompt[{other}]",
         )
     if isinstance(given[0], int):
@@ -203,9 +201,7 @@ def _check_together(body: CompletionBody, n: int, num_drawn: int) -> None:
         raise bad_request("max_tokens may be 0 only with echo.", "max_tokens")
 
 
-async def _encoded(
-    prompts: Sequence[str | list[int]], texts: Texts, facts: Facts, is_one: bool
-) -> list[list[int]]:
+async def _encoded(prompts: Sequence[str | list[int]], texts: Texts, facts: Facts, is_one: bool) -> list[list[int]]:
     strings = [each for each in prompts if isinstance(each, str)]
     vocab_size = facts.limits.vocab_size
     if strings:
@@ -214,7 +210,7 @@ async def _encoded(
     else:
         ids = [each for each in prompts if isinstance(each, list)]
     for place, each in enumerate(ids):
-        path = f"prompt[{place}]" if len(prompts) > 1 or strings and not is_one else "prompt"
+        path = f"prompt[{place}]" if len(prompts) > 1 or (strings and not is_one) else "prompt"
         if not each:
             raise bad_request(f"{path} has no tokens; give at least one.", path)
         if not strings and max(each) >= vocab_size:

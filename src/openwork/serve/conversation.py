@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from openwork.core.errors import RequestError
 from openwork.serve.bounds import Bounds
 from openwork.serve.errors import ApiError, bad_request, from_exception
 from openwork.serve.sampling import too_long
 from openwork.serve.texts import Language, Texts, check_tokens, need_tokenizer, texts_in
-from openwork.core.errors import RequestError
 from openwork.text.chat import ChatPrompt
 
 Plain = Mapping[str, Any]

@@ -1,8 +1,8 @@
 """Generation: the engine requests of one call, handed in together, read together, and let go exactly once.
 
-A call may have many prompts; each is one engine request with n sequences. Whoever leaves the ``async with`` early, by an
-exception or by being cancelled, ends what still runs. An answer that the engine could not complete is an ApiError and
-never looks like one that is complete. It knows text, and neither HTTP nor JSON.
+A call may have many prompts; each is one engine request with n sequences. Whoever leaves the ``async with`` early, by
+an exception or by being cancelled, ends what still runs. An answer that the engine could not complete is an ApiError
+and never looks like one that is complete. It knows text, and neither HTTP nor JSON.
 """
 
 from __future__ import annotations

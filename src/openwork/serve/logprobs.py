@@ -14,8 +14,8 @@ from openwork.text.tokenizer import Tokenizer
 class LegacyLines:
     """The legacy lists of one choice, piece by piece; offsets go on from one piece to the next.
 
-    A token that is only a part of a character is written ``bytes:\\xe2\\x80`` as OpenAI does, and stands at the offset of
-    the character that it helps to make.
+    A token that is only a part of a character is written ``bytes:\\xe2\\x80`` as OpenAI does, and stands at the offset
+    of the character that it helps to make.
     """
 
     def __init__(self, tokenizer: Tokenizer | None, top: int, skip_special: bool, *, continues: bool) -> None:

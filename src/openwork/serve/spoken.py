@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from openwork.core.output import Chunk, FinishReason, Logprob
 from openwork.core.errors import RequestError
+from openwork.core.output import Chunk, FinishReason, Logprob
 from openwork.serve.errors import from_exception
 from openwork.text.dialect import Dialect, ToolFormat
 from openwork.text.reply import Arguments, Content, Delta, Reasoning, ReplyParser, ToolCall

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 import msgspec
 
@@ -13,12 +13,20 @@ from openwork.engine.face import Facts
 from openwork.serve import sse
 
 
+class Fields(TypedDict):
+    id: str
+    object: str
+    created: int
+    model: str
+    system_fingerprint: str | msgspec.UnsetType
+
+
 @dataclass(frozen=True, slots=True)
 class Stamp:
     """``id``, ``created`` and ``model`` of an answer; ``fingerprint`` names the numeric contract that made it."""
 
     id: str
-    object: str
+    kind: str  # the answer's "object"
     model: str
     fingerprint: str | msgspec.UnsetType
     created: int = field(default_factory=lambda: int(time.time()))
@@ -27,11 +35,11 @@ class Stamp:
     def new(prefix: str, kind: str, facts: Facts) -> Stamp:
         return Stamp(prefix + secrets.token_hex(12), kind, facts.model, facts.contract_id or msgspec.UNSET)
 
-    def fields(self) -> Mapping[str, object]:
+    def fields(self) -> Fields:
         """For the record of an answer."""
         return {
             "id": self.id,
-            "object": self.object,
+            "object": self.kind,
             "created": self.created,
             "model": self.model,
             "system_fingerprint": self.fingerprint,
@@ -41,7 +49,7 @@ class Stamp:
 class Mould:
     """The event of a plain piece of text: all but the text is made once for each choice.
 
-        data: {"id":..,"choices":[{"index":0, OPEN  text  CLOSE }] USAGE }
+    data: {"id":..,"choices":[{"index":0, OPEN  text  CLOSE }] USAGE }
     """
 
     def __init__(self, stamp: Stamp, before: bytes, after: bytes, has_usage: bool) -> None:

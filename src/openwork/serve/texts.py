@@ -101,7 +101,10 @@ class Texts:
 
 
 def load_language(directory: str, context: int, *forms: str) -> Language:
-    """``forms``: of tool calls and reasoning, where the operator names them (text/dialect.py). Raises ModelError for files that cannot be used; a missing tokeniser or template is none."""
+    """``forms`` of tool calls and of reasoning, where the operator names them (text/dialect.py).
+
+    Raises ModelError for files that cannot be used; a missing tokeniser or template is none.
+    """
     if not directory or not (Path(directory) / "tokenizer.json").exists():
         return Language(None, None, Dialect(), 1, context)
     tokenizer = Tokenizer.load(directory)

@@ -7,6 +7,7 @@ last chunk carries the Output. It does not know who turns the engine, or how chu
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from openwork.core.event import Admitted, Arrived, Ended, Event, Finished, Token
@@ -32,18 +33,24 @@ class Answer:
     """Feed it every event of one request, in order.
 
     ``to_cancel`` holds the sequences that a stop string has ended and the engine does not know of yet; ``failure`` says
-    what went wrong when the engine failed the request. ``arrived`` is for whoever has taken that event already.
+    what went wrong when the engine failed the request. ``arrived`` is for whoever has taken that event already, and
+    ``shown`` are special tokens that are a part of the text.
     """
 
     def __init__(
-        self, request: Request, tokenizer: Tokenizer | None, prompt: str | None = None, arrived: float = 0.0
+        self,
+        request: Request,
+        tokenizer: Tokenizer | None,
+        prompt: str | None = None,
+        arrived: float = 0.0,
+        shown: Collection[int] = (),
     ) -> None:
         self.to_cancel: list[int] = []
         self.output: Output | None = None
         self.failure = ""
         self._request = request
         self._prompt = prompt
-        self._lines = [_Line(_text_stream(request, tokenizer)) for _ in range(request.params.n)]
+        self._lines = [_Line(_text_stream(request, tokenizer, shown)) for _ in range(request.params.n)]
         self._arrived = arrived
         self._admitted: float | None = None
         self._first: float | None = None
@@ -130,8 +137,9 @@ class Answer:
         )
 
 
-def _text_stream(request: Request, tokenizer: Tokenizer | None) -> TextStream | None:
+def _text_stream(request: Request, tokenizer: Tokenizer | None, shown: Collection[int]) -> TextStream | None:
     params = request.params
     if tokenizer is None:
         return None
-    return TextStream(tokenizer, params.stop, params.skip_special_tokens, params.min_tokens, continues=True)
+    skips, least = params.skip_special_tokens, params.min_tokens
+    return TextStream(tokenizer, params.stop, skips, least, continues=True, shown=shown)

@@ -13,25 +13,25 @@ from openwork.serve.schema.reading import Body
 from openwork.serve.schema.usage import Said, Timing, Usage
 
 
-class Text(Body, kw_only=True):
+class Text(Body, frozen=True, kw_only=True):
     type: Literal["text"]
     text: str
 
 
-class TextPart(Body, tag_field="type", tag="text", kw_only=True):
+class TextPart(Body, tag_field="type", tag="text", frozen=True, kw_only=True):
     text: str
 
 
-class RefusalPart(Body, tag_field="type", tag="refusal", kw_only=True):
+class RefusalPart(Body, tag_field="type", tag="refusal", frozen=True, kw_only=True):
     refusal: str
 
 
-class CalledFunction(Body, kw_only=True):
+class CalledFunction(Body, frozen=True, kw_only=True):
     name: Name
     arguments: Annotated[str, Meta(description="JSON as text, as the model wrote it")]
 
 
-class ToolCall(Body, kw_only=True):
+class ToolCall(Body, frozen=True, kw_only=True):
     id: Annotated[str, Meta(min_length=1, max_length=256)]
     function: CalledFunction
     type: Literal["function"] = "function"
@@ -41,22 +41,22 @@ Content = str | list[Text]
 PersonName = Annotated[str, Meta(pattern=r"\A[^\s<|\\/>\x00-\x1f\x7f]{1,64}\Z")]
 
 
-class SystemMessage(Body, tag_field="role", tag="system", kw_only=True):
+class SystemMessage(Body, tag_field="role", tag="system", frozen=True, kw_only=True):
     content: Content
     name: PersonName | None = None
 
 
-class DeveloperMessage(Body, tag_field="role", tag="developer", kw_only=True):
+class DeveloperMessage(Body, tag_field="role", tag="developer", frozen=True, kw_only=True):
     content: Content
     name: PersonName | None = None
 
 
-class UserMessage(Body, tag_field="role", tag="user", kw_only=True):
+class UserMessage(Body, tag_field="role", tag="user", frozen=True, kw_only=True):
     content: Content
     name: PersonName | None = None
 
 
-class AssistantMessage(Body, tag_field="role", tag="assistant", kw_only=True):
+class AssistantMessage(Body, tag_field="role", tag="assistant", frozen=True, kw_only=True):
     content: str | list[TextPart | RefusalPart] | None = None
     reasoning_content: str | None = None
     refusal: str | None = None
@@ -68,7 +68,7 @@ class AssistantMessage(Body, tag_field="role", tag="assistant", kw_only=True):
     function_call: None = None
 
 
-class ToolMessage(Body, tag_field="role", tag="tool", kw_only=True):
+class ToolMessage(Body, tag_field="role", tag="tool", frozen=True, kw_only=True):
     content: Content
     tool_call_id: Annotated[str, Meta(min_length=1, max_length=256)]
     name: PersonName | None = None
@@ -77,23 +77,23 @@ class ToolMessage(Body, tag_field="role", tag="tool", kw_only=True):
 Message = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage
 
 
-class Function(Body, kw_only=True):
+class Function(Body, frozen=True, kw_only=True):
     name: Name
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: Literal[False] | None = None
 
 
-class Tool(Body, kw_only=True):
+class Tool(Body, frozen=True, kw_only=True):
     function: Function
     type: Literal["function"]
 
 
-class NamedFunction(Body, kw_only=True):
+class NamedFunction(Body, frozen=True, kw_only=True):
     name: Name
 
 
-class NamedTool(Body, kw_only=True):
+class NamedTool(Body, frozen=True, kw_only=True):
     function: NamedFunction
     type: Literal["function"]
 
@@ -101,7 +101,7 @@ class NamedTool(Body, kw_only=True):
 ToolChoice = Literal["none", "auto", "required"] | NamedTool
 
 
-class ResponseFormat(Body, kw_only=True):
+class ResponseFormat(Body, frozen=True, kw_only=True):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: Any = None
 
@@ -110,7 +110,7 @@ Variable = bool | int | float | str | None
 _NO_GRAMMAR = "There are no grammars yet."
 
 
-class ChatBody(Generating, kw_only=True):
+class ChatBody(Generating, frozen=True, kw_only=True):
     unsupported: ClassVar[dict[str, str]] = {
         "functions": "Use tools.",
         "function_call": "Use tool_choice.",
@@ -148,36 +148,36 @@ class ChatBody(Generating, kw_only=True):
     prompt_cache_key: Label | None = None
 
 
-class TopLogprob(Said, kw_only=True):
+class TopLogprob(Said, frozen=True, kw_only=True):
     token: str
     logprob: float
     bytes: list[int] | None
 
 
-class ChatLogprob(Said, kw_only=True):
+class ChatLogprob(Said, frozen=True, kw_only=True):
     token: str
     logprob: float
     bytes: list[int] | None
     top_logprobs: list[TopLogprob]
 
 
-class ChatLogprobs(Said, kw_only=True):
+class ChatLogprobs(Said, frozen=True, kw_only=True):
     content: list[ChatLogprob]
     refusal: None = None
 
 
-class SaidFunction(Said, kw_only=True):
+class SaidFunction(Said, frozen=True, kw_only=True):
     name: str
     arguments: str
 
 
-class SaidToolCall(Said, kw_only=True):
+class SaidToolCall(Said, frozen=True, kw_only=True):
     id: str
     function: SaidFunction
     type: str = "function"
 
 
-class ChatMessage(Said, kw_only=True):
+class ChatMessage(Said, frozen=True, kw_only=True):
     role: str = "assistant"
     content: str | None
     refusal: None = None
@@ -185,7 +185,7 @@ class ChatMessage(Said, kw_only=True):
     tool_calls: list[SaidToolCall] | msgspec.UnsetType = msgspec.UNSET
 
 
-class ChatChoice(Said, kw_only=True):
+class ChatChoice(Said, frozen=True, kw_only=True):
     index: int
     message: ChatMessage
     logprobs: ChatLogprobs | None
@@ -194,7 +194,7 @@ class ChatChoice(Said, kw_only=True):
     token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
 
 
-class ChatCompletion(Said, kw_only=True):
+class ChatCompletion(Said, frozen=True, kw_only=True):
     id: str
     object: str
     created: int
@@ -207,35 +207,35 @@ class ChatCompletion(Said, kw_only=True):
     system_fingerprint: str | msgspec.UnsetType = msgspec.UNSET
 
 
-class FunctionDelta(Said, kw_only=True):
+class FunctionDelta(Said, frozen=True, kw_only=True):
     name: str | msgspec.UnsetType = msgspec.UNSET
     arguments: str | msgspec.UnsetType = msgspec.UNSET
 
 
-class ToolCallDelta(Said, kw_only=True):
+class ToolCallDelta(Said, frozen=True, kw_only=True):
     index: int
     function: FunctionDelta
     id: str | msgspec.UnsetType = msgspec.UNSET
     type: str | msgspec.UnsetType = msgspec.UNSET
 
 
-class Delta(Said, kw_only=True):
+class Delta(Said, frozen=True, kw_only=True):
     role: str | msgspec.UnsetType = msgspec.UNSET
-    content: str | None | msgspec.UnsetType = msgspec.UNSET
+    content: str | msgspec.UnsetType | None = msgspec.UNSET
     reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
     tool_calls: list[ToolCallDelta] | msgspec.UnsetType = msgspec.UNSET
 
 
-class ChunkChoice(Said, kw_only=True):
+class ChunkChoice(Said, frozen=True, kw_only=True):
     index: int
     delta: Delta
     logprobs: ChatLogprobs | None
     finish_reason: str | None
-    stop_reason: str | int | None | msgspec.UnsetType = msgspec.UNSET
+    stop_reason: str | int | msgspec.UnsetType | None = msgspec.UNSET
     token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
 
 
-class ChatChunk(Said, kw_only=True):
+class ChatChunk(Said, frozen=True, kw_only=True):
     """One event of a stream."""
 
     id: str
@@ -243,7 +243,7 @@ class ChatChunk(Said, kw_only=True):
     created: int
     model: str
     choices: list[ChunkChoice]
-    usage: Usage | None | msgspec.UnsetType = msgspec.UNSET
+    usage: Usage | msgspec.UnsetType | None = msgspec.UNSET
     timings: Timing | msgspec.UnsetType = msgspec.UNSET
     prompt_token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
     system_fingerprint: str | msgspec.UnsetType = msgspec.UNSET

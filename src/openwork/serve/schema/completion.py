@@ -13,7 +13,7 @@ from openwork.serve.schema.usage import Said, Timing, Usage
 Prompt = str | list[str | Id | list[Id]]
 
 
-class CompletionBody(Generating, kw_only=True):
+class CompletionBody(Generating, frozen=True, kw_only=True):
     unsupported: ClassVar[dict[str, str]] = {
         "suffix": "Text is only continued at its end.",
         "structured_outputs": "There are no grammars yet.",
@@ -31,7 +31,7 @@ class CompletionBody(Generating, kw_only=True):
     logprobs: Count | None = None
 
 
-class LegacyLogprobs(Said, kw_only=True):
+class LegacyLogprobs(Said, frozen=True, kw_only=True):
     """Lists of equal length, one entry for each token. Offsets are characters of ``text``."""
 
     tokens: list[str]
@@ -40,7 +40,7 @@ class LegacyLogprobs(Said, kw_only=True):
     text_offset: list[int]
 
 
-class PromptLogprob(Said, kw_only=True):
+class PromptLogprob(Said, frozen=True, kw_only=True):
     logprob: float
     rank: int
     decoded_token: str
@@ -49,7 +49,7 @@ class PromptLogprob(Said, kw_only=True):
 PromptLogprobs = list[dict[str, PromptLogprob] | None]  # by token id
 
 
-class CompletionChoice(Said, kw_only=True):
+class CompletionChoice(Said, frozen=True, kw_only=True):
     index: int
     text: str
     logprobs: LegacyLogprobs | None
@@ -60,7 +60,7 @@ class CompletionChoice(Said, kw_only=True):
     token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
 
 
-class Completion(Said, kw_only=True):
+class Completion(Said, frozen=True, kw_only=True):
     """A whole answer; in a stream, where ``usage`` is null until the last, one piece of it."""
 
     id: str
@@ -68,8 +68,6 @@ class Completion(Said, kw_only=True):
     created: int
     model: str
     choices: list[CompletionChoice]
-    usage: Usage | None | msgspec.UnsetType = msgspec.UNSET
+    usage: Usage | msgspec.UnsetType | None = msgspec.UNSET
     timings: list[Timing] | msgspec.UnsetType = msgspec.UNSET
     system_fingerprint: str | msgspec.UnsetType = msgspec.UNSET
-
-

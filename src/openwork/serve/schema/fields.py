@@ -24,11 +24,13 @@ Label = Annotated[str, Meta(max_length=512)]
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
 Salt = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._~+/=-]{1,128}\Z")]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-Metadata = Annotated[dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)]
+Metadata = Annotated[
+    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
+]
 ServiceTier = Literal["auto", "default"]
 
 
-class Sampling(Body, kw_only=True):
+class Sampling(Body, frozen=True, kw_only=True):
     """How tokens are chosen, and when to stop: OpenAI's fields first, then those that engines share."""
 
     temperature: Temperature | None = None
@@ -48,12 +50,12 @@ class Sampling(Body, kw_only=True):
     skip_special_tokens: bool | None = None
 
 
-class StreamOptions(Body, kw_only=True):
+class StreamOptions(Body, frozen=True, kw_only=True):
     include_usage: bool | None = None
     include_obfuscation: Literal[False] | None = None
 
 
-class Generating(Sampling, kw_only=True):
+class Generating(Sampling, frozen=True, kw_only=True):
     """A request that generates: whom it is for, and what is told beside the text."""
 
     model: Annotated[str, Meta(min_length=1, max_length=4096)]

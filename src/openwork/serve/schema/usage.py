@@ -9,15 +9,15 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     """A record that is sent to a client."""
 
 
-class PromptDetails(Said, kw_only=True):
+class PromptDetails(Said, frozen=True, kw_only=True):
     cached_tokens: int
 
 
-class CompletionDetails(Said, kw_only=True):
+class CompletionDetails(Said, frozen=True, kw_only=True):
     reasoning_tokens: int
 
 
-class Usage(Said, kw_only=True):
+class Usage(Said, frozen=True, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
@@ -25,7 +25,7 @@ class Usage(Said, kw_only=True):
     completion_tokens_details: CompletionDetails
 
 
-class Timing(Said, kw_only=True):
+class Timing(Said, frozen=True, kw_only=True):
     """An extension: the time of one prompt's request, in seconds on the engine's clock.
 
     ``computed_tokens`` counts positions, those after a preemption again; ``stalls`` how long sequences were left out of
@@ -43,12 +43,12 @@ class Timing(Said, kw_only=True):
     cache_miss: str | None
 
 
-class ErrorFields(Said, kw_only=True):
+class ErrorFields(Said, frozen=True, kw_only=True):
     message: str
     type: str
     param: str | None
     code: str | None
 
 
-class ErrorBody(Said, kw_only=True):
+class ErrorBody(Said, frozen=True, kw_only=True):
     error: ErrorFields
