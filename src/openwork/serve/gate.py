@@ -89,7 +89,7 @@ class Gate:
 
     async def _fail(self, visit: Visit, error: BaseException) -> None:
         answer = from_exception(error, visit.request_id)
-        if visit.is_gone:
+        if visit.is_gone or visit.is_ended:
             return
         if answer.status == 500:
             self._journal.failed(error, visit.request_id)
@@ -133,6 +133,11 @@ class Visit:
         if self.label:
             self.answer_headers["x-client-request-id"] = self.label
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether the gate has answered in place of the application."""
+        return self._is_ended.is_set()
+
     # -- what the application sees
 
     async def receive(self) -> Message:
@@ -149,7 +154,9 @@ class Visit:
         return message
 
     async def send(self, message: Message) -> None:
-        if self._is_ended.is_set() or self.is_whole:
+        if self._is_ended.is_set():
+            raise ConnectionResetError("the answer was ended")
+        if self.is_whole:
             return
         if message["type"] == "http.response.start":
             if await self._translate(message):
