@@ -6,34 +6,18 @@ does is in serve/ and cluster/; here is what may be asked for, and how it is wir
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from openwork.cli import limits, options, terminal
 from openwork.cli.options import Backend, Dtype, KVDtype
-from openwork.cli.progress import Bars
-from openwork.cli.quantity import in_bytes, parse_bytes
-from openwork.core.errors import OpenworkError, RequestError
+from openwork.cli.quantity import parse_bytes
+from openwork.core.errors import RequestError
 from openwork.core.settings import AdmissionSettings, LoadSettings, ScheduleSettings
-
-if TYPE_CHECKING:
-    from starlette.routing import BaseRoute
-
-    from openwork.cluster.remote import RemoteEngine
-    from openwork.cluster.service import Service
-    from openwork.engine.face import AsyncEngine, Facts
-    from openwork.serve.bounds import Bounds
-    from openwork.serve.callers import Callers
-    from openwork.serve.gate import App
-    from openwork.serve.logs import Log
-    from openwork.serve.settings import ServeSettings
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -101,6 +85,10 @@ FirstOption = Annotated[First, _option("What a step is filled with first.", _WHE
 TargetItl = Annotated[
     float | None, _option("Seconds between two tokens of a stream that steps are cut to.", _WHEN, "--target-itl")
 ]
+Stretch = Annotated[
+    float | None,
+    _option("How many times as long a step may take because of a prompt, for those who only wait for a token.", _WHEN),
+]
 MaxRunning = Annotated[int, _option("Sequences that are computed together.", _WHEN)]
 MaxStepTokens = Annotated[int, _option("Tokens in one step: longer prompts come in chunks.", _WHEN)]
 MaxQueue = Annotated[int, _option("Requests that may wait; more are told 503.", _WHEN)]
@@ -142,6 +130,7 @@ def serve(
     fair: Fair = None,
     first: FirstOption = First.decode,
     target_itl: TargetItl = None,
+    stretch: Stretch = None,
     max_running: MaxRunning = 128,
     max_step_tokens: MaxStepTokens = 512,
     max_queue: MaxQueue = 512,
@@ -178,13 +167,15 @@ def serve(
     schedule = ScheduleSettings(
         max_step_tokens=max_step_tokens,
         max_running=max_running,
-        order=order.value,  # type: ignore[arg-type]
+        order=order.value,
         is_fair=is_fair,
-        first=first.value,  # type: ignore[arg-type]
+        first=first.value,
         next_token_s=target_itl,
+        stretch=stretch,
     )
     admission = AdmissionSettings(max_waiting=max_queue, max_waiting_tokens=max_queue_tokens)
-    from openwork.cluster.service import Service
+    from openwork.cli.serving import Serving
+    from openwork.cluster.supervisor import Service
     from openwork.serve.settings import ServeSettings
 
     http, bounds = limits.parse_limits(limit or (), request_deadline)
@@ -204,8 +195,16 @@ def serve(
             param="host",
         )
     directory = None if cache_dir is None else str(cache_dir)
-    service = Service(model, load, schedule, admission, served_model_name, directory, hang_s=hang)
-    return _Wiring(settings, service, bounds, api_keys, cache_dir, log_format).run()
+    service = Service(
+        model=model,
+        load=load,
+        schedule=schedule,
+        admission=admission,
+        name=served_model_name,
+        cache_dir=directory,
+        hang_s=hang,
+    )
+    return Serving(settings, service, bounds, api_keys, cache_dir, log_format.value).run()
 
 
 def _print_key(tenant: str) -> None:
@@ -219,121 +218,3 @@ def _print_key(tenant: str) -> None:
     key, entry = new_key()
     terminal.write(f"# the key of {tenant}, shown this once: {key}\n", sys.stderr)
     terminal.write(f'[tenants.{tenant}]\nkeys = ["{entry}"]\n')
-
-
-class _Wiring:
-    """Everything a server needs, put together; ``run`` serves until it ends and gives the exit code."""
-
-    def __init__(
-        self,
-        settings: ServeSettings,
-        service: Service,
-        bounds: Bounds,
-        keys_file: Path | None,
-        cache_dir: Path | None,
-        log_format: LogFormat,
-    ) -> None:
-        from openwork.serve.listening import bind
-
-        self._settings = settings
-        self._service = service
-        self._bounds = bounds
-        self._keys_file = keys_file
-        self._is_watched = terminal.is_terminal(sys.stderr)
-        self._is_human = log_format is LogFormat.human or (log_format is LogFormat.auto and self._is_watched)
-        self._callers = _callers(keys_file, cache_dir)
-        self._socket = bind(settings)
-        self._address = self._socket.getsockname()[:2]
-        self._closers: list[Callable[[], None]] = []
-
-    def run(self) -> int:
-        from openwork import __version__
-        from openwork.load.source import EMBEDDED
-        from openwork.serve.logs import Log
-        from openwork.serve.metrics import Metrics
-        from openwork.serve.server import Server
-
-        log = Log(sys.stderr, self._is_human)
-        self._warn(log)
-        log.write("listening", host=self._address[0], port=self._address[1])
-        name = self._service.name or str(self._service.model or EMBEDDED)
-
-        async def live() -> int:
-            server = Server(
-                self._settings,
-                self._callers,
-                log,
-                Metrics(name),
-                open_engine=self._open_engine,
-                make_app=self._make_app,
-                version=__version__,
-                bounds=asdict(self._bounds),
-                keys_file=self._keys_file,
-                on_ready=self._announce,
-            )
-            return await server.run(self._socket)
-
-        try:
-            return asyncio.run(live())
-        finally:
-            self._socket.close()
-            for close in self._closers:
-                close()
-            log.close()
-
-    async def _open_engine(self) -> RemoteEngine:
-        from openwork.cluster.remote import RemoteEngine
-
-        with Bars() as bars:
-            engine = RemoteEngine(self._service, progress=bars)
-            await engine.start()
-        return engine
-
-    def _make_app(self, engine: AsyncEngine, more: Sequence[BaseRoute]) -> App:
-        from openwork.serve.app import Service, make_app
-
-        service = Service(engine, self._bounds)
-        self._closers.append(service.close)
-        return make_app(service, more)
-
-    def _warn(self, log: Log) -> None:
-        if self._keys_file is not None:
-            from openwork.serve.keys import is_readable_by_others
-
-            if is_readable_by_others(self._keys_file):
-                log.write("keys_file", "warning", said="others can read it", hint="chmod 600")
-        elif not self._settings.is_loopback:
-            log.write("open_to_anyone", "warning", said="whoever reaches this address may use it")
-
-    def _announce(self, engine: AsyncEngine) -> None:
-        if self._is_watched:
-            has_keys = self._keys_file is not None
-            terminal.write(startup_text(engine.facts, self._address, self._bounds, has_keys), sys.stderr)
-
-
-def startup_text(facts: Facts, address: tuple[str, int], bounds: Bounds, has_keys: bool) -> str:
-    """What is served, where, and a line to try it with."""
-    host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    url = f"http://{host}:{address[1]}/v1"
-    slots = facts.num_blocks * facts.block_size
-    key = " -H 'Authorization: Bearer KEY'" if has_keys else ""
-    body = f'{{"model": "{facts.model}", "prompt": "Once upon a time", "max_tokens": 50}}'
-    return (
-        f"\n  {facts.model} in {facts.dtype}, {facts.threads} threads\n"
-        f"  {url}\n"
-        f"  context {facts.limits.context} tokens; the cache holds {slots} in {facts.num_blocks} blocks "
-        f"({facts.kv_dtype})\n"
-        f"  bodies up to {in_bytes(int(bounds.body_bytes))}; all bounds: GET /v1/limits\n\n"
-        f"  curl {url}/completions{key} -H 'Content-Type: application/json' \\\n    -d '{body}'\n\n"
-    )
-
-
-def _callers(keys_file: Path | None, cache_dir: Path | None) -> Callers:
-    from openwork.serve.callers import Callers
-    from openwork.serve.keys import read_keys
-    from openwork.serve.secret import server_secret
-
-    keys = None if keys_file is None else read_keys(keys_file)
-    if keys_file is not None and not str(keys_file).strip():
-        raise OpenworkError("--api-keys is empty")
-    return Callers(keys, server_secret(cache_dir))
