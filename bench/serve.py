@@ -77,7 +77,7 @@ def parse() -> argparse.Namespace:
     add("--measure", type=measures, default=["replay"], help="of " + ",".join(measure.MEASURES))
     add("--first-target", type=float, default=2.0, help="seconds to the first token that goodput asks for")
     add("--gap-target", type=float, default=0.2, help="seconds between tokens that goodput asks for")
-    add("--limit", type=float, default=300, help="seconds after which a request, or a start, is given up")
+    add("--limit", type=float, default=300, help="seconds after which a request is given up")
     add("--form", choices=("ids", "text", "chat"), default="ids", help="how prompts are put; ids have exact lengths")
     add("--vocabulary", type=int, default=100_000, help="prompts are drawn from the ids below")
     add("--key", action="append", type=pair, default=[], metavar="[TENANT]=KEY")
@@ -175,7 +175,7 @@ def found(asked: argparse.Namespace, stack: contextlib.ExitStack) -> Iterator[me
         model_path = forms.make(form, asked.shape, asked.directory, {"llama.cpp": asked.quantizer})
         server = servers.make(name, program, model_path, load, asked.directory / f"{name}-server.log")
         stack.enter_context(server)
-        model = server.wait(asked.limit)
+        model = server.wait(servers.START_S)
         yield measure.Target(name, server.address, model, server, in_process(name, program, model_path, load))
 
 

@@ -23,7 +23,9 @@ from typing import IO
 from engines.table import OURS
 from traffic.client import Address
 
+HERE = Path(__file__).parents[1]
 HOST = "127.0.0.1"
+START_S = 900.0  # some compile for minutes
 
 
 class ServerStopped(Exception):
@@ -76,9 +78,14 @@ def _llamacpp(program: str, model: Path, port: int, load: Load) -> list[str]:
     return [program, "-m", str(model), "--host", HOST, "--port", str(port), "-t", str(load.threads), *slots]
 
 
+def _openvino(program: str, model: Path, port: int, load: Load) -> list[str]:
+    return [program, str(HERE / "engines" / "serve_openvino.py"), str(model), str(port), str(load.threads)]
+
+
 KINDS = {
     "openwork": Kind(_openwork, {16: "hf", 8: "hf", 4: "hf"}),
     "vllm": Kind(_vllm, {16: "hf", 8: "w8a8"}, _vllm_variables),
+    "openvino": Kind(_openvino, {8: "openvino-int8", 4: "openvino-int4"}),
     "llama.cpp": Kind(_llamacpp, {16: "bf16.gguf", 8: "q8_0.gguf", 4: "q4_0.gguf"}),
 }
 
