@@ -19,18 +19,16 @@ from traffic.client import Address, replay
 from traffic.prompts import Wording
 from traffic.trace import Arrival
 
-PAUSE_S = 0.5
-
 
 def measure(
-    address: Address, wording: Wording, worker: turns.Worker, test: Test, num_turns: int, limit_s: float
+    address: Address, wording: Wording, worker: turns.Worker, test: Test, num_turns: int, limit_s: float, pause_s: float
 ) -> dict[str, Any]:
     """Both, in turn. Raises EngineStopped when the one in process ends."""
     found = []
     for turn in range(num_turns):
-        time.sleep(PAUSE_S)
+        time.sleep(pause_s)
         inside = worker.ask(test, 1000 + turn, wording.vocabulary, limit_s)
-        time.sleep(PAUSE_S)
+        time.sleep(pause_s)
         served_s, failures = _served(address, wording, test, turn, limit_s)
         if failures:
             return {"left_out": f"requests failed: {', '.join(sorted(failures))}"}
