@@ -78,6 +78,7 @@ def parse() -> argparse.Namespace:
     add("--first-target", type=float, default=2.0, help="seconds to the first token that goodput asks for")
     add("--gap-target", type=float, default=0.2, help="seconds between tokens that goodput asks for")
     add("--limit", type=float, default=300, help="seconds after which a request is given up")
+    add("--wait", type=float, default=30, help="seconds that a server named by --url has to list a model")
     add("--form", choices=("ids", "text", "chat"), default="ids", help="how prompts are put; ids have exact lengths")
     add("--vocabulary", type=int, default=100_000, help="prompts are drawn from the ids below")
     add("--key", action="append", type=pair, default=[], metavar="[TENANT]=KEY")
@@ -162,7 +163,7 @@ def found(asked: argparse.Namespace, stack: contextlib.ExitStack) -> Iterator[me
     for name, where in asked.url:
         parts = urlsplit(where)
         address = Address(str(parts.hostname), parts.port or 80, dict(asked.key))
-        if (model := servers.served(address)) is None:
+        if (model := servers.wait_for(address, asked.wait)) is None:
             raise servers.ServerStopped(f"{where} lists no model")
         yield measure.Target(name, address, model)
     load = servers.Load(asked.threads, asked.context, bits=asked.bits)

@@ -53,7 +53,7 @@ class Kind:
 
 def _openwork(program: str, model: Path, port: int, load: Load) -> list[str]:
     where = ["--host", HOST, "--port", str(port)]
-    how = ["--threads", str(load.threads), "--dtype", OURS[load.bits]]
+    how = ["--threads", str(load.threads), "--context", str(load.context), "--dtype", OURS[load.bits]]
     return [program, "-m", "openwork", "serve", "--model", str(model), *where, *how]
 
 
@@ -129,14 +129,21 @@ class Server:
 
     def wait(self, limit_s: float) -> str:
         """Wait until it serves a model; the model's name. Raises ServerStopped."""
-        until = time.monotonic() + limit_s
-        while time.monotonic() < until:
-            if not self.is_alive:
-                raise ServerStopped(f"{self.name} ended before it was ready; its words are in {self.log}")
-            if (name := served(self.address)) is not None:
-                return name
-            time.sleep(0.1)
-        raise ServerStopped(f"{self.name} was not ready within {limit_s:.0f} s; its words are in {self.log}")
+        name = wait_for(self.address, limit_s, lambda: self.is_alive)
+        if name is None:
+            what = f"was not ready within {limit_s:.0f} s" if self.is_alive else "ended before it was ready"
+            raise ServerStopped(f"{self.name} {what}; its words are in {self.log}")
+        return name
+
+
+def wait_for(address: Address, limit_s: float, is_alive: Callable[[], bool] = lambda: True) -> str | None:
+    """The first model that a server lists, once it lists any; None when it does not in time, or is gone."""
+    until = time.monotonic() + limit_s
+    while is_alive():
+        if (name := served(address)) is not None or time.monotonic() > until:
+            return name
+        time.sleep(0.1)
+    return None
 
 
 def served(address: Address) -> str | None:

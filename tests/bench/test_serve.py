@@ -122,7 +122,7 @@ def test_failures_are_counted_by_kind(scripts, server, tmp_path):
         (("--url", "ftp://x"), "is not http://"),
         (("--start", "nobody=x"), "there is no 'nobody'"),
         (("--url", "http://127.0.0.1:9", "--measure", "x"), "there is no 'x'"),
-        (("--url", "http://127.0.0.1:9"), "lists no model"),
+        (("--url", "http://127.0.0.1:9", "--wait", "0"), "lists no model"),
         (("--url", "http://127.0.0.1:9", "--trace", "nowhere.csv"), "cannot be read"),
     ],
 )
