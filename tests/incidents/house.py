@@ -26,9 +26,11 @@ GOLDEN = {
 VICTIM = GOLDEN | {"prompt": "The little cat who", "max_tokens": 64, "ignore_eos": True, "stream": True}
 SPARE_THREADS = 4  # pools of threads grow when they are first needed
 SPARE_DESCRIPTORS = 4
-SPARE_BYTES = 96 << 20  # a single case may leave a larger heap; that it does not grow with every case is a test of its own
+SPARE_BYTES = 256 << 20  # a heap that once held large bodies keeps its size; that it does not grow for ever is R16
 # What the processes of a server may open while they serve.
-_USUAL = re.compile(r"open ['\"](/proc/|/sys/|/dev/(null|urandom)|.*\.pyc?\b|.*/__pycache__/|.*\.so\b)|subprocess.Popen")
+_USUAL = re.compile(
+    r"open ['\"](/proc/|/sys/|/dev/(null|urandom)|.*\.pyc?\b|.*/__pycache__/|.*\.so\b)|subprocess.Popen"
+)
 
 
 class House(Serving):
