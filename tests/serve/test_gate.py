@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 from serve.edge import Slow, edge, get, post, read_all
@@ -170,9 +171,9 @@ def test_a_page_of_this_server_is_no_stranger():
 def test_an_unexpected_failure_tells_nothing(locked):
     error, headers = locked.send(post(b"{}", b"/v1/explode", BEARER)).error(500)
     assert error["code"] == "internal_error" and headers["x-request-id"] in error["message"]
+    failed = locked.wait_for("failed")
     written = locked.written.getvalue()
     assert "canary-7f3a" not in written and "Traceback" not in written
-    failed = [line for line in map(json.loads, written.splitlines()) if line["event"] == "failed"]
     assert failed[-1]["exception"] == "ValueError" and "explode" in failed[-1]["where"]
     assert failed[-1]["id"] == headers["x-request-id"]
 
@@ -230,7 +231,7 @@ def test_what_runs_for_a_revoked_key_is_ended_and_nobody_elses():
         alice.sendall(post(b"{}", b"/v1/stream", BEARER))
         bob.sendall(post(b"{}", b"/v1/stream", b"Authorization: Bearer " + OTHER.encode()))
         while len(it.gate.visits) < 2:
-            pass
+            time.sleep(0.01)
 
         async def revoke():
             it.callers.replace(Keys([BOB]))
@@ -273,8 +274,4 @@ def test_a_visit_that_is_cancelled_leaves_nothing_behind():
             while it.gate.visits or len(asyncio.all_tasks()) > 3:
                 await asyncio.sleep(0.01)
 
-        it.call(asyncio.wait_for(_on(it, quiet), 15))
-
-
-async def _on(it, wait):
-    await wait()
+        it.call(asyncio.wait_for(quiet(), 15))

@@ -143,7 +143,15 @@ class Server:
         app = self._make_app(engine, self._operations)
         self._journal.know(getattr(app, "routes", ()))
         self._engine, self._gate.app = engine, app
-        self._log.write("ready", model=engine.facts.model)
+        facts = engine.facts
+        self._log.write(
+            "ready",
+            model=facts.model,
+            dtype=facts.dtype,
+            contract=facts.contract_id,
+            context=facts.limits.context,
+            kv_tokens=facts.num_blocks * facts.block_size,
+        )
         self._on_ready(engine)
         return True
 
