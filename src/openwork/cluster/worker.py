@@ -79,9 +79,8 @@ class Worker:
             for message in self._pipe.receive(wait=is_idle):
                 if isinstance(message, Stop):
                     return
-                self._apply(message)
-            if not self._loop.is_idle:
-                self._turn()
+                self.apply(message)
+            self.turn()
 
     def close(self) -> None:
         """Wait for the step in flight and let the runner go."""
@@ -100,7 +99,10 @@ class Worker:
     def ran(self, step: Step, result: Result, events: Sequence[Event]) -> None:
         """Recorder: what came back is told with the turn."""
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
+        """One turn of the loop, if there is anything to do."""
+        if self._loop.is_idle:
+            return
         before = self._num_planned
         events = self._loop.turn()
         # A step planned in this turn is still under way; all before it have come back.
@@ -121,7 +123,8 @@ class Worker:
 
     # -- what the parent says ------------------------------------------------------------------------------------
 
-    def _apply(self, message: Down) -> None:
+    def apply(self, message: Down) -> None:
+        """Do what the parent says."""
         now = self._clock.now()
         match message:
             case Submit():
