@@ -121,7 +121,7 @@ class Scheduler:
     def commit(self, step: Step, result: Result, now: float) -> list[Event]:
         """Take in what came back. Results of sequences that have finished meanwhile are dropped."""
         self.cache.eviction.advance(now)
-        self._planner.budget.learn(step.num_rows, result.elapsed_s)
+        self._planner.budget.learn(step.num_rows, result.elapsed_s, is_alone=step.num_rows == len(step.works))
         events: list[Event] = []
         for work, outcome in zip(step.works, result.outcomes, strict=True):
             sequence = self._sequences.get(work.sequence)
