@@ -86,7 +86,6 @@ downs = st.one_of(
     st.builds(wire.Withdraw, whole),
     st.builds(wire.Pin, whole, terms, st.lists(whole, max_size=4), real),
     st.builds(wire.Replace, tenants),
-    st.builds(wire.Ask),
     st.builds(wire.Stop),
 )  # fmt: skip
 ups = st.one_of(

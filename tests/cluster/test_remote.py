@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from faulty_worker import faulty
 from remotely import answer, ask, descriptors, failures, follow, is_alive, remote, request, run, tokens, until
 
+import openwork
 from openwork import LLM, SamplingParams
 from openwork.cluster.remote import RemoteEngine, Service
 from openwork.core.errors import EngineError, EngineUnavailable, MemoryTooSmall, ModelError, Overloaded, RequestError
@@ -293,6 +295,24 @@ def test_an_engine_that_cannot_come_back_ends_every_stream(tmp_path):
             assert engine.status().state == "closed"
             with pytest.raises(EngineUnavailable):
                 await engine.submit(request(engine))
+
+    run(test)
+
+
+def test_a_model_whose_files_changed_is_not_gone_on_with(tmp_path):
+    stories = os.path.join(os.path.dirname(openwork.__file__), "stories")
+    model = shutil.copytree(stories, tmp_path / "stories")
+
+    async def test():
+        async with remote(model=str(model), command=faulty("slow=0.01")) as engine:
+            stream = await engine.submit(request(engine, max_tokens=300))
+            await stream.take()
+            weights = bytearray((model / "model.safetensors").read_bytes())
+            weights[-2] ^= 1
+            (model / "model.safetensors").write_bytes(weights)
+            os.kill(engine.pid, signal.SIGKILL)
+            events = await follow(stream)
+            assert failures(events) == ["closed"] and "files changed" in events[-2].message
 
     run(test)
 
