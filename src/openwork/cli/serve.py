@@ -86,8 +86,10 @@ TargetItl = Annotated[
     float | None, _option("Seconds between two tokens of a stream that steps are cut to.", _WHEN, "--target-itl")
 ]
 Stretch = Annotated[
-    float | None,
-    _option("How many times as long a step may take because of a prompt, for those who only wait for a token.", _WHEN),
+    float,
+    _option(
+        "How many times as long a step may take because of a prompt, while others wait for a token; 0: no bound.", _WHEN
+    ),
 ]
 MaxRunning = Annotated[int, _option("Sequences that are computed together.", _WHEN)]
 MaxStepTokens = Annotated[int, _option("Tokens in one step: longer prompts come in chunks.", _WHEN)]
@@ -130,7 +132,7 @@ def serve(
     fair: Fair = None,
     first: FirstOption = First.decode,
     target_itl: TargetItl = None,
-    stretch: Stretch = None,
+    stretch: Stretch = 1.8,
     max_running: MaxRunning = 128,
     max_step_tokens: MaxStepTokens = 512,
     max_queue: MaxQueue = 512,
@@ -171,7 +173,7 @@ def serve(
         is_fair=is_fair,
         first=first.value,
         next_token_s=target_itl,
-        stretch=stretch,
+        stretch=stretch or None,
     )
     admission = AdmissionSettings(max_waiting=max_queue, max_waiting_tokens=max_queue_tokens)
     from openwork.cli.serving import Serving

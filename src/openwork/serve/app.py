@@ -14,14 +14,18 @@ from starlette.routing import BaseRoute, Route, Router
 from openwork.engine.face import AsyncEngine, Facts
 from openwork.serve.answering import answer
 from openwork.serve.bounds import Bounds
-from openwork.serve.call import Call, ClientGone, Receive, Scope, Send
+from openwork.serve.call import Call, ClientGone, Receive, Scope, Send, Watch
 from openwork.serve.chat import plan_chat
 from openwork.serve.completions import plan_completion
 from openwork.serve.errors import forbidden, no_model
+from openwork.serve.models import card, list_models
+from openwork.serve.openapi import openapi
 from openwork.serve.schema.chat import ChatBody
 from openwork.serve.schema.completion import CompletionBody
+from openwork.serve.schema.other import DetokenizeBody, TokenizeBody
 from openwork.serve.schema.reading import Kind, read
 from openwork.serve.texts import Texts
+from openwork.serve.tokens import detokenize, tokenize
 from openwork.text.dialect import AUTO
 
 LARGE_BYTES = 16 << 10  # a body of more is read beside the event loop
@@ -36,8 +40,10 @@ class Service:
         bounds: Bounds | None = None,
         tool_format: str = AUTO,
         reasoning_format: str = AUTO,
+        version: str = "",
     ) -> None:
         self.engine = engine
+        self.version = version
         self.bounds = bounds or Bounds()
         self.texts = Texts(engine, self.bounds, tool_format, reasoning_format)
 
@@ -48,12 +54,12 @@ class Service:
             return read(body, kind, self.bounds.json_depth)
         return await self.texts.run(read, body, kind, self.bounds.json_depth)
 
-    def facts(self, call: Call, model: str) -> Facts:
+    def facts(self, call: Call, model: str | None) -> Facts:
         """Of the model that is asked for. Raises ApiError 404 or 403, and EngineUnavailable before it is loaded."""
         facts = self.engine.facts
-        if model != facts.model:
+        if model is not None and model != facts.model:
             raise no_model(model)
-        if not call.caller.may_use(model):
+        if not call.caller.may_use(facts.model):
             raise forbidden("This key may not use this model.", "model")
         return facts
 
@@ -91,7 +97,34 @@ def routes(service: Service) -> list[Route]:
         facts = service.facts(call, body.model)
         await answer(call, engine, bounds, lambda: plan_chat(body, texts, facts, call.caller, bounds))
 
+    async def models(call: Call) -> None:
+        facts = engine.facts
+        await call.answer(list_models(facts, call.caller.may_use(facts.model)))
+
+    async def model(call: Call) -> None:
+        await call.answer(card(service.facts(call, call.scope["path_params"]["model"])))
+
+    async def to_tokens(call: Call) -> None:
+        body = await service.read(call, TokenizeBody)
+        async with Watch(call, bounds.request_s):
+            tokens = await tokenize(body, texts, service.facts(call, body.model), bounds)
+        await call.answer(tokens)
+
+    async def to_text(call: Call) -> None:
+        body = await service.read(call, DetokenizeBody)
+        async with Watch(call, bounds.request_s):
+            text = await detokenize(body, texts, service.facts(call, body.model))
+        await call.answer(text)
+
+    async def description(call: Call) -> None:
+        await call.answer(openapi(service.version))
+
     return [
-        Route("/v1/chat/completions", Endpoint(chat), methods=["POST"]),
         Route("/v1/completions", Endpoint(completions), methods=["POST"]),
+        Route("/v1/chat/completions", Endpoint(chat), methods=["POST"]),
+        Route("/v1/models", Endpoint(models), methods=["GET"]),
+        Route("/v1/models/{model:path}", Endpoint(model), methods=["GET"]),
+        Route("/tokenize", Endpoint(to_tokens), methods=["POST"]),
+        Route("/detokenize", Endpoint(to_text), methods=["POST"]),
+        Route("/openapi.json", Endpoint(description), methods=["GET"]),
     ]

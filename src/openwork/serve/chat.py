@@ -6,9 +6,8 @@ schema, a call that must be made) is told that there is none yet, rather than gi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import msgspec
 
@@ -18,7 +17,7 @@ from openwork.serve import sse
 from openwork.serve.answering import Plan
 from openwork.serve.bounds import Bounds
 from openwork.serve.callers import Caller
-from openwork.serve.conversation import Conversation, prompt_of
+from openwork.serve.conversation import conversation_of, prompt_of
 from openwork.serve.errors import bad_request
 from openwork.serve.generation import Generation, Part
 from openwork.serve.logprobs import chat_logprob, prompt_logprobs
@@ -45,8 +44,6 @@ from openwork.text.reply import Arguments, Content, Delta, Reasoning, ToolCall
 from openwork.text.tokenizer import Tokenizer
 
 _NOT_YET = "is not supported yet: it needs grammars."
-# Fields of our own answers that clients send back and no template is given.
-_NOT_SHOWN = ("refusal", "annotations", "audio", "function_call")
 
 
 async def plan_chat(body: ChatBody, texts: Texts, facts: Facts, caller: Caller, bounds: Bounds) -> Plan:
@@ -64,7 +61,14 @@ async def plan_chat(body: ChatBody, texts: Texts, facts: Facts, caller: Caller, 
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         prompt_logprobs=body.prompt_logprobs,
     )
-    conversation = _conversation(body)
+    conversation = conversation_of(
+        body.messages,
+        () if body.tool_choice == "none" else body.tools or (),
+        add_generation_prompt=body.add_generation_prompt,
+        continue_final_message=body.continue_final_message,
+        variables=body.chat_template_kwargs,
+        effort=body.reasoning_effort,
+    )
     prompt = await prompt_of(conversation, texts, bounds)
     language = await texts.language()
     tokenizer = need_tokenizer(language, "messages")
@@ -232,39 +236,6 @@ def _said(delta: Delta) -> Said:
             return Said(tool_calls=[ToolCallDelta(index=index, id=id, type="function", function=begun)])
         case Arguments(index=index, text=text):
             return Said(tool_calls=[ToolCallDelta(index=index, function=FunctionDelta(arguments=text))])
-
-
-def _conversation(body: ChatBody) -> Conversation:
-    messages = [_message(each) for each in body.messages]
-    tools = [] if body.tool_choice == "none" else [_shown(each) for each in body.tools or ()]
-    goes_on = bool(body.continue_final_message)
-    return Conversation(
-        messages,
-        tools,
-        body.chat_template_kwargs or {},
-        body.reasoning_effort,
-        not goes_on if body.add_generation_prompt is None else body.add_generation_prompt,
-        goes_on,
-    )
-
-
-def _message(message: Any) -> dict[str, Any]:
-    """A message as templates know it: what was not given is not there."""
-    plain = _shown(message)
-    for part in plain["content"] if isinstance(plain.get("content"), list) else ():
-        if part["type"] == "refusal":
-            part["type"], part["text"] = "text", part.pop("refusal")
-    return {name: value for name, value in plain.items() if name not in _NOT_SHOWN}
-
-
-def _shown(value: Any) -> dict[str, Any]:
-    plain: Mapping[str, Any] = msgspec.to_builtins(value)
-    return {name: _dropped(entry) for name, entry in plain.items() if entry is not None}
-
-
-def _dropped(value: Any) -> Any:
-    """A tool's function without what was not given."""
-    return {name: entry for name, entry in value.items() if entry is not None} if isinstance(value, dict) else value
 
 
 def _check_together(body: ChatBody, bounds: Bounds) -> None:

@@ -10,14 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from openwork.core.errors import RequestError
 from openwork.serve.bounds import Bounds
 from openwork.serve.errors import ApiError, bad_request, from_exception
 from openwork.serve.sampling import too_long
+from openwork.serve.schema.chat import Message, Tool
 from openwork.serve.texts import Language, Texts, check_tokens, need_tokenizer, texts_in
 from openwork.text.chat import ChatPrompt
 
 Plain = Mapping[str, Any]
+# Fields of our own answers that clients send back and no template is given.
+_NOT_SHOWN = ("refusal", "annotations", "audio", "function_call")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +38,52 @@ class Conversation:
     param: str = "messages"
 
 
+def conversation_of(
+    messages: Sequence[Message],
+    tools: Sequence[Tool] = (),
+    *,
+    add_generation_prompt: bool | None = None,
+    continue_final_message: bool | None = None,
+    variables: Mapping[str, Any] | None = None,
+    effort: str | None = None,
+) -> Conversation:
+    """From the records of a body. Unless it goes on with the last message, a new one is begun."""
+    goes_on = bool(continue_final_message)
+    return Conversation(
+        [_plain_message(message) for message in messages],
+        [_plain_tool(tool) for tool in tools],
+        variables or {},
+        effort,
+        not goes_on if add_generation_prompt is None else add_generation_prompt,
+        goes_on,
+    )
+
+
 async def prompt_of(conversation: Conversation, texts: Texts, bounds: Bounds) -> ChatPrompt:
     """Raises ApiError 400, naming the field."""
     language = await texts.language()
     _check(conversation, bounds)
     return await texts.run(_render, language, conversation)
+
+
+def _plain_message(message: Message) -> dict[str, Any]:
+    """A message as templates know it: what was not given is not there."""
+    plain: dict[str, Any] = _without_none(msgspec.to_builtins(message))
+    for part in plain["content"] if isinstance(plain.get("content"), list) else ():
+        if part["type"] == "refusal":
+            part["type"], part["text"] = "text", part.pop("refusal")
+    return {name: value for name, value in plain.items() if name not in _NOT_SHOWN}
+
+
+def _plain_tool(tool: Tool) -> dict[str, Any]:
+    function: dict[str, Any] = msgspec.to_builtins(tool.function)  # null has a meaning within its parameters
+    return {"type": "function", "function": {name: entry for name, entry in function.items() if entry is not None}}
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_none(entry) for name, entry in value.items() if entry is not None}
+    return [_without_none(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _check(conversation: Conversation, bounds: Bounds) -> None:
