@@ -1,6 +1,7 @@
 """A server process around an echo that is held still, for tests of signals: python small_server.py JSON.
 
-{"load": "quick" | "never" | "fails", "drain": seconds, "keys": a file, "is_held": whether no step is taken}
+{"load": "quick" | "never" | "fails", "drain": seconds, "keys": a file, "is_held": whether no step is taken,
+"saving": seconds that the engine takes to save its cache, when it is closed}
 """
 
 import asyncio
@@ -34,6 +35,15 @@ from openwork.testing.local import LocalEngine
 LIMITS = Limits(vocab_size=64, context=4096)
 
 
+class Saving(LocalEngine):
+    saving_s = 0.0
+
+    async def close(self):
+        await super().close()
+        await asyncio.sleep(self.saving_s)
+        print("saved", flush=True)
+
+
 async def open_engine(wish):
     if wish["load"] == "never":
         try:
@@ -45,7 +55,8 @@ async def open_engine(wish):
     cache, clock, tenants = CacheSettings(512), VirtualClock(), Tenants()
     runner = EchoRunner(cache, successor(LIMITS.vocab_size), clock)
     engine = Engine(Loop(Scheduler(ScheduleSettings(), KVCache(cache, tenants=tenants)), runner, clock))
-    local = LocalEngine(engine, Facts("echo", LIMITS, SamplingParams(), num_blocks=512), tenants)
+    local = Saving(engine, Facts("echo", LIMITS, SamplingParams(), num_blocks=512), tenants)
+    local.saving_s = wish["saving"]
     if wish["is_held"]:
         local.pause()
     return local

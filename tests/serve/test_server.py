@@ -42,7 +42,7 @@ def test_a_running_stream_is_finished_before_the_end():
         with begin(server) as client:
             server.signal(signal.SIGTERM)
             got = read_all(client)
-        assert got.count(b"data: token") + 3 >= 3 and b"data: [DONE]" in got and got.endswith(b"0\r\n\r\n")
+        assert b"data: [DONE]" in got and got.endswith(b"0\r\n\r\n")
         assert server.end() == 0
 
 
