@@ -80,7 +80,7 @@ class Running:
 
 @contextmanager
 def small_server(**wish):
-    wish = {"load": "quick", "drain": 30.0, "keys": None, "is_held": True, "saving": 0.0, **wish}
+    wish = {"load": "quick", "drain": 30.0, "keys": None, "saving": 0.0, **wish}
     running = Running([str(Path(__file__).with_name("small_server.py")), json.dumps(wish)])
     try:
         yield running.start()

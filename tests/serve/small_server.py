@@ -1,11 +1,12 @@
 """A server process around an echo that is held still, for tests of signals: python small_server.py JSON.
 
-{"load": "quick" | "never" | "fails", "drain": seconds, "keys": a file, "is_held": whether no step is taken,
-"saving": seconds that the engine takes to save its cache, when it is closed}
+{"load": "quick" | "never" | "fails", "drain": seconds, "keys": a file, "saving": seconds that the engine takes to save its
+cache when it is closed}. It takes no step before SIGUSR1.
 """
 
 import asyncio
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -57,8 +58,8 @@ async def open_engine(wish):
     engine = Engine(Loop(Scheduler(ScheduleSettings(), KVCache(cache, tenants=tenants)), runner, clock))
     local = Saving(engine, Facts("echo", LIMITS, SamplingParams(), num_blocks=512), tenants)
     local.saving_s = wish["saving"]
-    if wish["is_held"]:
-        local.pause()
+    local.pause()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, local.resume)
     return local
 
 

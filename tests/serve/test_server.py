@@ -37,12 +37,15 @@ def test_an_idle_server_ends_at_once_and_well():  # C05
 
 
 def test_a_running_stream_is_finished_before_the_end():
-    with small_server(is_held=False) as server:
+    with small_server() as server:
         server.wait_for("ready")
         with begin(server) as client:
             server.signal(signal.SIGTERM)
+            server.wait_for("draining")
+            assert error_of(server.send(STREAM), 503) == "draining"
+            server.signal(signal.SIGUSR1)
             got = read_all(client)
-        assert b"data: [DONE]" in got and got.endswith(b"0\r\n\r\n")
+        assert got.count(b"data: token") == 3 and got.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
         assert server.end() == 0
 
 
