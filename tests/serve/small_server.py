@@ -1,7 +1,7 @@
 """A server process around an echo that is held still, for tests of signals: python small_server.py JSON.
 
-{"load": "quick" | "never" | "fails", "drain": seconds, "keys": a file, "saving": seconds that the engine takes to save its
-cache when it is closed}. It takes no step before SIGUSR1.
+{"load": "quick" | "never" | "fails", "drain": seconds, "keys": a file, "saving": seconds that the engine takes to go}.
+It takes no step before SIGUSR1.
 """
 
 import asyncio

@@ -91,6 +91,22 @@ def test_while_loading_it_says_so_and_can_be_stopped(number, code):
         assert "not loaded" in server.output
 
 
+def test_an_engine_may_take_its_time_to_save():
+    with small_server(saving=2.5) as server:
+        server.wait_for("ready")
+        server.signal(signal.SIGTERM)
+        assert server.end() == 0 and "saved" in server.output
+
+
+def test_a_second_signal_does_not_wait_for_what_is_saved():
+    with small_server(saving=3600.0) as server:
+        server.wait_for("ready")
+        server.signal(signal.SIGTERM)
+        server.wait_for("draining")
+        server.signal(signal.SIGTERM)
+        assert server.end() == 143 and "saved" not in server.output
+
+
 def test_a_model_that_cannot_be_loaded_ends_it():
     with small_server(load="fails") as server:
         assert server.end() == 1
