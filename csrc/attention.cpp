@@ -67,6 +67,8 @@ struct AttendTile {
 
 namespace {
 
+constexpr std::int64_t kSlotWork = 8;  // what a head costs beside as many numbers elsewhere: its slot is in no cache
+constexpr std::ptrdiff_t kLine = 64;
 constexpr std::int64_t kWave = 4;  // splits in flight for each worker, where splits are shared out
 
 // Whole cache lines, kMaxQueries being a multiple of eight.
@@ -259,6 +261,25 @@ Slot slot_of(const Cache& cache, std::int64_t layer, const StepRows& rows, std::
           cache.values_of(layer, block, head) + slot / kLanes * cache.value_tile(), slot % kLanes};
 }
 
+// Fetches the slots that heads begin .. end - 1 of (rows, q | k | v) will be written to. A token's key lies in as many
+// lines as it has pairs, and none of them is in a cache any more: writing would wait for one after the other.
+void fetch_slots(const Cache& cache, std::int64_t layer, const StepRows& rows, std::int64_t begin, std::int64_t end,
+                 const Attention& w) {
+  const std::int64_t heads = w.num_heads + 2 * w.num_kv_heads;
+  const std::ptrdiff_t groups = (cache.head_dim + kLanes - 1) / kLanes, lines = cache.value_tile() / kLine / groups;
+  for (std::int64_t i = begin; i < end; i++) {
+    const int head = static_cast<int>(i % heads) - w.num_heads;
+    if (head < 0) continue;
+    const Slot slot = slot_of(cache, layer, rows, i / heads, head % w.num_kv_heads);
+    if (head < w.num_kv_heads) {
+      for (std::ptrdiff_t at = 0; at < cache.key_tile(); at += kLine) __builtin_prefetch(slot.key_tile + at);
+    } else {  // of the lines that hold sixteen entries, the one with this token
+      for (std::ptrdiff_t line = slot.lane * lines / kLanes; line < groups * lines; line += lines)
+        __builtin_prefetch(slot.value_tile + line * kLine);
+    }
+  }
+}
+
 }  // namespace
 
 void Device::write(const Cache& cache, std::int64_t layer, const float* k, const float* v, const StepRows& rows) {
@@ -281,7 +302,8 @@ const float* Device::attend_projected(float* qkv, const Attention& w, const Step
   const std::int64_t group = w.num_heads / w.num_kv_heads, half = w.rotary_dim / 2;
   const std::ptrdiff_t stride = kernels_.query_bytes(cache.number, w.head_dim);
   char* q = queries_.take<char>(count * w.num_heads * stride);
-  split(count * heads, 1, count * heads * w.head_dim, [&](std::int64_t begin, std::int64_t end, int) {
+  split(count * heads, 1, kSlotWork * count * heads * w.head_dim, [&](std::int64_t begin, std::int64_t end, int) {
+    if (count <= kFewRows) fetch_slots(cache, layer, rows, begin, end, w);
     for (std::int64_t i = begin; i < end; i++) {
       const std::int64_t row = i / heads;
       const int head = static_cast<int>(i % heads), kv_head = (head - w.num_heads) % w.num_kv_heads;

@@ -1,9 +1,9 @@
 // Checksum: whether the bytes of a file are still those that were written.
 //
-// A page's hash is NH (Black, Halevi, Krawczyk, Krovetz and Rogaway 1999, UMAC): a sum of products of 32-bit words, each
-// with a constant added to it. Its products are independent of one another, so the compiler makes vectors of them and the
-// memory is the limit. The number of the page is mixed in, so that pages in another order give another sum. It finds what
-// disks and truncated copies do to a file; it is no defence against somebody who can write that file.
+// A page's hash is NH (Black, Halevi, Krawczyk, Krovetz and Rogaway 1999, UMAC): a sum of products of 32-bit words,
+// each with a constant added to it. Its products are independent of one another, so the compiler makes vectors of them
+// and the memory is the limit. The number of the page is mixed in, so that pages in another order give another sum. It
+// finds what disks and truncated copies do to a file; it is no defence against somebody who can write that file.
 //
 // Words are read as the machine has them: a file of weights is never carried to a machine of the other byte order.
 #include <array>

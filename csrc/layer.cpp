@@ -30,8 +30,8 @@ const char* Device::prepare_rows(float* x, const float* y, std::int64_t rows, co
   return prepared;
 }
 
-// Prepared rows through up and the activation, ready for the product with down. Few rows, or a width that is no multiple
-// of a group: all of up, and then the activation.
+// Prepared rows through up and the activation, ready for the product with down. Few rows, or a width that is no
+// multiple of a group: all of up, and then the activation.
 void Device::up_and_activate(const char* prepared, std::int64_t rows, const Mlp& w, char* inner) {
   if (rows > kFewRows && w.down.k % kSlice == 0) return up_in_slices(prepared, rows, w, inner);
   const std::int64_t size = w.down.k, pieces = (size + kPieceSize - 1) / kPieceSize;

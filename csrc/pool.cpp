@@ -97,8 +97,8 @@ bool wait_awake(const Done& done, bool crowded, std::chrono::microseconds limit)
 //
 //     run | deal number, 32 bits | end, 16 bits | next, 16 bits |
 //
-// A claim that succeeds belongs to the deal in the same word, and that deal cannot end before the part is done: so `job`
-// and `work` are those of the claim. A worker that comes late finds nothing left to claim and touches nothing.
+// A claim that succeeds belongs to the deal in the same word, and that deal cannot end before the part is done: so
+// `job` and `work` are those of the claim. A worker that comes late finds nothing left to claim and touches nothing.
 struct Pool::Crew {
   struct alignas(64) Run {  // a cache line each: claims of one worker do not disturb another's
     std::atomic<std::uint64_t> word{0};

@@ -1,8 +1,8 @@
 // Pool: threads that stay, and parts of work that they take as they come to them.
 //
 // deal(parts, f) calls f(part, worker) once for each part, worker 0 being the calling thread, and returns when all are
-// done. A worker takes the parts of its own stretch in order, and then what is left of the others': memory is read in one
-// direction, and a thread that the system has put aside holds nobody up, because the caller does the parts it has not
+// done. A worker takes the parts of its own stretch in order, and then what is left of the others': memory is read in
+// one direction, and a thread that the system has put aside holds nobody up, because the caller does the parts it has not
 // begun. Which worker does a part is therefore a matter of chance, and no result may depend on it.
 // Between two deals the workers spin for some microseconds, because the next one usually follows at once, and then
 // sleep; they keep off the processor that the calling thread is on, where the system lets them. Not for use by two
@@ -34,8 +34,8 @@ class Pool {
 
   int threads() const { return threads_; }
 
-  // What will probably be read after the next deal: workers that have nothing left to do fetch the start of their stretch
-  // of it. Nothing may be there any more when they do; fetching from nowhere does no harm.
+  // What will probably be read after the next deal: workers that have nothing left to do fetch the start of their
+  // stretch of it. Nothing may be there any more when they do; fetching from nowhere does no harm.
   void expect(const void* data, std::int64_t bytes) {
     expected_ = static_cast<const char*>(data);
     expected_bytes_ = bytes;

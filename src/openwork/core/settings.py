@@ -71,6 +71,7 @@ class ScheduleSettings:
     is_fair          tenants take turns by the tokens they were served, by weight; ``order`` holds inside a tenant
     first            "decode": running sequences get their row before prompts get the rest; "prefill": prompts first
     next_token_s     the time between tokens that steps are cut to; a request may ask for a shorter one
+    stretch          how many times as long as without a prompt a step may take with one; None: no bound
     patience_s       whoever waited this long goes first and is not passed again
     """
 
@@ -80,6 +81,7 @@ class ScheduleSettings:
     is_fair: bool = False
     first: First = "decode"
     next_token_s: float | None = None
+    stretch: float | None = None
     patience_s: float = 60.0
 
     def __post_init__(self) -> None:
@@ -97,6 +99,8 @@ class ScheduleSettings:
             raise OpenworkError(f"patience_s is {self.patience_s}", "It must be seconds above 0.")
         if self.next_token_s is not None and not 0 < self.next_token_s < float("inf"):
             raise OpenworkError(f"next_token_s is {self.next_token_s}", "It must be seconds above 0, or None.")
+        if self.stretch is not None and not 1 < self.stretch < float("inf"):
+            raise OpenworkError(f"stretch is {self.stretch}", "It must be a number above 1, or None.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,6 +103,11 @@ class Scheduler:
         self.cache.eviction.advance(now)
         return self.cache.eviction.pin(terms.realm, tokens, until)
 
+    def requests_of(self, step: Step) -> set[int]:
+        """The living requests whose sequences have work in a step."""
+        found = (self._sequences.get(work.sequence) for work in step.works)
+        return {sequence.request_id for sequence in found if sequence is not None}
+
     def gauges(self) -> tuple[Gauges, dict[str, Gauges]]:
         """Where the blocks are, for everybody and by tenant."""
         return gauge(self.cache, self._sequences.values())
@@ -116,7 +121,7 @@ class Scheduler:
     def commit(self, step: Step, result: Result, now: float) -> list[Event]:
         """Take in what came back. Results of sequences that have finished meanwhile are dropped."""
         self.cache.eviction.advance(now)
-        self._planner.budget.learn(step.num_rows, result.elapsed_s)
+        self._planner.budget.learn(step.num_rows, result.elapsed_s, is_alone=step.num_rows == len(step.works))
         events: list[Event] = []
         for work, outcome in zip(step.works, result.outcomes, strict=True):
             sequence = self._sequences.get(work.sequence)
