@@ -140,6 +140,30 @@ def test_what_the_client_did_wrong_is_not_asked_again(served, client):
     assert served.busy.num_requests == before + 2
 
 
+def test_responses(client):
+    fields = {"model": MODEL, "input": "once upon", "max_output_tokens": 16, "temperature": 0}
+    said = client.responses.create(**fields)
+    assert said.output_text.startswith(" there was a little girl") and said.status == "incomplete"
+    events = list(client.responses.create(**fields, stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == said.output_text
+    assert events[-1].type == "response.incomplete"
+    assert events[-1].response.usage.total_tokens == said.usage.total_tokens
+    again = client.responses.retrieve(said.id)
+    assert again.output_text == said.output_text
+    more = client.responses.create(**{**fields, "input": "and then"}, previous_response_id=said.id)
+    assert more.usage.input_tokens > said.usage.total_tokens
+    client.responses.delete(said.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(said.id)
+
+
+def test_the_helper_for_responses_puts_the_same_answer_together(client):
+    fields = {"model": MODEL, "input": "once upon", "temperature": 0, "max_output_tokens": 64}
+    with client.responses.stream(**fields, extra_body={"stop": " named"}) as stream:
+        assert stream.get_final_response().output_text == " there was a little girl"
+
+
 def test_models(client):
     assert [card.id for card in client.models.list()] == [MODEL]
     assert client.models.retrieve(MODEL).id == MODEL
@@ -166,10 +190,12 @@ def test_an_error_within_a_stream_is_raised(tmp_path):
 
     with Served(lambda: echo_engine(write_byte_tokenizer(tmp_path), "all of this", poisons=poisons)) as served:
         client = openai.OpenAI(base_url=served.url + "/v1", api_key="none", max_retries=0)
-        text = ""
-        with client, pytest.raises(openai.APIError, match="stopped being finite"):
-            for piece in client.chat.completions.create(**{**CHAT, "model": "echo"}, stream=True):
-                text += piece.choices[0].delta.content or ""
+        pieces = []
+        with client:
+            stream = client.chat.completions.create(**{**CHAT, "model": "echo"}, stream=True)
+            with pytest.raises(openai.APIError, match="stopped being finite"):
+                pieces.extend(stream)  # what came before the error is in it all the same
+        text = "".join(piece.choices[0].delta.content or "" for piece in pieces)
         assert text and "all of this".startswith(text) and text != "all of this"
 
 
@@ -183,7 +209,8 @@ def test_tools(tmp_path):
             said = client.chat.completions.create(**fields).choices[0]
             with client.chat.completions.stream(**fields) as stream:
                 streamed = stream.get_final_completion().choices[0]
-            messages = [*USER, said.message, {"role": "tool", "tool_call_id": said.message.tool_calls[0].id, "content": "x"}]
+            result = {"role": "tool", "tool_call_id": said.message.tool_calls[0].id, "content": "x"}
+            messages = [*USER, said.message, result]
             client.chat.completions.create(**{**fields, "messages": messages})
     for choice in (said, streamed):
         (made,) = choice.message.tool_calls
@@ -193,8 +220,10 @@ def test_tools(tmp_path):
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 def test_curl(served):
     body = json.dumps({**PLAIN, "stream": True})
-    command = ["curl", "-sN", "--max-time", "30", served.url + "/v1/completions", "-H", "content-type: application/json"]
-    done = subprocess.run([*command, "-d", body], capture_output=True, text=True, check=True, timeout=60)
+    command = ["curl", "-sN", "--max-time", "30", "-H", "content-type: application/json", "-d", body]
+    done = subprocess.run(
+        [*command, served.url + "/v1/completions"], capture_output=True, text=True, check=True, timeout=60
+    )
     lines = [line for line in done.stdout.split("\n") if line]
     assert lines[-1] == "data: [DONE]" and len(lines) == 10
     assert "".join(json.loads(line[6:])["choices"][0]["text"] for line in lines[:-1]) == TEXT

@@ -100,8 +100,11 @@ class ChatVoice:
         self._content = Mould(self._chunk_stamp, b'"delta":{"content":', after, self._has_usage)
         self._reasoning = Mould(self._chunk_stamp, b'"delta":{"reasoning_content":', after, self._has_usage)
 
-    def begin(self) -> bytes:
+    def begin(self, generation: Generation) -> bytes:
         return b""
+
+    def close(self) -> None:
+        pass
 
     def hear(self, part: Part, chunk: Chunk) -> None:
         self._lines[chunk.index].take(chunk)
