@@ -14,9 +14,11 @@ from serve.edge import get
 from serve.processes import Running, children, is_alive
 
 from openwork.cli import serving
+from openwork.cli.serve import ReasoningFormat, ToolFormat
 from openwork.core.request import Limits, SamplingParams
 from openwork.engine.face import Facts
 from openwork.serve.keys import new_key, parse_keys
+from openwork.text.dialect import SPANS, TOOL_FORMATS
 
 MODEL = "openwork/stories"
 
@@ -100,6 +102,7 @@ def test_options_reach_what_they_are_for(run, unwired, tmp_path):
         *("--order", "deadline", "--first", "prefill", "--target-itl", "0.05", "--stretch", "2", "--max-queue", "7"),
         *("--request-deadline", "9", "--drain", "3", "--hang", "8", "--limit", "body_bytes=1MiB", "--limit", "n=3"),
         *("--allowed-host", "box", "--cors-origin", "https://a.example"),
+        *("--tool-format", "llama", "--reasoning-format", "bracket-think"),
     )
     assert result.exit_code == 0, result.output
     made = unwired[0]
@@ -112,6 +115,7 @@ def test_options_reach_what_they_are_for(run, unwired, tmp_path):
     assert (settings.drain_s, settings.stall_s, settings.http.body_bytes) == (3, 8, 2**20)
     assert (settings.allowed_hosts, settings.cors_origins) == (("box",), ("https://a.example",))
     assert (bounds.request_s, bounds.n) == (9, 3)
+    assert made._forms == ("llama", "bracket-think")
     secret = tmp_path / "cache" / "namespace.secret"
     assert secret.stat().st_mode & 0o777 == 0o600 and len(secret.read_bytes()) == 32
     before = secret.read_bytes()
@@ -121,9 +125,17 @@ def test_options_reach_what_they_are_for(run, unwired, tmp_path):
     assert run("serve", "--port", "0", "--cache-dir", str(tmp_path / "cache")).exit_code == 1
 
 
-def test_without_keys_nobody_takes_turns(run, unwired):
+def test_without_keys_nobody_takes_turns_and_prompts_are_bounded(run, unwired):
     assert run("serve", "--port", "0").exit_code == 0
-    assert not unwired[0]._service.schedule.is_fair
+    service = unwired[0]._service
+    assert not service.schedule.is_fair and service.schedule.stretch == 1.8
+    assert run("serve", "--port", "0", "--stretch", "0").exit_code == 0
+    assert unwired[1]._service.schedule.stretch is None
+
+
+def test_every_form_of_replies_has_its_name_on_the_command_line():
+    assert {form.value for form in ToolFormat} == {"auto", "none", *TOOL_FORMATS}
+    assert {form.value for form in ReasoningFormat} == {"auto", "none", *SPANS}
 
 
 def test_help_teaches(run):
