@@ -22,6 +22,7 @@ from traffic import figures, overhead, prompts, special, trace
 from traffic.answer import Answer, understand
 from traffic.client import Address, replay, send
 from traffic.figures import Targets
+from traffic.quiet import Watch
 from traffic.servers import Server
 
 OVERHEAD = Test("overhead", "32 streams, prompt 128", 32, 128, 64)
@@ -76,8 +77,10 @@ def replays(targets: Sequence[Target], plan: Plan) -> Iterator[dict[str, Any]]:
             wanted = trace.faster(arrivals, speed)
             for turn in range(plan.turns):
                 for target in targets:
-                    answers = _replay(target, wanted, plan.wording(target, name, speed, turn), plan)
+                    with Watch(each.server.pid for each in targets if each.server) as watch:
+                        answers = _replay(target, wanted, plan.wording(target, name, speed, turn), plan)
                     head = {"server": target.name, "trace": name, "speed": speed, "turn": turn}
+                    head |= {"others": watch.others, "client_stalled_s": watch.stalled_s}
                     if plan.answers is not None:
                         _keep(plan.answers, head, wanted, answers)
                     yield head | figures.summary(wanted, answers, plan.targets)
