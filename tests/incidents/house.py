@@ -55,7 +55,7 @@ class House(Serving):
         self.normal_workers = self.workers()
         self.num_blocks = sum(value for name, value in self.metrics().items() if name.startswith("openwork:kv_blocks{"))
         self.new_log()
-        self.new_deeds()
+        assert any("model.safetensors" in deed for deed in self.new_deeds()), "the audit hook sees nothing"
         return self
 
     def golden_tokens(self) -> list[int]:
@@ -158,12 +158,12 @@ class Victim:
 
         def run() -> None:
             try:
-                while not over.is_set() or not wrong:
+                is_over = False
+                while not (is_over or wrong):
                     tokens = self.stream(began)
+                    is_over = over.is_set()
                     if tokens != self.reference:
                         wrong.append((tokens, self.reference))
-                    if over.is_set():
-                        return
             except BaseException as error:
                 wrong.append(error)
                 began.set()

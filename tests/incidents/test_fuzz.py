@@ -15,7 +15,7 @@ from schemathesis.checks import negative_data_rejection, not_a_server_error
 from openwork.serve.openapi import OPERATIONS
 
 PATHS = [operation.path for operation in OPERATIONS if operation.takes is not None]
-NUM_EXAMPLES, NUM_LONG = 20, 3000
+NUM_EXAMPLES, NUM_LONG = 20, 500
 
 
 @pytest.fixture(scope="module")
