@@ -115,7 +115,9 @@ def overheads(targets: Sequence[Target], plan: Plan) -> Iterator[dict[str, Any]]
             continue
         with plan.log.open("a") as log, closing(turns.Worker(target.in_process, log, plan.limit_s)) as worker:
             wording = plan.wording(target, "overhead")
-            found = overhead.measure(target.address, wording, worker, OVERHEAD, plan.turns, plan.limit_s, plan.pause_s)
+            pid = target.server.pid if target.server else None
+            how = overhead.How(OVERHEAD, plan.turns, plan.limit_s, plan.pause_s)
+            found = overhead.measure(target.address, pid, wording, worker, how)
         yield {"server": target.name} | found
 
 
