@@ -20,6 +20,7 @@ from openwork.core.errors import RequestError
 from openwork.core.settings import AdmissionSettings, LoadSettings, ScheduleSettings
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+MAX_LOGPROBS_OF_A_REQUEST = 1_000_000  # each becomes some fifty bytes of JSON, and passes through two processes
 
 
 class Order(StrEnum):
@@ -175,7 +176,9 @@ def serve(
         next_token_s=target_itl,
         stretch=stretch or None,
     )
-    admission = AdmissionSettings(max_waiting=max_queue, max_waiting_tokens=max_queue_tokens)
+    admission = AdmissionSettings(
+        max_waiting=max_queue, max_waiting_tokens=max_queue_tokens, max_logprobs=MAX_LOGPROBS_OF_A_REQUEST
+    )
     from openwork.cli.serving import Serving
     from openwork.cluster.supervisor import Service
     from openwork.serve.settings import ServeSettings
