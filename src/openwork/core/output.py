@@ -26,6 +26,67 @@ class Logprob:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """One finished sequence of a search. ``token_ids`` hold the end token, if one ended it."""
+
+    token_ids: tuple[int, ...]
+    logprob: float  # of the whole, in nats; the end counted where the search counts it
+    score: float  # what was maximised: the log-probability, unless lengths or penalties were asked for
+    token_logprobs: tuple[float, ...]
+    finish_reason: FinishReason = "length"
+    stop_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What is certain of one option: its probability, given that the answer is one of the options, is in [low, high].
+
+    ``logprob`` is None where the search ended before it was known; then it is at most ``logprob_high``.
+    """
+
+    logprob: float | None
+    logprob_high: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """A place in the tree of a search, as it was at the end.
+
+    open   never looked at: nothing that begins so has a higher score than ``bound``
+    rest   all the tokens that are not listed beside it, together
+    """
+
+    parent: int | None  # place in the list of its parent
+    tokens: tuple[int, ...]  # after those of its parent
+    logprob: float  # of the line to its end; of the first token alone while it is open
+    bound: float
+    state: Literal["expanded", "open", "rest", "found"]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchReport:
+    """What a search found, and what it can prove. No sequence that it might have found scores above ``upper_bound``.
+
+    ``proved``: neither does any that is not in ``found``, which is in order. ``gap`` is the bound less the best score,
+    and None where nothing was found. A beam search proves nothing and has no bound: None. ``nodes`` counts the places
+    whose distribution was looked at; ``ended_by`` is "proved", "complete" (a beam), or what was used up.
+    """
+
+    found: tuple[Found, ...]
+    proved: bool
+    upper_bound: float | None
+    gap: float | None
+    nodes: int
+    generations: int
+    ended_by: Literal["proved", "complete", "nodes", "tokens", "seconds"]
+    shares: tuple[Share, ...] = ()  # of each option, where there are some
+    winner: int | None = None  # the option that was found
+    trace: tuple[Traced, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
     """Seconds on the engine's clock, and tokens per second. Prefill ends with the first token."""
 

@@ -18,6 +18,8 @@ from openwork.decode.strategy import Branch, Decision, Fork
 class Sampling:
     """Strategy of one sequence; ``fan`` is how many it becomes at its first token."""
 
+    expand = None
+
     def __init__(self, fan: int = 1) -> None:
         self._fan = fan
 
