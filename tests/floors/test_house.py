@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "build": ENGINE_ROOM - {"testing"},
     "bench": {"core", "engine", "ops", "testing", "build"},
     "llm": {"core", "text", "engine", "build"},
-    "cluster": {"core", "kv", "engine", "testing", "build"},
+    "cluster": {"core", "kv", "engine", "load", "build"},
     "serve": {"core", "text", "engine", "trace"},
     "cli": {*ENGINE_ROOM, "bench", "build", "llm", "cluster", "serve", "__init__"},
 }
