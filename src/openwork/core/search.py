@@ -231,7 +231,7 @@ class Search:
     def check(self, params: Any, vocab_size: int, has_end: bool) -> None:
         """Raises RequestError when it does not go with these SamplingParams, or with a model of so many tokens."""
         for name, plain in _PLAIN.items():
-            if getattr(params, name) != plain:
+            if getattr(params, name, plain) != plain:
                 raise RequestError(
                     f"is {getattr(params, name)!r}, which does not go together with a search",
                     "A search scores by the model's own distribution, and gives log-probabilities with its results.",
@@ -282,6 +282,7 @@ _PLAIN: dict[str, Any] = {
     "stop": (),
     "logprobs": None,
     "prompt_logprobs": None,
+    "constraint": None,
 }
 
 

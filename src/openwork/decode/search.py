@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from openwork.core.request import Request
+from openwork.decode.beam import BeamSearch
+from openwork.decode.best_first import BestFirstSearch
 from openwork.decode.choose import Choosing
 from openwork.decode.strategy import SearchStrategy
 
@@ -13,4 +15,4 @@ def strategy_of(request: Request) -> SearchStrategy:
     assert search is not None
     if search.choose is not None:
         return Choosing(request)
-    raise NotImplementedError
+    return BeamSearch(request) if search.beam is not None else BestFirstSearch(request)
