@@ -83,6 +83,7 @@ class SearchReport:
     ended_by: Literal["proved", "complete", "nodes", "tokens", "seconds"]
     shares: tuple[Share, ...] = ()  # of each option, where there are some
     winner: int | None = None  # the option that was found
+    num_nodes: int | None = None  # how many there are, where that is known
     trace: tuple[Traced, ...] = ()
 
 
@@ -120,6 +121,7 @@ class Output:
     kv_blocks: int  # blocks of KV cache that the request held at its end, each counted once
     prompt_logprobs: tuple[Logprob | None, ...] | None = None  # the first is None: nothing comes before it
     cached: int = 0  # prompt tokens whose keys and values were in the prefix cache already
+    search: SearchReport | None = None  # what a search found and proved; its ``found`` are the completions, in order
 
     @property
     def text(self) -> str:
@@ -136,6 +138,50 @@ class Output:
     @property
     def logprobs(self) -> tuple[Logprob, ...] | None:
         return self.completions[0].logprobs
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One of the options of a choice. Given that the answer is one of them, this one's probability is between the two.
+
+    ``logprob`` is None where it did not need to be known; it is at most ``logprob_high``.
+    """
+
+    text: str | None  # None where options were token ids
+    token_ids: tuple[int, ...]
+    logprob: float | None
+    logprob_high: float
+    probability_low: float
+    probability_high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The likeliest of some options, and what is certain of each. ``index`` is None where the budget was too small.
+
+    ``proved``: no option is likelier than the one that was chosen. ``end``: log-probabilities are of an option and an
+    end token behind it. Of the report.num_nodes places of the options' tree, report.nodes were looked at.
+    """
+
+    index: int | None
+    options: tuple[Option, ...]
+    report: SearchReport
+    prompt: str | None
+    prompt_ids: tuple[int, ...]  # those that all options were placed behind
+    end: bool
+    elapsed_s: float  # from arrival to the answer
+
+    @property
+    def text(self) -> str | None:
+        return None if self.index is None else self.options[self.index].text
+
+    @property
+    def logprob(self) -> float | None:
+        return None if self.index is None else self.options[self.index].logprob
+
+    @property
+    def proved(self) -> bool:
+        return self.report.proved
 
 
 @dataclass(frozen=True, slots=True)

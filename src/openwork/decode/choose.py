@@ -139,6 +139,7 @@ class Choosing:
             ended_by=ended_by,  # type: ignore[arg-type]
             shares=self._shares(upper),
             winner=winner,
+            num_nodes=sum(len(it.edge) - self._is_tip(node) for node, it in enumerate(self._trie.nodes)) + 1,
             trace=self._trace(),
         )
 
