@@ -20,3 +20,9 @@ def check_whole(name: str, value: Any, low: int, high: int) -> None:
     """Raises RequestError unless it is a whole number within bounds."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise RequestError(f"must be a whole number from {low} to {high}, not {value!r}", param=name)
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raises RequestError unless it is true or false."""
+    if not isinstance(value, bool):
+        raise RequestError(f"must be true or false, not {value!r}", param=name)

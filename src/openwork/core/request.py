@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from openwork.core.bounds import check_real, check_whole
+from openwork.core.bounds import check_flag, check_real, check_whole
 from openwork.core.errors import PromptTooLong, RequestError
 from openwork.core.search import Search
 from openwork.core.terms import Terms
@@ -91,8 +91,7 @@ class SamplingParams:
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), 0, MAX_LOGPROBS)
         for name in ("ignore_eos", "skip_special_tokens"):
-            if not isinstance(getattr(self, name), bool):
-                raise RequestError(f"must be true or false, not {getattr(self, name)!r}", param=name)
+            check_flag(name, getattr(self, name))
         object.__setattr__(self, "stop", _stop_strings(self.stop))
         object.__setattr__(self, "stop_token_ids", _stop_ids(self.stop_token_ids))
         object.__setattr__(self, "logit_bias", _biases(self.logit_bias))

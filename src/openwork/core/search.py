@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
-from openwork.core.bounds import check_real, check_whole
+from openwork.core.bounds import check_flag, check_real, check_whole
 from openwork.core.errors import RequestError
 
 MAX_WIDTH = 64
@@ -135,6 +135,9 @@ class Choose:
 
     def __post_init__(self) -> None:
         check_whole("at_once", self.at_once, 1, MAX_AT_ONCE)
+        check_flag("score_all", self.score_all)
+        if self.end is not None:
+            check_flag("end", self.end)
         object.__setattr__(self, "options", _options(self.options))
         if self.end is None:
             object.__setattr__(self, "end", _need_end(self.options))
@@ -176,6 +179,7 @@ class Penalty:
     def __post_init__(self) -> None:
         if self.length not in (None, "power", "gnmt"):
             raise RequestError(f'must be "power", "gnmt" or left out, not {self.length!r}', param="penalty.length")
+        check_flag("penalty.rerank", self.rerank)
         check_real("penalty.alpha", self.alpha, 0, 10)
         check_real("penalty.repetition", self.repetition, 0, 1e6)
         check_real("penalty.coverage", self.coverage, 0, 1e6)
