@@ -64,11 +64,10 @@ class BeamSearch:
     def decide(self, answers: Mapping[int, Answer], spent: Spent) -> Generation | SearchReport:
         self._generations += 1
         self._looked += len(answers)
-        taken = Counter[int]()  # tokens that the groups before went on with in this step
+        taken = Counter[int]()  # tokens of the groups before in this step
         for group in self._groups:
             if not group.is_done:
-                self._step(group, answers, taken)
-                taken.update(line.tokens[-1] for line in group.running)
+                taken.update(self._step(group, answers, taken))
         lines = [line for group in self._groups if not group.is_done for line in group.running]
         if not lines:
             return self._report()
@@ -86,19 +85,23 @@ class BeamSearch:
 
     # -- one group, one step -------------------------------------------------------------------------------------
 
-    def _step(self, group: _Group, answers: Mapping[int, Answer], taken: Counter[int]) -> None:
+    def _step(self, group: _Group, answers: Mapping[int, Answer], taken: Counter[int]) -> list[int]:
+        """Let a group's lines go on or finish; the tokens they took."""
         length = len(group.running[0].tokens) + 1
         running: list[_Line] = []
+        last: list[int] = []
         for rank, (line, token, own, value) in enumerate(self._candidates(group, answers, taken)):
             tokens, logprobs, logprob = (*line.tokens, token), (*line.logprobs, own), line.logprob + own
             if token in self._request.stop_ids or length >= self._request.max_tokens:
                 if rank < self._size:
                     self._finish(group, token, tokens, logprobs, logprob)
+                    last.append(token)
             elif len(running) < self._size:
                 running.append(_Line(self._num_nodes, line.node, tokens, logprobs, logprob, value))
                 self._num_nodes += 1
         group.running = running
         group.is_done = not running or self._is_over(group, length)
+        return [*last, *(line.tokens[-1] for line in running)]
 
     def _candidates(
         self, group: _Group, answers: Mapping[int, Answer], taken: Counter[int]
