@@ -19,8 +19,9 @@ if __name__ == "__main__":
 
 from openwork.core.errors import Overloaded, RequestError
 from openwork.core.event import Admitted, Arrived, Ended, Finished, Preempted, Token
+from openwork.core.penalty import Penalty
 from openwork.core.request import Limits, Request, SamplingParams
-from openwork.core.search import Beam, BestFirst, Budget, Choose, Penalty, Search
+from openwork.core.search import Beam, BestFirst, Budget, Choose, Search
 from openwork.core.settings import AdmissionSettings, CacheSettings, ScheduleSettings
 from openwork.core.terms import Tenant, Tenants, Terms
 from openwork.engine.loop import Loop

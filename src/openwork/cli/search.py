@@ -15,8 +15,9 @@ from openwork.cli.progress import Bars
 from openwork.cli.records import finite
 from openwork.cli.tree import drawn
 from openwork.core.errors import RequestError
+from openwork.core.penalty import Penalty
 from openwork.core.request import SamplingParams
-from openwork.core.search import Beam, BestFirst, Budget, Penalty, Search
+from openwork.core.search import Beam, BestFirst, Budget, Search
 
 if TYPE_CHECKING:
     from openwork.core.output import Output

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from openwork.core.search import Penalty
+from openwork.core.penalty import Penalty
 
 
 class Objective:
