@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -37,6 +38,7 @@ PAUSE_S = 0.5  # between the turns of servers that share a machine
 
 def main() -> None:
     asked = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are ended, too
     if asked.show is not None:
         print(report.table(json.loads(asked.show.read_text())))
         return

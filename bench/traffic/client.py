@@ -107,7 +107,7 @@ async def send(
 async def replay(
     address: Address, route: str, arrivals: Sequence[Arrival], bodies: Sequence[bytes], limit_s: float
 ) -> list[Exchange]:
-    """Send each body when its arrival is due, whatever became of those before; the answers, in the same order."""
+    """Send each body when its arrival is due, whatever became of those before; the exchanges, in the same order."""
     requests = [
         address.request("POST", route, body, arrival.tenant) for arrival, body in zip(arrivals, bodies, strict=True)
     ]

@@ -39,6 +39,10 @@ def _compared(each: dict[str, Any], record: dict[str, Any]) -> Iterator[str]:
         ratios = [each["ratios"][other].get(path) for other in others]
         if any(value is not None for value in values):
             yield f"  {name:24}" + "".join(map(_cell, values)) + "".join(map(_cell, ratios)) + f"  {unit}"
+    others = [held["others"] for held in of if held["others"] is not None]
+    stalled = max(held["client_stalled_s"] for held in of)
+    told = f"took {min(others):.0%} to {max(others):.0%} of the cores; " if others else ""
+    yield f"  others {told}the client was kept waiting for {number(stalled)} s at most"
     for name in names:
         if errors := _errors([held["errors"] for held in of if held["server"] == name]):
             yield f"  {name}: {errors}"
@@ -68,7 +72,10 @@ def _stall(each: dict[str, Any]) -> str:
 
 def _overhead(each: dict[str, Any]) -> str:
     rates = f"{number(each['in_process_tok_s'])} tok/s in process, {number(each['served_tok_s'])} served"
-    return f"{each['streams']} streams: {rates}; {each['lost']:.1%} lost"
+    told = f"{each['streams']} streams: {rates}; {each['lost']:.1%} lost"
+    if each["beside_engine_s"] is not None:
+        told += f"; {each['beside_engine_s'] * 1e6:.0f} us of processor a token beside the engine's process"
+    return f"{told}; {each['client_s'] * 1e6:.0f} us the client's"
 
 
 def _restart(each: dict[str, Any]) -> str:

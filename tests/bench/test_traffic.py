@@ -252,3 +252,23 @@ def test_medians_and_ratios_are_taken_turn_by_turn(traffic):
     assert slow["ratios"]["other"]["goodput"] == 2.0  # the second turn has nothing to divide by
     assert slow["ratios"]["other"]["first_s.p50"] == 2.0 and slow["ratios"]["other"]["gap_s.p99"] is None
     assert compare.best_goodput([slow], "t") == {"ours": (5.0, 1.0), "other": (1.0, 1.0)}
+
+
+def test_what_others_took_is_the_machine_less_us(traffic, monkeypatch):
+    quiet = traffic("quiet")
+    told = iter([(1000.0, 400.0), (1000.0 + 30, 400.0 + 30), None, None])
+    monkeypatch.setattr(quiet.Watch, "_busy_s", lambda self: next(told))
+    with quiet.Watch() as only_us:
+        pass
+    with quiet.Watch() as unknown:
+        pass
+    assert only_us.others == 0 and unknown.others is None and unknown.stalled_s >= 0
+
+
+def test_processes_of_this_machine_are_found(traffic):
+    quiet = traffic("quiet")
+    with quiet.Watch() as watch:
+        busy = watch._busy_s()
+    if busy is None:
+        pytest.skip("nothing is known where there is no /proc")
+    assert 0 <= busy[1] <= busy[0] and watch.others is not None

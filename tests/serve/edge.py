@@ -5,6 +5,7 @@ import io
 import json
 import socket
 import threading
+import time
 from contextlib import contextmanager, suppress
 
 from starlette.responses import JSONResponse, StreamingResponse
@@ -120,9 +121,20 @@ class Edge:
             return Answers(read_all(client))
 
     def events(self, kind=None):
-        """The lines of the log so far, all of them JSON."""
+        """The lines of the log, all of them JSON; nothing is written afterwards."""
         self.log.close()
-        lines = [json.loads(line) for line in self.written.getvalue().splitlines()]
+        return self._lines(kind)
+
+    def wait_for(self, kind):
+        """The lines of a kind, of which there will be one in a moment."""
+        for _ in range(2000):
+            if lines := self._lines(kind):
+                return lines
+            time.sleep(0.01)
+        raise AssertionError(f"nothing was written of {kind}")
+
+    def _lines(self, kind):
+        lines = [json.loads(line) for line in self.written.getvalue().splitlines(keepends=True) if line.endswith("\n")]
         return [line for line in lines if kind is None or line["event"] == kind]
 
 

@@ -3,8 +3,10 @@
 import json
 
 import pytest
-from serve.api import USER, Api, echo_engine, events
+from serve.api import USER, Api, Gatekeeper, echo_engine, events
 
+from openwork.serve.app import make_app
+from openwork.serve.callers import Caller
 from openwork.testing.byte_tokenizer import write_byte_tokenizer
 
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
@@ -165,3 +167,27 @@ def test_parts_of_text_are_one_content(stories):
     parts = [{"type": "text", "text": "once"}, {"type": "text", "text": "upon"}]
     said = stories.chat(messages=[{"role": "user", "content": parts}], max_tokens=2)
     assert said.status_code == 200
+
+
+def test_q15_what_is_cached_under_one_salt_is_not_found_under_another(stories):
+    def cached(**fields):
+        said = stories.chat(messages=long, max_tokens=1, **fields).json()
+        return said["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+    long = [{"role": "user", "content": "a dog and a cat went to the park to play with a big red ball " * 4}]
+    assert cached(cache_salt="one") == 0 and cached(cache_salt="one") > 32
+    assert cached(cache_salt="two") == 0 and cached() <= 1  # the token that begins every text
+
+
+class Urgent(Caller):
+    may_prioritise = True
+
+
+def test_who_may_says_how_urgent_it_is(stories):
+    app, stories.app = stories.app, Gatekeeper(make_app(stories.service), Urgent())
+    try:
+        assert stories.chat(max_tokens=1, priority=-5).status_code == 200
+        assert stories.engine.submitted[-1].terms.priority == -5
+    finally:
+        stories.app = app
+    assert stories.chat(max_tokens=1, priority=-5).json()["error"]["param"] == "priority"

@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openwork.core.request import Limits, SamplingParams
@@ -71,6 +71,7 @@ def test_any_bytes_are_a_record_or_a_refusal(body, kind):
         read(body, kind)
 
 
+@settings(max_examples=25)
 @given(bodies)
 def test_whatever_is_read_becomes_parameters_or_a_refusal(value):
     """S23: no combination of fields is anything but accepted or refused."""

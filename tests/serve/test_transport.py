@@ -53,6 +53,18 @@ def read_on(client, most):
     assert most > 0
 
 
+def test_head_is_answered_without_a_body(plain):
+    status, headers, body = plain.send(get().replace(b"GET", b"HEAD")).only()
+    assert status == 200 and int(headers["content-length"]) > 0 and body == b""
+
+
+def test_a_client_of_http_1_0_is_answered_and_let_go(plain):
+    status, headers, body = plain.send(b"GET /health HTTP/1.0\r\n\r\n").only()
+    assert status == 403 and b"not_allowed" in body  # without a Host it may be anybody
+    status, headers, body = plain.send(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n").only()
+    assert status == 200 and headers["connection"] == "close" and b"ok" in body
+
+
 def body_of(*lines):
     return post(b"{}", b"/v1/echo", *lines)
 

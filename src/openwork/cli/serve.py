@@ -20,6 +20,7 @@ from openwork.core.errors import RequestError
 from openwork.core.settings import AdmissionSettings, LoadSettings, ScheduleSettings
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+MAX_LOGPROBS_OF_A_REQUEST = 1_000_000  # each becomes some fifty bytes of JSON, and passes through two processes
 
 
 class Order(StrEnum):
@@ -40,10 +41,27 @@ class LogFormat(StrEnum):
 
 
 _WHERE, _WHO, _WHEN, _LAST = "Where it listens", "Who may come", "Whose turn it is", "How long things may take"
+_REPLIES = "How replies are read"
 
 
 def _option(help: str, panel: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+class ToolFormat(StrEnum):
+    auto = "auto"
+    none = "none"
+    hermes = "hermes"
+    llama = "llama"
+    mistral = "mistral"
+    pythonic = "pythonic"
+
+
+class ReasoningFormat(StrEnum):
+    auto = "auto"
+    none = "none"
+    think = "think"
+    bracket_think = "bracket-think"
 
 
 Host = Annotated[str, _option("The address to listen on.", _WHERE)]
@@ -91,6 +109,12 @@ Stretch = Annotated[
         "How many times as long a step may take because of a prompt, while others wait for a token; 0: no bound.", _WHEN
     ),
 ]
+ToolForm = Annotated[
+    ToolFormat, _option("How the model writes tool calls. [dim]auto: as its chat template shows.[/]", _REPLIES)
+]
+ReasoningForm = Annotated[
+    ReasoningFormat, _option("How it marks reasoning. [dim]auto: as its chat template shows.[/]", _REPLIES)
+]
 MaxRunning = Annotated[int, _option("Sequences that are computed together.", _WHEN)]
 MaxStepTokens = Annotated[int, _option("Tokens in one step: longer prompts come in chunks.", _WHEN)]
 MaxQueue = Annotated[int, _option("Requests that may wait; more are told 503.", _WHEN)]
@@ -128,6 +152,8 @@ def serve(
     backend: options.Engine = Backend.auto,
     weight_cache: options.WeightCache = True,
     cache_dir: CacheDir = None,
+    tool_format: ToolForm = ToolFormat.auto,
+    reasoning_format: ReasoningForm = ReasoningFormat.auto,
     order: OrderOption = Order.first_come,
     fair: Fair = None,
     first: FirstOption = First.decode,
@@ -175,7 +201,9 @@ def serve(
         next_token_s=target_itl,
         stretch=stretch or None,
     )
-    admission = AdmissionSettings(max_waiting=max_queue, max_waiting_tokens=max_queue_tokens)
+    admission = AdmissionSettings(
+        max_waiting=max_queue, max_waiting_tokens=max_queue_tokens, max_logprobs=MAX_LOGPROBS_OF_A_REQUEST
+    )
     from openwork.cli.serving import Serving
     from openwork.cluster.supervisor import Service
     from openwork.serve.settings import ServeSettings
@@ -206,7 +234,8 @@ def serve(
         cache_dir=directory,
         hang_s=hang,
     )
-    return Serving(settings, service, bounds, api_keys, cache_dir, log_format.value).run()
+    forms = (tool_format.value, reasoning_format.value)
+    return Serving(settings, service, bounds, forms, api_keys, cache_dir, log_format.value).run()
 
 
 def _print_key(tenant: str) -> None:

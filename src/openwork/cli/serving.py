@@ -36,6 +36,7 @@ class Serving:
         settings: ServeSettings,
         service: Service,
         bounds: Bounds,
+        forms: tuple[str, str],  # of tool calls and of reasoning
         keys_file: Path | None,
         cache_dir: Path | None,
         log_format: str,
@@ -45,6 +46,7 @@ class Serving:
         self._settings = settings
         self._service = service
         self._bounds = bounds
+        self._forms = forms
         self._keys_file = keys_file
         self._is_watched = terminal.is_terminal(sys.stderr)
         self._is_human = log_format == "human" or (log_format == "auto" and self._is_watched)
@@ -97,9 +99,10 @@ class Serving:
         return engine
 
     def _make_app(self, engine: AsyncEngine, more: Sequence[BaseRoute]) -> App:
+        from openwork import __version__
         from openwork.serve.app import Service, make_app
 
-        service = Service(engine, self._bounds)
+        service = Service(engine, self._bounds, *self._forms, version=__version__)
         self._closers.append(service.close)
         return make_app(service, more)
 

@@ -137,7 +137,10 @@ class Entry:
             line.cancelled = line.cancelled or reason
 
     def settle_cancels(self, now: float) -> None:
-        """No process has this request: what was cancelled ends here."""
+        """No process has this request: what was cancelled ends here; in silence, if nobody was told that it began."""
+        if not self.has_begun:
+            self.has_ended = all(line.cancelled is not None for line in self._lines)
+            return
         events: list[Event] = []
         for index, line in enumerate(self._lines):
             if line.cancelled is not None and not line.is_finished:

@@ -72,11 +72,8 @@ class Ledger:
             return []
         entry.cancel(index, reason)
         if entry.place == "held":
-            if entry.has_begun:
-                entry.settle_cancels(now)
-                self._drop_if_ended(entry)
-            else:  # nobody has been told of it
-                self._drop(entry)
+            entry.settle_cancels(now)
+            self._drop_if_ended(entry)
             return []
         return [Cancel(entry.id, index, reason)]
 
@@ -157,15 +154,16 @@ class Ledger:
 
     # -- the process is gone -------------------------------------------------------------------------------------
 
-    def suspects(self) -> set[int]:
-        """Who may be to blame if the process died now."""
+    def _blamed(self, cause: Cause) -> set[int]:
+        """Who may be to blame: whoever was in a step under way, and unless it was killed, whoever it was to look at."""
         named = {id for requests in self._under_way.values() for id in requests}
-        named |= {entry.id for entry in self.entries.values() if entry.place == "sent"}
+        if cause != "outside":
+            named |= {entry.id for entry in self.entries.values() if entry.place == "sent"}
         return named & self.entries.keys()
 
     def die(self, cause: Cause, now: float) -> bool:
         """The process died. Whether anybody was suspected."""
-        suspects = self.suspects()
+        suspects = self._blamed(cause)
         guilty = self._suspects.died(cause, suspects)
         self._under_way.clear()
         self._first_step = self.counts.steps

@@ -8,7 +8,7 @@ While requests can be blamed it goes on: each is quarantined in the end (suspect
 from __future__ import annotations
 
 FRUITLESS = 5  # lives in a row that came to nothing, before it is given up
-FIRST_WAIT_S = 0.1
+FIRST_WAIT_S = 0.25
 LONGEST_WAIT_S = 5.0
 
 

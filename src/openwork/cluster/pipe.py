@@ -47,12 +47,12 @@ class Pipe:
             else:
                 del self._unsent[:sent]
 
-    def receive(self, wait: bool) -> list[Down]:
-        """What came. With ``wait``, everything posted goes out first, and there is something to return.
+    def receive(self, wait_s: float | None) -> list[Down]:
+        """What came, after so many seconds at most; None: as long as it takes. Before a wait, what was posted goes out.
 
         Raises Gone; EngineError when what came is no message.
         """
-        if wait:
+        if wait_s != 0:
             self.flush()
         while True:
             try:
@@ -64,18 +64,19 @@ class Pipe:
             if data == b"":
                 raise Gone
             found = [] if data is None else list(self._frames.feed(data))
-            if found or not wait:
+            if found or wait_s == 0:
                 return found
-            self._wait(select.POLLIN)
+            self._wait(select.POLLIN, wait_s)
+            wait_s = None if wait_s is None else 0.0
 
     def receive_first(self, kind: type[M]) -> M:
         """The first message. Raises Gone, and EngineError when it is another."""
-        first, *others = self.receive(wait=True)
+        first, *others = self.receive(wait_s=None)
         if not isinstance(first, kind) or others:
             raise EngineError(f"the first message is {type(first).__name__}, not {kind.__name__} alone")
         return first
 
-    def _wait(self, events: int) -> None:
+    def _wait(self, events: int, seconds: float | None = None) -> None:
         poll = select.poll()
         poll.register(self._end, events)
-        poll.poll()
+        poll.poll(None if seconds is None else 1000 * seconds)

@@ -108,10 +108,13 @@ class Process:
         try:
             for message in self._frames.feed(data):
                 self._heard(message)
-        except EngineError:  # what it says cannot be trusted any more
+        except Exception as error:
+            # What it says cannot be trusted, or was lost to a fault of ours: only another life can be gone on with.
             self._is_broken = True
             self._child.kill()
             self._close()
+            if not isinstance(error, EngineError):
+                raise
 
     def _write(self) -> None:
         try:

@@ -19,7 +19,7 @@ from itertools import count
 
 from openwork.cluster import wire
 from openwork.cluster.entry import Entry
-from openwork.cluster.frames import UP
+from openwork.cluster.frames import DOWN, UP
 from openwork.cluster.ledger import Ledger
 from openwork.cluster.process import COMMAND
 from openwork.cluster.supervisor import Progress, Service, Supervisor
@@ -33,6 +33,7 @@ from openwork.engine.face import Facts, State, Status
 
 MAX_UNSENT_BYTES = 64 * 2**20
 MAX_HELD = 1024  # requests that wait while a suspect runs alone
+TOKEN_BYTES = 5  # of one token id on the wire, at most
 LOGPROB_BYTES = 64  # of one log-probability on the wire, at most
 
 
@@ -197,6 +198,8 @@ class RemoteEngine:
         """Raises Overloaded and RequestError for what is bounded here and not in the process."""
         if self._supervisor.num_unsent_bytes > MAX_UNSENT_BYTES or self._ledger.num_held >= MAX_HELD:
             raise Overloaded("too many requests wait to be handed over", "Try again later.", is_own=False)
+        if len(request.prompt) * TOKEN_BYTES > DOWN.max_bytes // 2:  # the other half is for an answer to go on from
+            raise RequestError(f"has {len(request.prompt):,} tokens, more than can be handed over", param="prompt")
         top = request.params.prompt_logprobs
         if top is not None and (top + 1) * len(request.prompt) * LOGPROB_BYTES > UP.max_bytes:
             raise RequestError(

@@ -1,6 +1,7 @@
 """Suspects: which request is to blame when the engine's process dies: each is let run alone. A calculation.
 
-Suspected is whoever was in a step that had not come back, or had been handed over and not been acknowledged.
+Suspected is whoever was in a step that had not come back, or had been handed over and not been acknowledged; for a kill
+from outside, the former only.
 
     the process died by itself, or hung     every suspect is tried: it runs alone until it has come through
     it was killed from outside              nobody is, unless it was there twice with nothing gained in between: running

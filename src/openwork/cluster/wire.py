@@ -74,15 +74,11 @@ class Replace(Message, tag=6):
     tenants: dict[str, Tenant]
 
 
-class Ask(Message, tag=7):
-    """Say how the cache is, now."""
-
-
-class Stop(Message, tag=8):
+class Stop(Message, tag=7):
     """Save the prefix cache where it is to be saved, and end."""
 
 
-Down = Start | Submit | Cancel | Withdraw | Pin | Replace | Ask | Stop
+Down = Start | Submit | Cancel | Withdraw | Pin | Replace | Stop
 
 
 # -- up: to the process that serves ----------------------------------------------------------------------------------

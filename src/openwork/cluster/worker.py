@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -25,7 +26,6 @@ from openwork.cluster import kept_cache
 from openwork.cluster.pipe import Gone, Pipe
 from openwork.cluster.wire import (
     Accepted,
-    Ask,
     Cancel,
     Down,
     Loading,
@@ -47,7 +47,7 @@ from openwork.cluster.wire import (
     happened,
 )
 from openwork.core.errors import OpenworkError
-from openwork.core.event import Event
+from openwork.core.event import Ended, Event
 from openwork.core.step import Result, Step
 from openwork.core.terms import Tenants
 from openwork.engine.face import Facts
@@ -69,19 +69,24 @@ class Worker:
         self._loop = Loop(wired.scheduler, wired.runner, wired.clock, recorder=self)
         self._num_planned = self._num_landed = 0
         self._report_at = 0.0
+        self._is_reported = False  # all that happened
 
     def run(self) -> None:
         """Until the parent says stop. Raises Gone when there is no parent."""
         while True:
             is_idle = self._loop.is_idle
-            if is_idle:
+            messages = self._pipe.receive(self._wait_s() if is_idle else 0.0)
+            if is_idle and not messages:
                 self._report()
-            for message in self._pipe.receive(wait=is_idle):
+            for message in messages:
                 if isinstance(message, Stop):
                     return
-                self._apply(message)
-            if not self._loop.is_idle:
-                self._turn()
+                self.apply(message)
+            self.turn()
+
+    def _wait_s(self) -> float | None:
+        """How long to sleep with nothing to do: until what happened last may be reported, and after that for ever."""
+        return None if self._is_reported else max(0.0, self._report_at - self._clock.now())
 
     def close(self) -> None:
         """Wait for the step in flight and let the runner go."""
@@ -100,8 +105,12 @@ class Worker:
     def ran(self, step: Step, result: Result, events: Sequence[Event]) -> None:
         """Recorder: what came back is told with the turn."""
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
+        """One turn of the loop, if there is anything to do."""
+        if self._loop.is_idle:
+            return
         before = self._num_planned
+        self._is_reported = False
         events = self._loop.turn()
         # A step planned in this turn is still under way; all before it have come back.
         self._num_landed = before if self._num_planned > before else self._num_planned
@@ -111,17 +120,24 @@ class Worker:
 
     def _tell(self, events: list[Event]) -> None:
         running, waiting = self._scheduler.num_running, self._scheduler.num_waiting
-        self._pipe.post(Turned(self._num_landed, running, waiting, happened(events)))
+        # Log-probabilities of whole prompts go by themselves: many of them may end in one turn.
+        parts: list[list[Event]] = [[event for event in events if not _is_large(event)]]
+        parts += [[event] for event in events if _is_large(event)]
+        for part in parts:
+            self._pipe.post(Turned(self._num_landed, running, waiting, happened(part)))
 
     def _report(self) -> None:
         began = self._clock.now()
         self._pipe.post(Report(*self._scheduler.gauges()))
         took = self._clock.now() - began
         self._report_at = began + max(LEAST_S, took / REPORT_SHARE)
+        self._is_reported = True
 
     # -- what the parent says ------------------------------------------------------------------------------------
 
-    def _apply(self, message: Down) -> None:
+    def apply(self, message: Down) -> None:
+        """Do what the parent says."""
+        self._is_reported = False
         now = self._clock.now()
         match message:
             case Submit():
@@ -135,8 +151,6 @@ class Worker:
                 self._pipe.post(Pinned(ask, self._scheduler.pin(terms, tokens, now, now + seconds)))
             case Replace(tenants=tenants):
                 self._tenants.replace(tenants)
-            case Ask():
-                self._report()
             case _:
                 raise ValueError(f"a {type(message).__name__} message has no place here")
 
@@ -148,6 +162,10 @@ class Worker:
         else:
             self._pipe.post(Accepted(message.id))
             self._tell(events)
+
+
+def _is_large(event: Event) -> bool:
+    return isinstance(event, Ended) and event.prompt_logprobs is not None
 
 
 # -- the process -----------------------------------------------------------------------------------------------------
@@ -168,7 +186,11 @@ def main(arguments: Sequence[str], load: Load = load) -> int:
             wired = load(start, tenants, _Telling(pipe))
             kept = None if start.cache_dir is None else kept_cache.KeptCache(Path(start.cache_dir), wired)
             restored = kept.restore() if kept is not None and start.restores else 0
-        except (OpenworkError, OSError, MemoryError) as error:
+        except Gone:
+            raise
+        except Exception as error:
+            if not isinstance(error, OpenworkError):
+                traceback.print_exc()  # a fault of ours: the parent is told in a word, the operator in full
             pipe.post(Refused(as_trouble(error)))
             pipe.flush()
             return 2

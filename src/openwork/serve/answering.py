@@ -26,7 +26,7 @@ from openwork.text.tokenizer import Tokenizer
 class Voice(Protocol):
     """How one route words its answers. What ``chunk`` returned, put together, says the same as ``whole``."""
 
-    def begin(self) -> bytes:
+    def begin(self, generation: Generation) -> bytes:
         """What a stream says first, when the engine has accepted."""
         ...
 
@@ -46,6 +46,10 @@ class Voice(Protocol):
 
     def whole(self, generation: Generation) -> Any:
         """The answer as one record."""
+        ...
+
+    def close(self) -> None:
+        """Called once, however the call ended."""
         ...
 
 
@@ -81,6 +85,7 @@ async def answer(call: Call, engine: AsyncEngine, bounds: Bounds, prepare: Calla
                         record = plan.voice.whole(generation)
             finally:
                 place.settle(generation.num_tokens)
+                plan.voice.close()
     if plan.is_stream:
         await call.end_stream()
     else:
@@ -89,7 +94,7 @@ async def answer(call: Call, engine: AsyncEngine, bounds: Bounds, prepare: Calla
 
 async def _stream(call: Call, generation: Generation, voice: Voice, keep_alive_s: float) -> None:
     await call.begin_stream()
-    if opening := voice.begin():
+    if opening := voice.begin(generation):
         await call.write(opening)
     pulse = _Pulse(generation, keep_alive_s)
     try:

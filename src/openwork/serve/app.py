@@ -17,13 +17,16 @@ from openwork.serve.bounds import Bounds
 from openwork.serve.call import Call, ClientGone, Receive, Scope, Send, Watch
 from openwork.serve.chat import plan_chat
 from openwork.serve.completions import plan_completion
-from openwork.serve.errors import forbidden, no_model
+from openwork.serve.errors import bad_request, forbidden, no_model
+from openwork.serve.kept import Shelf
 from openwork.serve.models import card, list_models
 from openwork.serve.openapi import openapi
+from openwork.serve.responses import plan_response
 from openwork.serve.schema.chat import ChatBody
 from openwork.serve.schema.completion import CompletionBody
 from openwork.serve.schema.other import DetokenizeBody, TokenizeBody
 from openwork.serve.schema.reading import Kind, read
+from openwork.serve.schema.response import Cancelled, Deleted, ResponseBody
 from openwork.serve.texts import Texts
 from openwork.serve.tokens import detokenize, tokenize
 from openwork.text.dialect import AUTO
@@ -45,6 +48,7 @@ class Service:
         self.engine = engine
         self.version = version
         self.bounds = bounds or Bounds()
+        self.shelf = Shelf(self.bounds)
         self.texts = Texts(engine, self.bounds, tool_format, reasoning_format)
 
     async def read(self, call: Call, kind: type[Kind]) -> Kind:
@@ -85,7 +89,7 @@ def make_app(service: Service, more: Sequence[BaseRoute] = ()) -> Router:
 
 def routes(service: Service) -> list[Route]:
     """All routes of the API."""
-    engine, texts, bounds = service.engine, service.texts, service.bounds
+    engine, texts, bounds, shelf = service.engine, service.texts, service.bounds, service.shelf
 
     async def completions(call: Call) -> None:
         body = await service.read(call, CompletionBody)
@@ -96,6 +100,27 @@ def routes(service: Service) -> list[Route]:
         body = await service.read(call, ChatBody)
         facts = service.facts(call, body.model)
         await answer(call, engine, bounds, lambda: plan_chat(body, texts, facts, call.caller, bounds))
+
+    async def responses(call: Call) -> None:
+        body = await service.read(call, ResponseBody)
+        facts = service.facts(call, body.model)
+        await answer(call, engine, bounds, lambda: plan_response(body, texts, facts, call.caller, bounds, shelf))
+
+    async def response(call: Call) -> None:
+        id, tenant = call.scope["path_params"]["response"], call.caller.tenant
+        if call.scope.get("query_string"):
+            raise bad_request("This route has no parameters.", code="unknown_parameter")
+        if call.scope["method"] == "DELETE":
+            shelf.delete(tenant, id)
+            await call.answer(Deleted(id=id))
+        else:
+            await call.answer(shelf.find(tenant, id).record)
+
+    async def cancelling(call: Call) -> None:
+        id, tenant = call.scope["path_params"]["response"], call.caller.tenant
+        if not shelf.cancel(tenant, id):
+            raise bad_request("This response is complete already.", code="response_complete")
+        await call.answer(Cancelled(id=id))
 
     async def models(call: Call) -> None:
         facts = engine.facts
@@ -122,6 +147,9 @@ def routes(service: Service) -> list[Route]:
     return [
         Route("/v1/completions", Endpoint(completions), methods=["POST"]),
         Route("/v1/chat/completions", Endpoint(chat), methods=["POST"]),
+        Route("/v1/responses", Endpoint(responses), methods=["POST"]),
+        Route("/v1/responses/{response}", Endpoint(response), methods=["GET", "DELETE"]),
+        Route("/v1/responses/{response}/cancel", Endpoint(cancelling), methods=["POST"]),
         Route("/v1/models", Endpoint(models), methods=["GET"]),
         Route("/v1/models/{model:path}", Endpoint(model), methods=["GET"]),
         Route("/tokenize", Endpoint(to_tokens), methods=["POST"]),

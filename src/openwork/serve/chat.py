@@ -100,8 +100,11 @@ class ChatVoice:
         self._content = Mould(self._chunk_stamp, b'"delta":{"content":', after, self._has_usage)
         self._reasoning = Mould(self._chunk_stamp, b'"delta":{"reasoning_content":', after, self._has_usage)
 
-    def begin(self) -> bytes:
+    def begin(self, generation: Generation) -> bytes:
         return b""
+
+    def close(self) -> None:
+        pass
 
     def hear(self, part: Part, chunk: Chunk) -> None:
         self._lines[chunk.index].take(chunk)
@@ -248,6 +251,8 @@ def _check_together(body: ChatBody, bounds: Bounds) -> None:
         raise bad_request("tool_choice needs tools.", "tool_choice")
     if body.top_logprobs is not None and not body.logprobs:
         raise bad_request("top_logprobs needs logprobs.", "top_logprobs")
+    if (body.top_logprobs or 0) > bounds.logprobs:
+        raise bad_request(f"top_logprobs is {body.top_logprobs}; at most {bounds.logprobs} are given.", "top_logprobs")
     both = (body.max_tokens, body.max_completion_tokens)
     if None not in both and both[0] != both[1]:
         raise bad_request("max_tokens is an older name of max_completion_tokens; give one of them.", "max_tokens")

@@ -79,11 +79,14 @@ class CompletionVoice:
         self._is_plain = body.logprobs is None and not body.return_token_ids
         self._mould = Mould(stamp, b'"text":', b',"logprobs":null,"finish_reason":null', self._has_usage)
 
-    def begin(self) -> bytes:
+    def begin(self, generation: Generation) -> bytes:
         if not self._body.echo:
             return b""
         places = enumerate(self._shown)
         return b"".join(self._mould.cast(place * self._n + i, text) for place, text in places for i in range(self._n))
+
+    def close(self) -> None:
+        pass
 
     def hear(self, part: Part, chunk: Chunk) -> None:
         pass

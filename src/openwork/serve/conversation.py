@@ -135,6 +135,6 @@ def _in_terms_of(error: RequestError, language: Language, param: str) -> ApiErro
     if told.code == "context_length_exceeded":
         return too_long(language.context, "your conversation is longer than so many tokens can be", param)
     if param != "messages" and told.param is not None and told.param.startswith("messages"):
-        told.param = param + told.param.removeprefix("messages")
-        told.message = param + told.message.removeprefix("messages")
+        told.message = param + told.message.removeprefix(told.param)
+        told.param = param  # its entries are not the messages that were made of them
     return told

@@ -12,6 +12,7 @@ import msgspec
 from openwork.serve.schema.chat import ChatBody, ChatCompletion
 from openwork.serve.schema.completion import Completion, CompletionBody
 from openwork.serve.schema.other import DetokenizeBody, Detokenized, ModelCard, ModelList, TokenizeBody, Tokenized
+from openwork.serve.schema.response import Cancelled, Deleted, Response, ResponseBody
 from openwork.serve.schema.usage import ErrorBody
 
 
@@ -30,6 +31,10 @@ class Operation:
 OPERATIONS: Sequence[Operation] = (
     Operation("/v1/completions", "post", "Continue prompts", CompletionBody, Completion, True),
     Operation("/v1/chat/completions", "post", "Answer a conversation", ChatBody, ChatCompletion, True),
+    Operation("/v1/responses", "post", "Answer a conversation of items", ResponseBody, Response, True),
+    Operation("/v1/responses/{response}", "get", "A response that is kept", None, Response),
+    Operation("/v1/responses/{response}", "delete", "Forget a response", None, Deleted),
+    Operation("/v1/responses/{response}/cancel", "post", "End a response that streams", None, Cancelled),
     Operation("/v1/models", "get", "What is served", None, ModelList),
     Operation("/v1/models/{model}", "get", "One model", None, ModelCard),
     Operation("/tokenize", "post", "Text to token ids", TokenizeBody, Tokenized),
@@ -40,7 +45,8 @@ OPERATIONS: Sequence[Operation] = (
 @cache
 def openapi(version: str) -> bytes:
     """The document (OpenAPI 3.1), as JSON."""
-    types = [each for operation in OPERATIONS for each in (operation.takes, operation.gives) if each is not None]
+    each = (kind for operation in OPERATIONS for kind in (operation.takes, operation.gives))
+    types = list(dict.fromkeys(kind for kind in each if kind is not None))
     refs, components = msgspec.json.schema_components([*types, ErrorBody], ref_template="#/components/schemas/{name}")
     type_to_ref = dict(zip([*types, ErrorBody], refs, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -69,6 +75,6 @@ def _described(operation: Operation, refs: dict[type, dict[str, Any]]) -> dict[s
         body = {"application/json": {"schema": refs[operation.takes]}}
         described["requestBody"] = {"required": True, "content": body}
     if "{" in operation.path:
-        name = operation.path.partition("{")[2].rstrip("}")
+        name = operation.path.partition("{")[2].partition("}")[0]
         described["parameters"] = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}}]
     return described

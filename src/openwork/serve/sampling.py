@@ -18,7 +18,7 @@ from openwork.engine.face import Facts
 from openwork.serve.bounds import Bounds
 from openwork.serve.callers import Caller
 from openwork.serve.errors import ApiError, bad_request, from_exception
-from openwork.serve.schema.fields import Generating, Sampling
+from openwork.serve.schema.fields import Asked, Generating, Sampling
 
 COLDEST = 1e-5  # below it the difference of two logits no longer fits a float: it is greedy
 _ID = re.compile(r"[0-9]{1,10}")
@@ -72,7 +72,7 @@ def sampling_params(
     )
 
 
-def terms_of(body: Generating, caller: Caller) -> Terms:
+def terms_of(body: Asked, caller: Caller) -> Terms:
     """Raises ApiError 400 when a caller without the right to it says how urgent it is."""
     if body.priority is not None and not caller.may_prioritise:
         raise bad_request("priority may not be set with this key.", "priority", "unsupported_parameter")

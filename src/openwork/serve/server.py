@@ -34,8 +34,9 @@ from openwork.serve.metrics import Metrics
 from openwork.serve.operations import operations
 from openwork.serve.settings import ServeSettings
 
-CLOSE_S = 5.0  # for an engine to end what runs and go
+CLOSE_S = 60.0  # for an engine to go, what it saves included
 LAST_WORDS_S = 1.0  # for error events to be written
+LISTENER_S = 5.0  # for connections to be closed
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -119,7 +120,7 @@ class Server:
             accepting.should_exit = True
             if self._engine is None:
                 accepting.force_exit = True
-            await asyncio.wait(tasks[:1], timeout=CLOSE_S)
+            await asyncio.wait(tasks[:1], timeout=LISTENER_S)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -143,7 +144,15 @@ class Server:
         app = self._make_app(engine, self._operations)
         self._journal.know(getattr(app, "routes", ()))
         self._engine, self._gate.app = engine, app
-        self._log.write("ready", model=engine.facts.model)
+        facts = engine.facts
+        self._log.write(
+            "ready",
+            model=facts.model,
+            dtype=facts.dtype,
+            contract=facts.contract_id,
+            context=facts.limits.context,
+            kv_tokens=facts.num_blocks * facts.block_size,
+        )
         self._on_ready(engine)
         return True
 
@@ -162,7 +171,7 @@ class Server:
         cut = [visit for visit in self._gate.visits if visit.is_counted]
         await self._close(self._engine, error)
         self._log.write("closed", cut=len(cut))
-        return 0 if is_whole and not cut else 128 + self._signals[-1]
+        return 0 if is_whole and not cut and not self._hurry.is_set() else 128 + self._signals[-1]
 
     async def _drain(self, engine: AsyncEngine) -> None:
         await engine.drain(self.settings.drain_s)
@@ -170,12 +179,11 @@ class Server:
             await asyncio.sleep(0.02)
 
     async def _close(self, engine: AsyncEngine, error: ApiError) -> None:
-        """End what still runs: the engine says so to each request, and the gate to those it does not reach."""
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await engine.close()
-        except Exception as failure:
-            self._log.write_exception("close_failed", failure)
+        """End what still runs: the engine says so to each request, and the gate to those it does not reach.
+
+        An engine may then take its time, to save its cache, unless a second signal comes.
+        """
+        closing = asyncio.create_task(engine.close())
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
                 while any(visit.is_counted for visit in self._gate.visits):
@@ -183,6 +191,14 @@ class Server:
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
                 await self._gate.end(error)
+        hurried = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait((closing, hurried), timeout=CLOSE_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((closing,), timeout=LAST_WORDS_S)
+        for task in (closing, hurried):
+            task.cancel()
+        failure = (await asyncio.gather(closing, hurried, return_exceptions=True))[0]
+        if isinstance(failure, BaseException):
+            self._log.write_exception("close_failed", failure)
 
     # -- signals
 

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import h11
 
@@ -153,6 +154,27 @@ class Transfer:
 
     def _send(self, event: h11.Event) -> None:
         self._line.write(self._parser.send(event) or b"")
+
+
+def scope_of(request: h11.Request, transport: asyncio.Transport, state: dict[str, Any]) -> Message:
+    """What ASGI calls a request. ``raw_path`` is the path as it came."""
+    path, _, query = request.target.partition(b"?")
+    own, peer = (transport.get_extra_info(name) for name in ("sockname", "peername"))
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": request.http_version.decode("ascii"),
+        "server": own[:2] if own else None,
+        "client": peer[:2] if peer else None,
+        "scheme": "http",
+        "method": request.method.decode("ascii"),
+        "root_path": "",
+        "path": unquote(path.decode("ascii")),
+        "raw_path": bytes(path),
+        "query_string": bytes(query),
+        "headers": [(bytes(name), bytes(value)) for name, value in request.headers],
+        "state": dict(state),
+    }
 
 
 def refusal_bytes(error: ApiError, request_id: str) -> bytes:

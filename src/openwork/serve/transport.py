@@ -13,21 +13,20 @@ import socket
 import struct
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
-from urllib.parse import unquote
 
 import h11
 
 from openwork.serve import head
 from openwork.serve.body import FEED_BYTES, Body
 from openwork.serve.errors import ApiError, unavailable
+from openwork.serve.half_close import Vigil
 from openwork.serve.ids import new_request_id
 from openwork.serve.settings import HttpLimits
-from openwork.serve.transfer import Message, Transfer, refusal_bytes
+from openwork.serve.transfer import Transfer, refusal_bytes, scope_of
 
 _BODY_AHEAD_BYTES = 64 * 1024  # of a body nobody has asked for yet
 _LINGER_BYTES = 16 * 1024 * 1024
 _JUNK_BYTES = 64 * 1024  # behind a request, before its answer
-_PROBE_S, _LOOK_S = 1.0, 0.02  # after a half close: between probes, and between looks at what became of them
 
 
 class Witness(Protocol):
@@ -64,7 +63,7 @@ class Connection(asyncio.Protocol):
         self._has_eof = self._is_reading_paused = False
         self._deadline: asyncio.TimerHandle | None = None  # for what is being read
         self._write_deadline: asyncio.TimerHandle | None = None
-        self._probing: asyncio.TimerHandle | None = None
+        self._vigil: Vigil | None = None
         self._has_room = asyncio.Event()
         self._has_room.set()
 
@@ -103,15 +102,17 @@ class Connection(asyncio.Protocol):
             return False
         assert transfer is not None
         transfer.is_last = True
-        self._probe(self._loop.time())
+        self._vigil = Vigil(self._loop, self._transport, transfer.probe)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._phase = "closed"
         self._state.connections.discard(self)
-        for timer in (self._deadline, self._write_deadline, self._probing):
+        for timer in (self._deadline, self._write_deadline):
             if timer is not None:
                 timer.cancel()
+        if self._vigil is not None:
+            self._vigil.end()
         self._has_room.set()
         if self._transfer is not None:
             self._transfer.lose()
@@ -145,11 +146,6 @@ class Connection(asyncio.Protocol):
         await self._has_room.wait()
         if self._phase == "closed" or self._transport.is_closing():
             raise ConnectionResetError("the client is gone")
-
-    def _pause_reading(self) -> None:
-        if not self._is_reading_paused and not self._has_eof:
-            self._is_reading_paused = True
-            self._transport.pause_reading()
 
     def want_body(self) -> None:
         if self._is_reading_paused and not self._has_eof:
@@ -203,7 +199,7 @@ class Connection(asyncio.Protocol):
         self._body = Body(self._parser, self._limits)
         self._transfer = Transfer(self, self._parser, request, self._state.default_headers)
         self._expect(self._limits.body_s, self._slow_body)
-        scope = self._scope(request)
+        scope = scope_of(request, self._transport, self._app_state)
         task = self._loop.create_task(self._transfer.run(self._app, scope))
         self._state.tasks.add(task)
         task.add_done_callback(self._forget)
@@ -212,25 +208,6 @@ class Connection(asyncio.Protocol):
         self._state.tasks.discard(task)
         if not task.cancelled():
             task.exception()  # the gate has told about it; nothing is raised at whoever collects garbage
-
-    def _scope(self, request: h11.Request) -> Message:
-        path, _, query = request.target.partition(b"?")
-        info = self._transport.get_extra_info
-        return {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": request.http_version.decode("ascii"),
-            "server": info("sockname")[:2] if info("sockname") else None,
-            "client": info("peername")[:2] if info("peername") else None,
-            "scheme": "http",
-            "method": request.method.decode("ascii"),
-            "root_path": "",
-            "path": unquote(path.decode("ascii")),
-            "raw_path": bytes(path),
-            "query_string": bytes(query),
-            "headers": [(bytes(name), bytes(value)) for name, value in request.headers],
-            "state": dict(self._app_state),
-        }
 
     def _read_body(self, data: bytes) -> None:
         transfer, body = self._transfer, self._body
@@ -262,6 +239,11 @@ class Connection(asyncio.Protocol):
         if self._num_extra_bytes > (_LINGER_BYTES if self._phase == "lingering" else _JUNK_BYTES):
             self._cut_off("junk")
 
+    def _pause_reading(self) -> None:
+        if not self._is_reading_paused and not self._has_eof:
+            self._is_reading_paused = True
+            self._transport.pause_reading()
+
     # -- deadlines
 
     def _expect(self, seconds: float | None, otherwise: Callable[[], None] | None = None) -> None:
@@ -278,22 +260,6 @@ class Connection(asyncio.Protocol):
     def _slow_body(self) -> None:
         seconds = self._limits.body_s
         self._spoil(head.refusal(408, f"The body took longer than {seconds:g} seconds.", "request_timeout"))
-
-    # -- after a half close
-
-    def _probe(self, at: float) -> None:
-        """Look whether the peer has gone altogether: it answers what we write with a reset, which nobody else sees."""
-        transfer, now = self._transfer, self._loop.time()
-        if transfer is None or self._phase != "transfer":
-            return
-        peer = self._transport.get_extra_info("socket")
-        if peer is None or peer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self._transport.abort()
-            return
-        if now >= at:
-            transfer.probe()
-            at = now + _PROBE_S
-        self._probing = self._loop.call_later(_LOOK_S, self._probe, at)
 
     # -- ending
 
@@ -328,6 +294,6 @@ class Connection(asyncio.Protocol):
         """End with a reset: in HTTP/1.0 an orderly end would make a part look like the whole."""
         self._witness.cut_off(why)
         peer = self._transport.get_extra_info("socket")
-        if peer is not None:
+        if peer is not None and peer.fileno() >= 0:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()

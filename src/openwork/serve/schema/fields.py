@@ -55,16 +55,11 @@ class StreamOptions(Body, frozen=True, kw_only=True):
     include_obfuscation: Literal[False] | None = None
 
 
-class Generating(Sampling, frozen=True, kw_only=True):
-    """A request that generates: whom it is for, and what is told beside the text."""
+class Asked(Sampling, frozen=True, kw_only=True):
+    """Who is to answer, and on what terms."""
 
     model: Annotated[str, Meta(min_length=1, max_length=4096)]
-    n: Positive | None = None
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
-
-    prompt_logprobs: Count | None = None
-    return_token_ids: bool | None = None
     timings: Annotated[bool, Meta(description="also say where the time went")] | None = None
     cache_salt: Salt | None = None
     priority: Annotated[int, Meta(ge=-1000, le=1000)] | None = None
@@ -73,3 +68,12 @@ class Generating(Sampling, frozen=True, kw_only=True):
     user: Label | None = None
     metadata: Metadata | None = None
     service_tier: ServiceTier | None = None
+
+
+class Generating(Asked, frozen=True, kw_only=True):
+    """What completions and chat have in common."""
+
+    n: Positive | None = None
+    stream_options: StreamOptions | None = None
+    prompt_logprobs: Count | None = None
+    return_token_ids: bool | None = None

@@ -29,6 +29,11 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     unsupported: ClassVar[dict[str, str]] = {}
 
+    @staticmethod
+    def completed(value: dict[str, Any]) -> dict[str, Any]:
+        """The object with what may be left out and is needed to tell its types."""
+        return value
+
 
 Kind = TypeVar("Kind", bound=Body)
 
@@ -40,6 +45,7 @@ def read(body: bytes, kind: type[Kind], max_depth: int = 64) -> Kind:
         for name, reason in kind.unsupported.items():
             if value.pop(name, None) is not None:
                 raise bad_request(f"{name} is not supported. {reason}".strip(), name, "unsupported_parameter")
+        value = kind.completed(value)
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
