@@ -19,18 +19,25 @@ if __name__ == "__main__":
 
 from openwork.core.errors import Overloaded, RequestError
 from openwork.core.event import Admitted, Arrived, Ended, Finished, Preempted, Token
+from openwork.core.penalty import Penalty
 from openwork.core.request import Limits, Request, SamplingParams
+from openwork.core.search import Beam, BestFirst, Budget, Choose, Search
 from openwork.core.settings import AdmissionSettings, CacheSettings, ScheduleSettings
 from openwork.core.terms import Tenant, Tenants, Terms
 from openwork.engine.loop import Loop
 from openwork.kv.cache import KVCache
 from openwork.kv.saved import export, restore
 from openwork.schedule.scheduler import Scheduler
-from openwork.testing.echo import EchoRunner, VirtualClock, successor
+from openwork.testing.echo import EchoRunner, VirtualClock, hashed, successor
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+from searching import remembered, search_alone
 
 VOCAB = 50
 EOS = 3
 RULE = successor(VOCAB)
+LIKELIHOOD = remembered(hashed(VOCAB))
 
 
 def alone(request: Request, index: int) -> list[int]:
@@ -50,6 +57,7 @@ class Simulation:
     requests: dict = field(default_factory=dict)
     refused: int = 0
     said_by: dict = field(default_factory=dict)  # (request, index) -> tokens
+    lines_of: dict = field(default_factory=dict)  # request that searches -> {index of a sequence: its lines}
 
     def __post_init__(self):
         draw = self.draw = Random(self.seed)
@@ -90,7 +98,8 @@ class Simulation:
         cache = self.cache_settings
         self.cache = KVCache(cache, self.tenants)
         self.scheduler = Scheduler(self.settings, self.cache, self.door)
-        self.runner = EchoRunner(cache, RULE, self.clock, self._seconds, self._fails, self._poisons, self.is_late)
+        how = (self.clock, self._seconds, self._fails, self._poisons, self.is_late, LIKELIHOOD)
+        self.runner = EchoRunner(cache, RULE, *how)
         self.loop = Loop(self.scheduler, self.runner, self.clock)
 
     def _tenant(self, blocks):
@@ -139,7 +148,11 @@ class Simulation:
             first_token_s=draw.choice([None, 0.01, 0.3]),
             next_token_s=draw.choice([None, None, 0.004]),
         )
-        request = Request(prompt, params, self.limits, terms)
+        request = (
+            self._searching(prompt, terms) if draw.random() < 0.25 else Request(prompt, params, self.limits, terms)
+        )
+        if request is None:
+            return
         number = len(self.requests)
         try:
             self.events += self.scheduler.add(number, request, self.clock.now())
@@ -148,6 +161,31 @@ class Simulation:
         else:
             self.requests[number] = request
         self.scheduler.check()
+
+    def _searching(self, prompt, terms):
+        """A request that searches, one way or another; None when what was drawn does not fit."""
+        draw = self.draw
+        penalty, params = None, SamplingParams()
+        budget = Budget(nodes=draw.choice([5, 40]), blocks=draw.choice([None, 0, 3]))
+        kind = draw.choice(["choose", "beam", "best-first"])
+        if kind == "choose":
+            options = {tuple(draw.randrange(4, 7) for _ in range(draw.choice([1, 2, 3, 20, 40]))) for _ in range(8)}
+            how = {"options": tuple(sorted(options)), "at_once": draw.choice([1, 3]), "score_all": draw.random() < 0.3}
+            search = Search(choose=Choose(**how))
+        elif kind == "beam":
+            width, groups = draw.choice([(1, 1), (3, 1), (6, 1), (4, 2)])
+            early = draw.choice([True, False, "never"])
+            search = Search(beam=Beam(width=width, groups=groups, diversity=float(groups > 1), early_stopping=early))
+            params = SamplingParams(n=draw.randint(1, width), max_tokens=draw.choice([1, 5, 20]))
+        else:
+            penalty = draw.choice([None, Penalty(length="power"), Penalty(repetition=0.5)])
+            search = Search(best_first=BestFirst(at_once=draw.choice([1, 4]), budget=budget), penalty=penalty)
+            params = SamplingParams(n=draw.choice([1, 3]), min_tokens=draw.choice([1, 3]), max_tokens=4)
+        try:
+            return Request(prompt, params, self.limits, terms, search)
+        except RequestError:
+            self.refused += 1
+            return None
 
     def leave(self):
         number = self.draw.randrange(len(self.requests) + 1)
@@ -166,7 +204,8 @@ class Simulation:
         """The engine is gone, with cache and runner; another one goes on with every request that had not ended."""
         unfinished = {}
         for number, entry in self.scheduler._roster.entries.items():
-            unfinished[number] = {index: tuple(self.tokens(number, index)) for index in entry.living}
+            indices = entry.living if entry.group is None else range(entry.request.params.n)
+            unfinished[number] = {index: tuple(self.tokens(number, index)) for index in indices}
         self.restarted |= set(unfinished)
         self.start()
         for number, so_far in unfinished.items():
@@ -182,6 +221,10 @@ class Simulation:
             if isinstance(event, Ended) and len(self.said) < 40:
                 request = self.requests[event.request]
                 self.said.append((*request.prompt, *self.tokens(event.request, 0)))
+        for sequence in self.scheduler._sequences.values():
+            if sequence.request.search is not None:
+                lines = self.lines_of.setdefault(sequence.request_id, {})
+                lines.setdefault(sequence.index, set()).add(tuple(sequence.tokens))
         self.scheduler.check()
         self.check_shares()
 
@@ -234,7 +277,7 @@ class Simulation:
     def come_to_rest(self):
         """Nothing arrives any more: everything must end, within a bound."""
         left = sum(
-            (len(r.prompt) + r.max_tokens + 4) * r.params.n
+            (len(r.prompt) + r.max_tokens + 4) * (r.params.n if r.search is None else 300)
             for n, r in self.requests.items()
             if n in self.scheduler._roster.entries
         )
@@ -266,6 +309,9 @@ class Simulation:
             if is_whole:
                 assert account.cached == (0 if first is None else first.cached) < len(request.prompt)
             assert all(seconds >= 0 for _, seconds in account.stalls)
+            if request.search is not None:
+                self.check_search(number, request, finished, own[-1])
+                continue
             for index in range(request.params.n):
                 got, reason = self.tokens(number, index), finished[index].reason
                 want = alone(request, index)
@@ -284,7 +330,25 @@ class Simulation:
         self.check_namespaces()
         tokens = sum(len(said) for said in self.said_by.values())
         preempted = sum(isinstance(e, Preempted) for e in self.events)
-        assert preempted <= tokens + 5 * len(self.requests), "sequences take turns and get nowhere"
+        searched = sum(len(lines) for by_index in self.lines_of.values() for lines in by_index.values())
+        assert preempted <= tokens + searched + 5 * len(self.requests), "sequences take turns and get nowhere"
+
+    def check_search(self, number, request, finished, ended):
+        """A search finds what it would have found alone, and tells nothing that it has to take back."""
+        reasons = {event.reason for event in finished.values()}
+        alone, _ = search_alone(request, LIKELIHOOD)
+        if ended.search is None:
+            assert len(reasons) == 1 and reasons < {"cancelled", "error"}
+            assert reasons != {"error"} or self.fail_rate or self.bad_rate, "nothing went wrong"
+            if alone.found:
+                told = self.tokens(number, 0)
+                assert told == list(alone.found[0].token_ids[: len(told)])
+            return
+        assert ended.search == alone, f"search {number} comes to something else than alone"
+        for index, event in finished.items():
+            found = alone.found[index] if index < len(alone.found) else None
+            assert self.tokens(number, index) == ([] if found is None else list(found.token_ids))
+            assert event.reason == ("length" if found is None else found.finish_reason)
 
     def check_spread(self):
         """Bad numbers reach nobody who came after they were noticed. A request that draws nothing may never notice."""
@@ -302,15 +366,25 @@ class Simulation:
         for event in self.events:
             if isinstance(event, Admitted) and event.cached:
                 request = self.requests[event.request]
-                own = (*request.prompt, *self.tokens(event.request, event.index))[: event.cached]
+                owns = {line[: event.cached] for line in self._lines(event.request, event.index)}
                 assert any(
                     _whose(other.terms) == _whose(request.terms)
-                    and any((*other.prompt, *self.tokens(n, i))[: event.cached] == own for i in range(other.params.n))
+                    and any(line[: event.cached] in owns for line in self._lines(n))
                     for n, other in self.requests.items()
                     if n != event.request
                     or n in self.restarted
+                    or other.search is not None
                     or any(isinstance(e, Preempted) and e.request == n for e in self.events)
                 ), "something was found that nobody computed"
+
+    def _lines(self, number, index=None):
+        """The lines of tokens of a request, or of one of its sequences."""
+        request = self.requests[number]
+        if request.search is not None:
+            lines = self.lines_of.get(number, {})
+            return [line for at in lines for line in lines[at] if index is None or at == index]
+        indices = range(request.params.n) if index is None else [index]
+        return [(*request.prompt, *self.tokens(number, at)) for at in indices]
 
 
 def _whose(terms):

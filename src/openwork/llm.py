@@ -15,18 +15,21 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from openwork.build import Info, Progress, build
 from openwork.core.errors import EngineError, RequestError
 from openwork.core.event import Arrived, Ended, Event, Prefilled
-from openwork.core.output import Chunk, Output
+from openwork.core.output import Chosen, Chunk, Output
 from openwork.core.request import Request, SamplingParams
+from openwork.core.search import Beam, BestFirst, Budget, Choose, Search
 from openwork.core.settings import LoadSettings, ScheduleSettings
 from openwork.core.spec import ModelSpec
 from openwork.engine.service import Stream
 from openwork.text.answer import Answer
+from openwork.text.options import Options, as_chosen, place
 from openwork.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -117,10 +120,7 @@ class LLM:
         if len(each) != len(many):
             raise RequestError(f"{len(each)} were given for {len(many)} prompts", param="params")
         requests = [self._request(prompt, how) for prompt, how in zip(many, each, strict=True)]
-        running = [self._submit(request, prompt) for request, prompt in zip(requests, many, strict=True)]
-        for _ in self._follow(running, progress):
-            pass
-        return [answer.output for _, answer in running if answer.output is not None]
+        return self._run(list(zip(requests, many, strict=True)), progress)
 
     def stream(
         self, prompt: Prompt, params: SamplingParams | None = None, *, progress: Progress | None = None
@@ -152,6 +152,48 @@ class LLM:
             self._template = ChatTemplate.load(tokenizer)
         longest = self._limits.context * LONGEST_TOKEN_BYTES
         return self._template.prompt(tokenizer, messages, max_bytes=longest).token_ids
+
+    # -- searching -----------------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        prompt: Prompt,
+        how: Beam | BestFirst | Search,
+        params: SamplingParams | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> Output:
+        """The likeliest continuations of a prompt (docs/search.md); ``search`` of the Output says what is proved.
+
+        ``params`` says n, lengths and ends, and nothing that bends the model's distribution. Raises as ``generate``.
+        """
+        if not isinstance(how, Search):
+            how = Search(beam=how) if isinstance(how, Beam) else Search(best_first=how)
+        request = replace(self._request(prompt, params or SamplingParams()), search=how)
+        return self._run([(request, prompt)], progress)[0]
+
+    def choose(
+        self,
+        prompt: Prompt,
+        options: Options,
+        *,
+        end: bool | None = None,
+        score_all: bool = False,
+        at_once: int = 4,
+        budget: Budget | None = None,
+        trace: int = 0,
+    ) -> Chosen:
+        """The likeliest of some options behind a prompt, each a text or token ids, and a certain interval for each.
+
+        ``score_all`` gives the exact probability of all; ``end``, ``at_once`` and ``budget`` are those of Choose. How
+        options are tokenised stands in docs/search.md. Raises as ``generate``.
+        """
+        plain = self._request(prompt, SamplingParams())
+        placed = place(self.tokenizer, prompt if isinstance(prompt, str) else None, plain.prompt, options)
+        how = Choose(options=placed.options, end=end, score_all=score_all, at_once=at_once, budget=budget or Budget())
+        request = Request(placed.prompt_ids, plain.params, self._limits, search=Search(choose=how, trace=trace))
+        output = self._run([(request, prompt)], None)[0]
+        return as_chosen(output, placed, options, bool(how.end))
 
     # -- living --------------------------------------------------------------------------------------------------
 
@@ -190,6 +232,12 @@ class LLM:
                 param=param,
             )
         return self.tokenizer
+
+    def _run(self, asked: Sequence[tuple[Request, Prompt]], progress: Progress | None) -> list[Output]:
+        running = [self._submit(request, prompt) for request, prompt in asked]
+        for _ in self._follow(running, progress):
+            pass
+        return [answer.output for _, answer in running if answer.output is not None]
 
     def _submit(self, request: Request, prompt: Prompt) -> tuple[Stream, Answer]:
         with self._turn:

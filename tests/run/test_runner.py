@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from openwork import SamplingParams
-from openwork.core.step import Copy, Draw, Score, Step, Work
+from openwork.core.step import Copy, Draw, Expand, Score, Step, Work
 from openwork.load.assemble import load
 from openwork.ops.cpu import Cpu, available
 from openwork.ops.paged import PagedKV
@@ -175,3 +175,31 @@ def test_a_sequence_without_a_token_to_go_on_with_fails_alone(make):
     (only,) = run(shared, cannot)
     assert "no token" in only.failure
     assert run(shared, Work(2, 0, (5, 6, 7), False, (2,), (draw(3),)))[0] == run(alone, start)[0]
+
+
+def test_candidates_and_scores_of_a_run_are_those_of_its_rows(make):
+    """A line of a search: some rows score what follows them, the last is expanded, others give nothing."""
+    seen = []
+    runner = make(tap=lambda sequence, position, row: seen.append(position))
+    tokens = (5, 6, 7, 8, 9)
+    whole = run(make(), Work(0, 0, tokens, False, (0,), (), Score(tokens[1:], 0)))[0]
+    work = Work(0, 0, tokens, False, (0,), (), Score((8, 9), 0, first=2), Expand(top=3, among=(11, 12)))
+    found = run(runner, work)[0]
+    assert seen == [2, 3, 4]
+    assert found.scores == whole.scores[2:]
+    after = Score((11,), 3), Score((12,), 3)
+    likely = [
+        run(make(), Work(0, 0, (*tokens,), False, (0,), (), Score((*tokens[1:], s.targets[0]), 3)))[0] for s in after
+    ]
+    assert found.candidates.top == likely[0].scores[-1].top
+    assert found.candidates.among == tuple(each.scores[-1].logprob for each in likely)
+
+
+def test_a_row_that_is_expanded_fails_alone(make):
+    runner = make()
+    run(runner, Work(0, 0, (5, 6), False, (0,)))
+    runner._kv.keys[:, 0] = np.nan
+    ask = Expand(top=2)
+    good, bad = run(runner, Work(1, 0, (5, 6), False, (1,), expand=ask), Work(0, 2, (7,), False, (0,), expand=ask))
+    assert good.candidates is not None and good.failure is None
+    assert bad.candidates is None and "not finite" in bad.failure

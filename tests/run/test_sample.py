@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openwork import SamplingParams
-from openwork.core.step import Draw
+from openwork.core.step import Draw, Expand
 from openwork.ops.cpu import Cpu, available
 from openwork.ops.reference import Reference
-from openwork.run.sample import choose, logprobs
+from openwork.run.sample import candidates, choose, logprobs
 
 OPS = {"reference": Reference()} | ({"cpu": Cpu()} if available() else {})
 
@@ -142,3 +142,21 @@ def test_the_core_chooses_what_the_reference_chooses(size, seed, temperature, to
     if reference != core:
         near = {choose(OPS["reference"], logits * np.float32(1 + e), draw(**how)).token for e in (-1e-5, 1e-5)}
         assert core in near | {reference}
+
+
+def test_candidates_are_the_likeliest_of_the_model_s_own_distribution(ops):
+    logits = row(1, 3, 3, 0, 2)
+    found = candidates(ops, logits, Expand(top=3, among=(4, 0, 4)))
+    mass = math.log(sum(math.exp(float(each)) for each in logits))
+    assert [token for token, _ in found.top] == [1, 2, 4], "the lowest id of equals first"
+    assert [logprob for _, logprob in found.top] == pytest.approx([3 - mass, 3 - mass, 2 - mass], abs=1e-6)
+    assert found.among == pytest.approx([2 - mass, 1 - mass, 2 - mass], abs=1e-6)
+
+
+def test_candidates_leave_out_what_may_not_come_and_stay_what_they_are(ops):
+    logits = row(1, 3, 3, 0, 2)
+    every = dict(candidates(ops, logits, Expand(top=5)).top)
+    found = candidates(ops, logits, Expand(top=2, without=frozenset({1, 4})))
+    assert found.top == ((2, every[2]), (0, every[0]))
+    assert candidates(ops, logits, Expand()).top == candidates(ops, logits, Expand()).among == ()
+    assert len(candidates(ops, logits, Expand(top=99, without=frozenset({0}))).top) == 4

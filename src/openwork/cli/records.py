@@ -47,18 +47,18 @@ def _logprob(logprob: Logprob, tokenizer: Tokenizer | None) -> dict[str, Any]:
     return {
         "token": logprob.token,
         "text": token_text(logprob.token, tokenizer),
-        "logprob": _finite(logprob.logprob),
+        "logprob": finite(logprob.logprob),
         "rank": logprob.rank,
         "top": [
-            {"token": token, "text": token_text(token, tokenizer), "logprob": _finite(value)}
+            {"token": token, "text": token_text(token, tokenizer), "logprob": finite(value)}
             for token, value in logprob.top
         ],
     }
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float | None) -> float | None:
     """JSON has no infinity: a token that cannot come has no logarithm, null."""
-    return value if math.isfinite(value) else None
+    return value if value is not None and math.isfinite(value) else None
 
 
 def token_text(token: int, tokenizer: Tokenizer | None) -> str | None:

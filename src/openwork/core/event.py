@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from openwork.core.output import Failure, FinishReason, Logprob
+from openwork.core.output import Failure, FinishReason, Logprob, SearchReport
 from openwork.core.step import Choice
 
 
@@ -111,13 +111,17 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The last sequence of a request finished; nothing more will be said about it."""
+    """The last sequence of a request finished; nothing more will be said about it.
+
+    ``search`` is there when it was a search that came to an end by itself.
+    """
 
     request: int
     kv_blocks: int  # blocks its sequences held when each finished, shared ones counted once
     time: float
     prompt_logprobs: tuple[Logprob | None, ...] | None = None
     account: Account = Account()
+    search: SearchReport | None = None
 
 
 Event = Arrived | Admitted | Preempted | Prefilled | Token | Finished | Ended

@@ -26,6 +26,68 @@ class Logprob:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """One finished sequence of a search. ``token_ids`` hold the end token, if one ended it."""
+
+    token_ids: tuple[int, ...]
+    logprob: float  # of the whole, in nats; the end counted where the search counts it
+    score: float  # what was maximised: the log-probability, unless lengths or penalties were asked for
+    token_logprobs: tuple[float, ...]
+    finish_reason: FinishReason = "length"
+    stop_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What is certain of one option: its probability, given that the answer is one of the options, is in [low, high].
+
+    ``logprob`` is None where the search ended before it was known; then it is at most ``logprob_high``.
+    """
+
+    logprob: float | None
+    logprob_high: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """A place in the tree of a search, as it was at the end.
+
+    open   never looked at: nothing that begins so has a higher score than ``bound``
+    rest   all the tokens that are not listed beside it, together
+    """
+
+    parent: int | None  # place in the list of its parent
+    tokens: tuple[int, ...]  # after those of its parent
+    logprob: float  # of the line to its end; of the first token alone while it is open
+    bound: float
+    state: Literal["expanded", "open", "rest", "found"]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchReport:
+    """What a search found, and what it can prove. No sequence that it might have found scores above ``upper_bound``.
+
+    ``proved``: neither does any that is not in ``found``, which is in order. ``gap`` is the bound less the best score,
+    and None where nothing was found. A beam search proves nothing and has no bound: None. ``nodes`` counts the places
+    whose distribution was looked at; ``ended_by`` is "proved", "complete" (a beam), or what was used up.
+    """
+
+    found: tuple[Found, ...]
+    proved: bool
+    upper_bound: float | None
+    gap: float | None
+    nodes: int
+    generations: int
+    ended_by: Literal["proved", "complete", "nodes", "tokens", "seconds"]
+    shares: tuple[Share, ...] = ()  # of each option, where there are some
+    winner: int | None = None  # the option that was found
+    num_nodes: int | None = None  # how many there are, where that is known
+    trace: tuple[Traced, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
     """Seconds on the engine's clock, and tokens per second. Prefill ends with the first token."""
 
@@ -59,6 +121,7 @@ class Output:
     kv_blocks: int  # blocks of KV cache that the request held at its end, each counted once
     prompt_logprobs: tuple[Logprob | None, ...] | None = None  # the first is None: nothing comes before it
     cached: int = 0  # prompt tokens whose keys and values were in the prefix cache already
+    search: SearchReport | None = None  # what a search found and proved; its ``found`` are the completions, in order
 
     @property
     def text(self) -> str:
@@ -75,6 +138,50 @@ class Output:
     @property
     def logprobs(self) -> tuple[Logprob, ...] | None:
         return self.completions[0].logprobs
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One of the options of a choice. Given that the answer is one of them, this one's probability is between the two.
+
+    ``logprob`` is None where it did not need to be known; it is at most ``logprob_high``.
+    """
+
+    text: str | None  # None where options were token ids
+    token_ids: tuple[int, ...]
+    logprob: float | None
+    logprob_high: float
+    probability_low: float
+    probability_high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The likeliest of some options, and what is certain of each. ``index`` is None where the budget was too small.
+
+    ``proved``: no option is likelier than the one that was chosen. ``end``: log-probabilities are of an option and an
+    end token behind it. Of the report.num_nodes places of the options' tree, report.nodes were looked at.
+    """
+
+    index: int | None
+    options: tuple[Option, ...]
+    report: SearchReport
+    prompt: str | None
+    prompt_ids: tuple[int, ...]  # those that all options were placed behind
+    end: bool
+    elapsed_s: float  # from arrival to the answer
+
+    @property
+    def text(self) -> str | None:
+        return None if self.index is None else self.options[self.index].text
+
+    @property
+    def logprob(self) -> float | None:
+        return None if self.index is None else self.options[self.index].logprob
+
+    @property
+    def proved(self) -> bool:
+        return self.report.proved
 
 
 @dataclass(frozen=True, slots=True)

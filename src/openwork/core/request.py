@@ -7,12 +7,13 @@ the engine numbers it when it is submitted.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from openwork.core.bounds import check_flag, check_real, check_whole
 from openwork.core.errors import PromptTooLong, RequestError
+from openwork.core.search import Search
 from openwork.core.terms import Terms
 
 MAX_N = 128
@@ -72,26 +73,25 @@ class SamplingParams:
     skip_special_tokens: bool = True
 
     def __post_init__(self) -> None:
-        _real("temperature", self.temperature, 0, 100)
-        _whole("top_k", self.top_k, 0, 2**31 - 1)
-        _real("top_p", self.top_p, 0, 1, open_low=True)
-        _real("min_p", self.min_p, 0, 1)
-        _real("presence_penalty", self.presence_penalty, -2, 2)
-        _real("frequency_penalty", self.frequency_penalty, -2, 2)
-        _real("repetition_penalty", self.repetition_penalty, 0, 100, open_low=True)
-        _whole("seed", self.seed, 0, MAX_SEED)
-        _whole("n", self.n, 1, MAX_N)
+        check_real("temperature", self.temperature, 0, 100)
+        check_whole("top_k", self.top_k, 0, 2**31 - 1)
+        check_real("top_p", self.top_p, 0, 1, open_low=True)
+        check_real("min_p", self.min_p, 0, 1)
+        check_real("presence_penalty", self.presence_penalty, -2, 2)
+        check_real("frequency_penalty", self.frequency_penalty, -2, 2)
+        check_real("repetition_penalty", self.repetition_penalty, 0, 100, open_low=True)
+        check_whole("seed", self.seed, 0, MAX_SEED)
+        check_whole("n", self.n, 1, MAX_N)
         if self.max_tokens is not None:
-            _whole("max_tokens", self.max_tokens, 0, 2**31 - 1)
-        _whole("min_tokens", self.min_tokens, 0, 2**31 - 1)
+            check_whole("max_tokens", self.max_tokens, 0, 2**31 - 1)
+        check_whole("min_tokens", self.min_tokens, 0, 2**31 - 1)
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise RequestError(f"is {self.min_tokens}, above max_tokens {self.max_tokens}", param="min_tokens")
         for name in ("logprobs", "prompt_logprobs"):
             if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), 0, MAX_LOGPROBS)
+                check_whole(name, getattr(self, name), 0, MAX_LOGPROBS)
         for name in ("ignore_eos", "skip_special_tokens"):
-            if not isinstance(getattr(self, name), bool):
-                raise RequestError(f"must be true or false, not {getattr(self, name)!r}", param=name)
+            check_flag(name, getattr(self, name))
         object.__setattr__(self, "stop", _stop_strings(self.stop))
         object.__setattr__(self, "stop_token_ids", _stop_ids(self.stop_token_ids))
         object.__setattr__(self, "logit_bias", _biases(self.logit_bias))
@@ -119,6 +119,9 @@ class Limits:
 class Request:
     """A prompt, how to continue it, the limits it was checked against, and the terms on which it is served.
 
+    ``search`` finds the best of whole answers, where None draws token after token; params say the lengths, the ends and
+    how many of the best are wanted.
+
     Raises RequestError for ids out of range or an empty prompt, PromptTooLong when nothing could be generated.
     """
 
@@ -126,6 +129,7 @@ class Request:
     params: SamplingParams
     limits: Limits
     terms: Terms = field(default_factory=Terms)
+    search: Search | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompt", tuple(self.prompt))
@@ -146,30 +150,41 @@ class Request:
             for token in ids:
                 if token >= vocab:
                     raise RequestError(f"names token {token}; ids are 0 to {vocab - 1}", param=name)
+        if self.search is not None:
+            self._check_search(self.search)
+
+    def _check_search(self, search: Search) -> None:
+        search.check(self.params, self.limits.vocab_size, bool(self.stop_ids))
+        room = self.limits.context - len(self.prompt)
+        if search.choose is not None and search.choose.depth > room:
+            raise RequestError(
+                f"need up to {search.choose.depth} tokens; behind this prompt the context window has {room}",
+                "Shorten the prompt, or the longest option.",
+                param="options",
+            )
+        if search.best_first is not None and self.params.min_tokens > room:
+            raise RequestError(
+                f"is {self.params.min_tokens}; behind this prompt the context window has {room}", param="min_tokens"
+            )
 
     @property
     def max_tokens(self) -> int:
         """Tokens to generate at most: what was asked for, within the window."""
         room = self.limits.context - len(self.prompt)
+        if self.search is not None and self.search.choose is not None:
+            return self.search.choose.depth
         return room if self.params.max_tokens is None else min(self.params.max_tokens, room)
+
+    @property
+    def lines(self) -> int:
+        """Sequences that are computed at the same time."""
+        return self.params.n if self.search is None else self.search.lines
 
     @property
     def stop_ids(self) -> frozenset[int]:
         """Every token that ends the text: the caller's, and the model's unless they are ignored."""
         own = frozenset(self.params.stop_token_ids)
         return own if self.params.ignore_eos else own | self.limits.eos_ids
-
-
-def _real(name: str, value: Any, low: float, high: float, *, open_low: bool = False) -> None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number or not low <= value <= high or (open_low and value == low):
-        bounds = f"{'above' if open_low else 'from'} {low} to {high}"
-        raise RequestError(f"must be a number {bounds}, not {value!r}", param=name)
-
-
-def _whole(name: str, value: Any, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise RequestError(f"must be a whole number from {low} to {high}, not {value!r}", param=name)
 
 
 def _stop_strings(value: Any) -> tuple[str, ...]:
@@ -192,7 +207,7 @@ def _stop_ids(value: Any) -> tuple[int, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) > MAX_STOP_IDS:
         raise RequestError(f"must be a list of at most {MAX_STOP_IDS} token ids", param="stop_token_ids")
     for token in value:
-        _whole("stop_token_ids", token, 0, 2**31 - 1)
+        check_whole("stop_token_ids", token, 0, 2**31 - 1)
     return tuple(value)
 
 
@@ -200,6 +215,6 @@ def _biases(value: Any) -> dict[int, float]:
     if not isinstance(value, Mapping) or len(value) > MAX_BIASES:
         raise RequestError(f"must map at most {MAX_BIASES} token ids to numbers", param="logit_bias")
     for token, bias in value.items():
-        _whole("logit_bias", token, 0, 2**31 - 1)
-        _real("logit_bias", bias, -100, 100)
+        check_whole("logit_bias", token, 0, 2**31 - 1)
+        check_real("logit_bias", bias, -100, 100)
     return dict(value)

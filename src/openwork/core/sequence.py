@@ -23,6 +23,7 @@ from openwork.core.request import Request
 class Status(Enum):
     WAITING = "waiting"  # holds no blocks
     RUNNING = "running"
+    HELD = "held"  # has answered, and holds blocks that lines of its search may go on from
     FINISHED = "finished"  # holds no blocks, never comes back
 
 
@@ -49,6 +50,7 @@ class Sequence:
     since: float = 0.0  # when it last got a token, or arrived
     is_overdue: bool = False  # it has waited too long once: nobody passes it any more
     gave_way: bool = False  # to one that waited: it need not do so again before its next token
+    to_score: int | None = None  # row, from which on each row scores the token after it; None: none does
     stall: str = ""  # why it is not in a step, since stalled_at
     stalled_at: float = 0.0
 

@@ -40,11 +40,24 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True)
+class Expand:
+    """Give candidates for the token after the last row of a Work, with their log-probabilities; choose none.
+
+    ``top`` of the likeliest, those in ``without`` left out, and beside them each token of ``among``.
+    """
+
+    top: int = 0
+    among: tuple[int, ...] = ()
+    without: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
-    """Give the log-probability of each target: target i is what really follows row i of the Work."""
+    """Give the log-probability of each target: target i is what really follows row ``first`` + i of the Work."""
 
     targets: tuple[int, ...]
     top: int  # how many most likely tokens to give beside each
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +77,16 @@ class Work:
     blocks: tuple[int, ...]
     draws: tuple[Draw, ...] = ()
     score: Score | None = None
+    expand: Expand | None = None
 
     @property
     def count(self) -> int:
         return len(self.tokens) + self.is_pending
+
+    @property
+    def asks(self) -> bool:
+        """Whether something is to be made of its last row that its strategy waits for."""
+        return bool(self.draws) or self.expand is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +122,26 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidates:
+    """Tokens that may follow, by the model's own distribution.
+
+    ``top`` is (token, log-probability), likeliest first and the lowest id among equals; ``among`` are the
+    log-probabilities of the tokens that were asked for, in their order.
+    """
+
+    top: tuple[tuple[int, float], ...] = ()
+    among: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one Work: a choice per draw, a log-probability per target, or why this sequence alone failed."""
+    """What came of one Work: a choice per draw, a log-probability per target, candidates if they were asked for, or why
+    this sequence alone failed."""
 
     choices: tuple[Choice, ...] = ()
     scores: tuple[Logprob, ...] = ()
     failure: str | None = None
+    candidates: Candidates | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from openwork.core.sequence import Sequence
-from openwork.core.step import Choice, Draw
+from openwork.core.step import Choice, Draw, Expand
 from openwork.decode.stop import judge
 from openwork.decode.strategy import Branch, Decision, Fork
 
 
 class Sampling:
     """Strategy of one sequence; ``fan`` is how many it becomes at its first token."""
+
+    expand: Expand | None = None
 
     def __init__(self, fan: int = 1) -> None:
         self._fan = fan

@@ -3,16 +3,20 @@
 For each step a strategy says what to draw from a sequence's last row, and when the choices come back it decides:
 Continue with one, Fork into several, or Stop. A strategy that may fork makes its sequence wait for the result, so that
 no step is planned for a line that may split. It never sees arrays, blocks or time.
+
+A search decides for all sequences of a request together. It asks for candidates in place of draws, and when every leaf
+of a generation has answered, it names the leaves of the next, or concludes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from openwork.core.output import FinishReason
+from openwork.core.output import FinishReason, SearchReport
 from openwork.core.sequence import Sequence
-from openwork.core.step import Choice, Draw
+from openwork.core.step import Candidates, Choice, Draw, Expand
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +55,11 @@ Decision = Continue | Fork | Stop
 
 
 class Strategy(Protocol):
+    expand: Expand | None  # what to ask of the last row beside draws
+
     @property
     def may_fork(self) -> bool:
-        """Whether the next decision can be a Fork."""
+        """Whether a line may split at the next decision, so that nothing can be planned for it before."""
         ...
 
     def draws(self, sequence: Sequence) -> tuple[Draw, ...]:
@@ -63,3 +69,75 @@ class Strategy(Protocol):
     def feed(self, sequence: Sequence, choices: tuple[Choice, ...]) -> Decision:
         """Decide on the choices, one per draw. The sequence does not hold them yet."""
         ...
+
+
+# -- searches --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A line that a search wants computed, and what it asks of the last row.
+
+    line    | tokens after the prompt . . . . | fresh |
+            the parent's line, or anybody's            each but the first is scored by the row before it
+    """
+
+    node: int  # how the search calls it; never used twice
+    line: tuple[int, ...]
+    expand: Expand
+    fresh: int = 1
+    parent: int | None = None  # the node that it goes on from; None: none, or itself
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a leaf: the log-probabilities of its fresh tokens after the first, and the candidates."""
+
+    scores: tuple[float, ...]
+    candidates: Candidates
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a request has used so far."""
+
+    tokens: int  # positions computed
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What a search does next. ``agreed`` are tokens that its best sequence will go on with, whatever comes."""
+
+    leaves: tuple[Leaf, ...]
+    agreed: tuple[int, ...] = ()
+
+
+class SearchStrategy(Protocol):
+    """Decides for a whole request. A function of the answers: the same ones lead to the same search."""
+
+    def begin(self) -> Generation: ...
+
+    def decide(self, answers: Mapping[int, Answer], spent: Spent) -> Generation | SearchReport:
+        """The next generation, by the answers of all leaves of this one; or the end."""
+        ...
+
+    def worth(self, node: int) -> float | None:
+        """What a line that goes on from an answered node may score; None: none will. Asked after ``decide``."""
+        ...
+
+
+class Member:
+    """Strategy of one sequence of a search: it asks once, and the search decides."""
+
+    may_fork = True
+
+    def __init__(self, node: int, expand: Expand) -> None:
+        self.node = node
+        self.expand: Expand | None = expand
+
+    def draws(self, sequence: Sequence) -> tuple[Draw, ...]:
+        return ()
+
+    def feed(self, sequence: Sequence, choices: tuple[Choice, ...]) -> Decision:
+        raise AssertionError("a search draws nothing")

@@ -17,12 +17,12 @@ from dataclasses import replace
 import numpy as np
 
 from openwork.core.output import Logprob
-from openwork.core.step import Choice, Outcome, Result, Step, Work
+from openwork.core.step import Candidates, Choice, Outcome, Result, Step, Work
 from openwork.models.decoder import Decoder
 from openwork.ops.paged import PagedKV
 from openwork.ops.reference import Reference
 from openwork.run.batch import Batch, assemble
-from openwork.run.sample import choose, is_plainly_greedy, logprobs
+from openwork.run.sample import candidates, choose, is_plainly_greedy, logprobs
 
 LOGITS_BYTES = 32 << 20
 Tap = Callable[[int, int, np.ndarray], None]  # (sequence, position, logits row: copy it to keep it)
@@ -125,6 +125,7 @@ class TensorRunner:
         """Logits are made for the rows that are drawn from or scored, a bounded number at a time."""
         choices: list[list[Choice]] = [[] for _ in step.works]
         scores: list[list[Logprob]] = [[] for _ in step.works]
+        expanded: dict[int, Candidates] = {}
         failed: dict[int, str] = {}
         for where, logits in self._logits(_wanted(step, batch), hidden):
             finite = self._ops.is_finite(logits)
@@ -136,14 +137,18 @@ class TensorRunner:
                 if not finite[place]:
                     failed[index] = " ".join(_NOT_FINITE)
                     continue
-                if work.score is not None and offset < len(work.score.targets):
-                    target = work.score.targets[offset]
+                if work.score is not None and 0 <= offset - work.score.first < len(work.score.targets):
+                    target = work.score.targets[offset - work.score.first]
                     scores[index] += logprobs(self._ops, logits[place : place + 1], [target], work.score.top)
                 if offset == work.count - 1:
                     newest = int(batch.ids[row]) if work.is_pending else None
                     choices[index] = [choose(self._ops, logits[place], draw, newest) for draw in work.draws]
+                    if work.expand is not None:
+                        expanded[index] = candidates(self._ops, logits[place], work.expand)
         return [
-            Outcome(failure=failed[i]) if i in failed else Outcome(tuple(choices[i]), tuple(scores[i]))
+            Outcome(failure=failed[i])
+            if i in failed
+            else Outcome(tuple(choices[i]), tuple(scores[i]), candidates=expanded.get(i))
             for i in range(len(step.works))
         ]
 
@@ -164,18 +169,17 @@ def _wanted(step: Step, batch: Batch) -> list[tuple[int, int]]:
     """(work, row) for each row whose logits are needed, in order."""
     wanted: list[tuple[int, int]] = []
     for index, work in enumerate(step.works):
-        first, last = batch.starts[index], batch.starts[index + 1] - 1
-        scored = _num_scored(work)
-        wanted += [(index, first + i) for i in range(scored)]
-        if work.draws and first + scored <= last:
+        last = batch.starts[index + 1] - 1
+        end = batch.starts[index]
+        if work.score is not None:
+            first = end + work.score.first
+            end = first + len(work.score.targets)
+            wanted += [(index, row) for row in range(first, end)]
+        if work.asks and end <= last:
             wanted.append((index, last))
     return wanted
 
 
 def _is_plain(work: Work) -> bool:
     """Whether the highest logit is all that is asked of this work."""
-    return work.score is None and all(is_plainly_greedy(draw) for draw in work.draws)
-
-
-def _num_scored(work: Work) -> int:
-    return 0 if work.score is None else len(work.score.targets)
+    return work.score is None and work.expand is None and all(is_plainly_greedy(draw) for draw in work.draws)

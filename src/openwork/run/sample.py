@@ -14,7 +14,7 @@ import numpy as np
 from openwork.core.noise import uniform
 from openwork.core.output import Logprob
 from openwork.core.request import SamplingParams
-from openwork.core.step import Choice, Draw
+from openwork.core.step import Candidates, Choice, Draw, Expand
 from openwork.ops.reference import Reference
 
 
@@ -29,6 +29,16 @@ def choose(ops: Reference, row: np.ndarray, draw: Draw, pending: int | None = No
         top_k = params.top_k or len(row)  # 0 keeps all
         token = ops.choose(adjusted, params.temperature, top_k, params.top_p, params.min_p, noise)
     return Choice(token, None if params.logprobs is None else logprobs(ops, row[None, :], [token], params.logprobs)[0])
+
+
+def candidates(ops: Reference, row: np.ndarray, expand: Expand) -> Candidates:
+    """The tokens that may follow ``row`` (vocab,) float32, by the model's own distribution."""
+    mass = float(ops.logsumexp(row[None, :])[0])
+    # As many more as may have to be left out: only numbers that are given out leave the array.
+    best = ops.top_k(row, expand.top + len(expand.without)) if expand.top else np.empty(0, np.int64)
+    kept = [int(token) for token in best if int(token) not in expand.without][: expand.top]
+    among = row[np.array(expand.among, np.int64)].astype(np.float64) - mass
+    return Candidates(tuple((token, float(row[token]) - mass) for token in kept), tuple(among.tolist()))
 
 
 def is_plainly_greedy(draw: Draw) -> bool:

@@ -21,7 +21,9 @@ class Price:
     """What a request needs at its full length, with nothing cached.
 
     shared  |#### whole blocks of the prompt ####|
-    own                                          |## the rest, once for each of n sequences ##|
+    own                                          |## the rest, once for each of its lines ##|
+
+    What a search keeps beside the lines it computes is not in it: that gives way whenever somebody needs it.
     """
 
     blocks: int  # all its sequences together
@@ -37,7 +39,7 @@ def price(request: Request, block_size: int) -> Price:
     shared = length // block_size
     scored = 0 if params.prompt_logprobs is None else (length - 1) * (1 + params.prompt_logprobs)
     drawn = 0 if params.logprobs is None else params.n * request.max_tokens * (1 + params.logprobs)
-    return Price(shared + params.n * (line - shared), line, scored + drawn)
+    return Price(shared + request.lines * (line - shared), line, scored + drawn)
 
 
 class Door:
@@ -65,10 +67,10 @@ class Door:
         bounds = self._settings
         if bounds.max_blocks is not None and cost.blocks > bounds.max_blocks:
             raise RequestError(
-                f"is {request.params.n}, which needs {cost.blocks} blocks of the cache at full length; "
+                f"is {request.lines}, which needs {cost.blocks} blocks of the cache at full length; "
                 f"one request may have {bounds.max_blocks}",
                 "Ask for fewer sequences, fewer tokens, or send several requests.",
-                param="n",
+                param="n" if request.search is None else "width" if request.search.beam is not None else "at_once",
             )
         if bounds.max_logprobs is not None and cost.logprobs > bounds.max_logprobs:
             raise RequestError(

@@ -63,25 +63,23 @@ class Draft:
         start = sequence.computed
         end = start + count
         tokens = tuple(sequence.tokens[start:end])
-        draws = ()
-        if end == sequence.known + sequence.pending and sequence.request.max_tokens > 0:
-            draws = sequence.strategy.draws(sequence)
-        self.works.append(
-            Work(
-                sequence=sequence.id,
-                start=start,
-                tokens=tokens,
-                is_pending=len(tokens) < count,
-                blocks=tuple(sequence.blocks[:num_blocks]),
-                draws=draws,
-                score=_score(sequence, start, end, entry),
-            )
+        asks = end == sequence.known + sequence.pending and sequence.request.max_tokens > 0
+        work = Work(
+            sequence=sequence.id,
+            start=start,
+            tokens=tokens,
+            is_pending=len(tokens) < count,
+            blocks=tuple(sequence.blocks[:num_blocks]),
+            draws=sequence.strategy.draws(sequence) if asks else (),
+            score=_score(sequence, start, end, entry),
+            expand=sequence.strategy.expand if asks else None,
         )
+        self.works.append(work)
         self.copies += copies
         self.rows -= count
         self.planned.add(sequence.id)
         sequence.computed = end
-        sequence.pending += bool(draws)
+        sequence.pending += work.asks
         if sequence.stall:
             entry.note_stall(sequence, self.now)
         entry.tally.rows += count
@@ -92,7 +90,10 @@ class Draft:
 
 
 def _score(sequence: Sequence, start: int, end: int, entry: Entry) -> Score | None:
-    """Row at position p scores the prompt token at p + 1."""
+    """Row at position p scores the token at p + 1: of the prompt, or of a run that a search wants scored."""
+    if sequence.to_score is not None:
+        first, last = max(start, sequence.to_score), min(end, sequence.known - 1)
+        return Score(tuple(sequence.tokens[first + 1 : last + 1]), 0, first - start) if first < last else None
     top = sequence.request.params.prompt_logprobs
     if top is None or sequence.index != entry.scorer or start + 1 >= sequence.prompt_len or entry.is_scored:
         return None

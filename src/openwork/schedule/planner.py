@@ -99,6 +99,9 @@ class Planner:
         """Grow a running sequence, preempting others as long as it takes; None if it had to go itself, or must wait."""
         while (copies := self._cache.grow(sequence, length)) is None:
             is_capped = self._cache.is_capped(sequence.tenant, self._cache.lacking(sequence, length))
+            if (held := self._roster.dispensable(sequence.tenant if is_capped else None)) is not None:
+                self._let_go(held)
+                continue
             victim = self._policy.victim(sequence, draft.planned, is_capped)
             if victim is sequence and not draft.works:  # first in line, and there is nobody else
                 copies = self._cache.grow(sequence, length, force=True)
@@ -110,6 +113,12 @@ class Planner:
             if victim is sequence:
                 return None
         return copies
+
+    def _let_go(self, held: Sequence) -> None:
+        """A line that was kept for others to go on from is kept no more: they will be computed from the cache."""
+        self._roster.entries[held.request_id].blocks.update(held.blocks)
+        self._cache.free(held)
+        self._roster.bury(held)
 
     def _preempt(self, sequence: Sequence, asker: Sequence, cause: str, draft: Draft) -> None:
         forgotten, kept = sequence.computed, self._cache.free(sequence)
@@ -179,9 +188,10 @@ class Planner:
     def _limit(self, sequence: Sequence) -> int:
         """Tokens that may come from the cache: the last one's row is needed, and every row that is yet to be scored."""
         entry = self._roster.entries[sequence.request_id]
-        if sequence.index == entry.scorer and not entry.is_scored:
-            return min(entry.num_scored, sequence.known - 1)
-        return sequence.known - 1
+        last = sequence.known - 1
+        if sequence.to_score is not None:
+            return min(sequence.to_score, last)
+        return min(entry.num_scored, last) if sequence.index == entry.scorer and not entry.is_scored else last
 
     def _is_on_its_way(self, sequence: Sequence, found: Found, limit: int) -> bool:
         """Whether a running sequence is computing the very block that comes next: it will be cached in a moment."""
@@ -218,9 +228,18 @@ class Planner:
         return None
 
     def _fitting(self, sequence: Sequence, found: Found) -> Found | None:
-        """What fits beside what the running ones still need for all they know."""
-        fitting = self._cache.fitting(sequence, found, self._owed(self._roster.running))
+        """What fits beside what the running ones still need for all they know. Held lines give way, if that helps."""
+        owed = self._owed(self._roster.running)
+        fitting = self._cache.fitting(sequence, found, owed)
+        if fitting is None and found.needed + owed <= self._cache.room_without(self._roster.held, sequence, found):
+            while fitting is None and (held := self._roster.dispensable()) is not None:
+                self._let_go(held)
+                found = self._cache.find(sequence, self._limit(sequence))
+                fitting = self._cache.fitting(sequence, found, owed)
         if fitting is None and not self._roster.running:  # nobody else can give way: pins and reserves do
+            for held in list(self._roster.held):
+                self._let_go(held)
+            found = self._cache.find(sequence, self._limit(sequence))
             fitting = self._cache.fitting(sequence, found, force=True)
         return fitting
 

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from openwork.core.event import Account, Miss
-from openwork.core.output import Logprob
+from openwork.core.output import Logprob, SearchReport
 from openwork.core.request import Request
 from openwork.core.sequence import Sequence, Status
+from openwork.decode.strategy import Answer, SearchStrategy
 
 
 def by_rank(sequence: Sequence) -> tuple[float, int, int]:
@@ -40,6 +41,20 @@ class Tally:
 
 
 @dataclass(slots=True, eq=False)
+class Group:
+    """The sequences of a search, by node, and what those of the generation that runs have answered."""
+
+    strategy: SearchStrategy
+    members: dict[int, Sequence] = field(default_factory=dict)
+    awaited: set[int] = field(default_factory=set)
+    answers: dict[int, Answer] = field(default_factory=dict)
+    scores: dict[int, list[float]] = field(default_factory=dict)  # of leaves that are awaited
+    num_born: int = 0  # sequences, which gives the next its index
+    num_said: int = 0  # tokens of its best sequence that were told
+    num_told: int = 0  # of these, those that another engine had told
+
+
+@dataclass(slots=True, eq=False)
 class Entry:
     """A request that has not ended: its living sequences, and what to say when the last one finishes."""
 
@@ -52,6 +67,8 @@ class Entry:
     scores: dict[int, Logprob] = field(default_factory=dict)  # position -> log-probability of the prompt token there
     blocks: set[int] = field(default_factory=set)  # those its sequences held when each finished
     tally: Tally = field(default_factory=Tally)
+    group: Group | None = None  # it is a search
+    report: SearchReport | None = None  # what that came to
 
     @property
     def num_scored(self) -> int:
@@ -144,6 +161,28 @@ class Roster:
         self.running: list[Sequence] = []  # in order of rank
         self.waiting = WaitingRoom()
         self.running_of: dict[str, int] = {}  # tenant -> running sequences
+        self.held: list[Sequence] = []  # lines that searches may go on from; they give way to anybody
+        self._num_born = 0
+
+    def new(self, request_id: int, index: int, request: Request, tokens: list[int], since: float) -> Sequence:
+        """A sequence that has yet to enter."""
+        sequence = Sequence(self._num_born, request_id, index, request, None, tokens)
+        sequence.rank = (self.entries[request_id].urgency, request_id, index)
+        sequence.since = since
+        self._num_born += 1
+        return sequence
+
+    def dispensable(self, tenant: str | None = None) -> Sequence | None:
+        """Who of the held ones, of one tenant or of all, goes first: of the latest request, the one least worth."""
+        found = [s for s in self.held if tenant is None or s.tenant == tenant]
+        return max(found, key=lambda s: (s.rank[:2], -self.worth(s)), default=None)
+
+    def worth(self, sequence: Sequence) -> float:
+        """What a line that goes on from a held one may score; one whose search has not decided yet is worth most."""
+        group, node = self.entries[sequence.request_id].group, sequence.strategy.node
+        assert group is not None
+        worth = None if node in group.answers else group.strategy.worth(node)
+        return float("inf") if worth is None else worth
 
     def enter(self, sequence: Sequence, is_new: bool) -> None:
         """A sequence is born, and takes its place by its status."""
@@ -151,14 +190,16 @@ class Roster:
         entry.living[sequence.index] = sequence
         self.sequences[sequence.id] = sequence
         if sequence.status is Status.RUNNING:
-            insort(self.running, sequence, key=by_rank)
-            self.running_of[sequence.tenant] = self.running_of.get(sequence.tenant, 0) + 1
+            self._run(sequence)
         else:
             self.waiting.push(sequence, is_new)
 
     def start(self, sequence: Sequence) -> None:
         self.waiting.remove(sequence)
         sequence.status = Status.RUNNING
+        self._run(sequence)
+
+    def _run(self, sequence: Sequence) -> None:
         insort(self.running, sequence, key=by_rank)
         self.running_of[sequence.tenant] = self.running_of.get(sequence.tenant, 0) + 1
 
@@ -167,15 +208,32 @@ class Roster:
         sequence.status = Status.WAITING
         self.waiting.push(sequence, is_new=False)
 
+    def hold(self, sequence: Sequence) -> None:
+        """A running sequence has answered, and its blocks are kept."""
+        self._leave_running(sequence)
+        sequence.status = Status.HELD
+        self.held.append(sequence)
+
+    def go_on(self, sequence: Sequence) -> None:
+        """A held one has more to compute."""
+        self.held.remove(sequence)
+        sequence.status = Status.RUNNING
+        self._run(sequence)
+
     def bury(self, sequence: Sequence) -> None:
         """A sequence has finished."""
         if sequence.status is Status.RUNNING:
             self._leave_running(sequence)
+        elif sequence.status is Status.HELD:
+            self.held.remove(sequence)
         else:
             self.waiting.remove(sequence)
         sequence.status = Status.FINISHED
+        entry = self.entries[sequence.request_id]
         del self.sequences[sequence.id]
-        del self.entries[sequence.request_id].living[sequence.index]
+        del entry.living[sequence.index]
+        if entry.group is not None:
+            del entry.group.members[sequence.strategy.node]
 
     def _leave_running(self, sequence: Sequence) -> None:
         del self.running[bisect_left(self.running, sequence.rank, key=by_rank)]
@@ -190,8 +248,9 @@ class Roster:
         assert all(s.status is Status.WAITING and not s.blocks for s in waiting)
         assert self.running == sorted(self.running, key=by_rank)
         assert all(s in self.waiting for s in waiting) and len(self.waiting) == len(waiting)
-        places = {s.id for s in self.running} | {s.id for s in waiting}
-        assert places == set(self.sequences) and len(places) == len(self.running) + len(waiting)
+        assert all(s.status is Status.HELD and s.blocks and not s.due and not s.pending for s in self.held)
+        places = {s.id for s in (*self.running, *waiting, *self.held)}
+        assert places == set(self.sequences) and len(places) == len(self.running) + len(waiting) + len(self.held)
         assert {s.id for e in self.entries.values() for s in e.living.values()} == places
         tenants = [s.tenant for s in self.running]
         assert self.running_of == {tenant: tenants.count(tenant) for tenant in tenants}

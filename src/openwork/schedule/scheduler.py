@@ -31,6 +31,7 @@ from openwork.schedule.admission import Door, check_so_far
 from openwork.schedule.planner import Planner
 from openwork.schedule.policy import Policy
 from openwork.schedule.roster import Entry, Roster
+from openwork.schedule.searches import Searches
 from openwork.schedule.shares import Shares
 
 
@@ -44,8 +45,8 @@ class Scheduler:
         self._policy = Policy(settings, cache, self._roster, self._shares)
         self._planner = Planner(settings, cache, self._roster, self._shares, self._policy)
         self._door = Door(admission or AdmissionSettings(), cache.pool.num_blocks, cache.block_size)
+        self._searches = Searches(cache, self._roster)
         self._sequences = self._roster.sequences
-        self._num_sequences = 0
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -80,8 +81,11 @@ class Scheduler:
         entry = Entry(request, now, self._policy.urgency(request, now), min(lines, default=0), has_begun=bool(lines))
         self._roster.entries[request_id] = entry
         self._shares.enter(tenant)
+        if request.search is not None:  # begun anew: the same answers lead to the same search
+            self._searches.begin(request_id, lines.get(0, []), now)
+            return [Arrived(request_id, now)]
         for index, tokens in sorted(lines.items()) or [(0, [])]:
-            sequence = self._new_sequence(request_id, index, request, [*request.prompt, *tokens], now)
+            sequence = self._roster.new(request_id, index, request, [*request.prompt, *tokens], now)
             sequence.strategy = Sampling(fan=1 if lines else request.params.n)
             self._roster.enter(sequence, is_new=not lines)
         return [Arrived(request_id, now)]
@@ -89,10 +93,15 @@ class Scheduler:
     def cancel(
         self, request_id: int, now: float, index: int | None = None, reason: FinishReason = "cancelled"
     ) -> list[Event]:
-        """End a request, or one sequence of it. Nothing happens when it has ended already."""
+        """End a request, or one sequence of it. Nothing happens when it has ended already.
+
+        A search is one thing: whichever of its sequences is named, all of it ends.
+        """
         entry = self._roster.entries.get(request_id)
         if entry is None:
             return []
+        if entry.group is not None:
+            return self._end_search(request_id, reason, now) if (index or 0) < entry.request.params.n else []
         events: list[Event] = []
         for sequence in [s for i, s in entry.living.items() if index is None or i == index]:
             events += self._finish(sequence, reason, now)
@@ -131,19 +140,19 @@ class Scheduler:
 
     def fail(self, step: Step, message: str, now: float) -> list[Event]:
         """End every sequence of a step that could not be run."""
-        living = [self._sequences[work.sequence] for work in step.works if work.sequence in self._sequences]
-        return [
-            event
-            for sequence in living
-            for event in self._finish(sequence, "error", now, message=message, failure="step")
-        ]
+        events: list[Event] = []
+        for work in step.works:
+            sequence = self._sequences.get(work.sequence)  # the end of one may be that of others
+            if sequence is not None:
+                events += self._finish(sequence, "error", now, message=message, failure="step")
+        return events
 
     def _take(self, sequence: Sequence, step: Step, work: Work, outcome: Outcome, now: float) -> list[Event]:
         if outcome.failure is not None:
             # The numbers were wrong before this row perhaps: nothing that it stood on is trusted any more.
             self.cache.forget(sequence, is_poisoned=True)
             return self._finish(sequence, "error", now, message=outcome.failure, failure="numbers")
-        if outcome.scores:
+        if outcome.scores and sequence.to_score is None:
             positions = range(work.start + 1, work.start + 1 + len(outcome.scores))
             self._roster.entries[sequence.request_id].scores.update(zip(positions, outcome.scores, strict=True))
         # After a preemption its blocks are others: what a step from before it wrote is not in them.
@@ -153,6 +162,9 @@ class Scheduler:
         if work.start < sequence.prompt_len and sequence.generated == 0:
             done = min(work.start + work.count, sequence.prompt_len)
             events.append(Prefilled(sequence.request_id, sequence.index, done, sequence.prompt_len, now))
+        if self._roster.entries[sequence.request_id].group is not None:
+            events += self._searches.take(sequence, outcome, now)
+            return events + self._end_if_over(sequence.request_id, now)
         if not work.draws:
             if sequence.request.max_tokens == 0 and work.start + work.count == sequence.known:
                 events += self._finish(sequence, "length", now)
@@ -175,7 +187,7 @@ class Scheduler:
     def _fork(self, sequence: Sequence, fork: Fork, now: float) -> list[Event]:
         lines = [(sequence, fork.branches[0])]
         for branch in fork.branches[1:]:
-            child = self._new_sequence(
+            child = self._roster.new(
                 sequence.request_id, branch.index, sequence.request, list(sequence.tokens), sequence.since
             )
             child.status, child.admitted, child.is_overdue = sequence.status, sequence.admitted, sequence.is_overdue
@@ -193,13 +205,6 @@ class Scheduler:
 
     # -- beginnings and ends -------------------------------------------------------------------------------------
 
-    def _new_sequence(self, request_id: int, index: int, request: Request, tokens: list[int], since: float) -> Sequence:
-        sequence = Sequence(self._num_sequences, request_id, index, request, None, tokens)
-        sequence.rank = (self._roster.entries[request_id].urgency, request_id, index)
-        sequence.since = since
-        self._num_sequences += 1
-        return sequence
-
     def _finish(
         self,
         sequence: Sequence,
@@ -210,6 +215,8 @@ class Scheduler:
         failure: Failure = "",
     ) -> list[Event]:
         entry = self._roster.entries[sequence.request_id]
+        if entry.group is not None:
+            return self._end_search(sequence.request_id, reason, now, message, failure)
         entry.blocks.update(sequence.blocks)
         entry.note_stall(sequence, now)
         if reason == "error":
@@ -222,12 +229,23 @@ class Scheduler:
         if sequence.strategy.may_fork:
             unborn = range(1, sequence.request.params.n)
             events += [Finished(sequence.request_id, i, *how) for i in unborn]
-        if not entry.living:
-            del self._roster.entries[sequence.request_id]
-            self._shares.leave(sequence.tenant)
-            account = entry.tally.close(now - entry.arrived)
-            events.append(Ended(sequence.request_id, len(entry.blocks), now, entry.prompt_logprobs, account))
-        return events
+        return events + self._end_if_over(sequence.request_id, now)
+
+    def _end_search(
+        self, request_id: int, reason: FinishReason, now: float, message: str = "", failure: Failure = ""
+    ) -> list[Event]:
+        events = self._searches.end(request_id, reason, now, message, failure)
+        return events + self._end_if_over(request_id, now)
+
+    def _end_if_over(self, request_id: int, now: float) -> list[Event]:
+        """A request ends with its last sequence."""
+        entry = self._roster.entries[request_id]
+        if entry.living:
+            return []
+        del self._roster.entries[request_id]
+        self._shares.leave(entry.request.terms.tenant)
+        account = entry.tally.close(now - entry.arrived)
+        return [Ended(request_id, len(entry.blocks), now, entry.prompt_logprobs, account, entry.report)]
 
     def check(self) -> None:
         """Raise AssertionError unless the laws of conservation hold: blocks, references, places, lengths."""

@@ -10,15 +10,17 @@ that passes when told to.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Callable, Sequence
 from zlib import crc32
 
 from openwork.core.output import Logprob
 from openwork.core.settings import CacheSettings
-from openwork.core.step import Choice, Outcome, Result, Step, Work
+from openwork.core.step import Candidates, Choice, Expand, Outcome, Result, Step, Work
 
 Rule = Callable[[Sequence[int], int], int]  # (tokens so far, sequence index) -> next token
+Likelihood = Callable[[Sequence[int]], Sequence[float]]  # tokens so far -> the log-probability of each next token
 POISON = -2  # in a slot: what was written there is not a number
 
 
@@ -29,6 +31,25 @@ def successor(vocab_size: int) -> Rule:
         return crc32(array("q", tokens).tobytes(), index + 1) % vocab_size
 
     return rule
+
+
+def hashed(vocab_size: int, seed: int = 0, spread: float = 4.0) -> Likelihood:
+    """A distribution that is a hash of all tokens before it, with logits from 0 to ``spread``."""
+
+    def likelihood(tokens: Sequence[int]) -> Sequence[float]:
+        state = crc32(array("q", tokens).tobytes(), seed)
+        logits = [crc32(bytes((token & 255, token >> 8)), state) / 2**32 * spread for token in range(vocab_size)]
+        mass = math.log(math.fsum(math.exp(each) for each in logits))
+        return [each - mass for each in logits]
+
+    return likelihood
+
+
+def candidates(logprobs: Sequence[float], expand: Expand) -> Candidates:
+    """What a distribution answers."""
+    order = sorted(range(len(logprobs)), key=lambda token: (-logprobs[token], token)) if expand.top else []
+    top = [(token, logprobs[token]) for token in order if token not in expand.without]
+    return Candidates(tuple(top[: expand.top]), tuple(logprobs[token] for token in expand.among))
 
 
 class VirtualClock:
@@ -50,10 +71,11 @@ class VirtualClock:
 class EchoRunner:
     """Runs a step when it is collected.
 
-    step_s    seconds that pass on ``clock`` for each step, or a function that says how many
-    fails     makes chosen steps fail as a whole
-    poisons   makes the numbers of chosen works go bad: that work fails, the others of its step do not
-    is_late   bad numbers are noticed only where something is drawn or scored
+    step_s      seconds that pass on ``clock`` for each step, or a function that says how many
+    fails       makes chosen steps fail as a whole
+    poisons     makes the numbers of chosen works go bad: that work fails, the others of its step do not
+    is_late     bad numbers are noticed only where something is drawn or scored
+    likelihood  answers searches, and scores, as the rule answers draws
     """
 
     def __init__(
@@ -65,10 +87,12 @@ class EchoRunner:
         fails: Callable[[Step], bool] = lambda step: False,
         poisons: Callable[[Step, Work], bool] = lambda step, work: False,
         is_late: bool = False,
+        likelihood: Likelihood | None = None,
     ) -> None:
         self.steps: list[Step] = []
         self.in_flight = 0
         self._rule = rule
+        self._likelihood = likelihood
         self._clock = clock
         self._step_s = step_s
         self._fails = fails
@@ -129,11 +153,22 @@ class EchoRunner:
         if POISON in tokens:
             for position in range(work.start, work.start + work.count):
                 self._slots[self._slot(work, position)] = POISON
-            is_seen = work.draws or work.score is not None or not self._is_late
+            is_seen = work.asks or work.score is not None or not self._is_late
             return Outcome(failure="the numbers went bad") if is_seen else Outcome()
         choices = tuple(Choice(self._rule(tokens, draw.index)) for draw in work.draws)
-        scored = () if work.score is None else work.score.targets
-        return Outcome(choices, tuple(Logprob(target, -float(target), 1) for target in scored))
+        if self._likelihood is None:
+            scored = () if work.score is None else work.score.targets
+            return Outcome(choices, tuple(Logprob(target, -float(target), 1) for target in scored))
+        found = None if work.expand is None else candidates(self._likelihood(tokens), work.expand)
+        return Outcome(choices, self._scores(work, tokens, self._likelihood), candidates=found)
+
+    @staticmethod
+    def _scores(work: Work, tokens: list[int], likelihood: Likelihood) -> tuple[Logprob, ...]:
+        if work.score is None:
+            return ()
+        first = work.start + work.score.first + 1
+        targets = enumerate(work.score.targets, start=first)
+        return tuple(Logprob(target, likelihood(tokens[:place])[target], 1) for place, target in targets)
 
     def _read(self, work: Work) -> list[int | None]:
         """The slots of every position up to the work's last."""

@@ -121,6 +121,7 @@ class Answer:
             ended.kv_blocks,
             ended.prompt_logprobs,
             ended.account.cached,
+            ended.search,
         )
 
     def _timings(self, ended: Ended) -> Timings:
