@@ -30,6 +30,7 @@ from openwork.run.clock import MonotonicClock
 from openwork.run.memory import available_bytes, plan_blocks
 from openwork.run.runner import Tap, TensorRunner
 from openwork.schedule.scheduler import Scheduler
+from openwork.text.guide import Guide
 from openwork.text.tokenizer import Tokenizer
 
 BACKENDS = ("auto", "cpu", "reference")
@@ -149,7 +150,9 @@ def _wire(
 ) -> Built:
     spec = loaded.spec
     kv = _allocate(spec, cache, kv_dtype)
-    runner = TensorRunner(ops, loaded.model, ops.bind(kv), tap)
+    limits = Limits(spec.vocab_size, context, frozenset(loaded.generation.eos_ids))
+    guide = Guide(lambda: tokenizer or _tokenizer(loaded.directory, spec), spec.vocab_size, limits.eos_ids)
+    runner = TensorRunner(ops, loaded.model, ops.bind(kv), tap, guide)
     engine = Engine(Loop(Scheduler(schedule, KVCache(cache)), runner, MonotonicClock()))
     info = Info(
         model=name,
@@ -168,7 +171,6 @@ def _wire(
         kv_bytes=kv.num_bytes,
         is_mapped=loaded.is_mapped,
     )
-    limits = Limits(spec.vocab_size, context, frozenset(loaded.generation.eos_ids))
     return Built(engine, ops, tokenizer, spec, limits, loaded.generation, info)
 
 

@@ -28,6 +28,7 @@ from openwork.core.spec import ModelSpec
 from openwork.engine.service import Stream
 from openwork.text.answer import Answer
 from openwork.text.tokenizer import Tokenizer
+from openwork.text.trial import Trial
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,6 +91,8 @@ class LLM:
         self._limits = built.limits
         self._template: ChatTemplate | None = None
         self._turn = threading.RLock()
+        self._trial = Trial()
+        weakref.finalize(self, self._trial.close)
         # The runner's thread keeps the weights alive; an LLM that is dropped without close() must not.
         weakref.finalize(self, built.engine.abandon)
         self.tokenizer: Tokenizer | None = built.tokenizer
@@ -159,6 +162,7 @@ class LLM:
         """Cancel what is running and stop the engine's thread. Does nothing the second time."""
         with self._turn:
             self._engine.close()
+        self._trial.close()
 
     def __enter__(self) -> LLM:
         return self
@@ -179,6 +183,9 @@ class LLM:
         how = self.defaults if params is None else params
         if how.stop:
             self._need_tokenizer("stop")
+        if how.constraint is not None:
+            self._need_tokenizer("constraint")
+            self._trial.check(how.constraint)
         return Request(tuple(ids), how, self._limits)
 
     def _need_tokenizer(self, param: str) -> Tokenizer:
