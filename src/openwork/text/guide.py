@@ -39,9 +39,6 @@ class _Compiled:
     matcher: LLMatcher
     num_bytes: int
 
-    def note(self, seconds: float) -> None:
-        self.num_bytes += int(max(0.0, seconds - USUAL_S) * GROWTH_BYTES)
-
 
 class Guide:
     """``load`` gives the tokenizer, or None where there is none; ``max_bytes`` bounds what is kept compiled.
@@ -69,7 +66,7 @@ class Guide:
     def num_bytes(self) -> int:
         """What is kept compiled, by the measure that is bounded."""
         with self._lock:
-            return sum(found.result().num_bytes for found in self._kept.values() if _is_good(found))
+            return sum(map(_charge, self._kept.values()))
 
     def begin(self, constraint: Constraint) -> Matcher:
         """The beginning of a text. Raises RequestError when the constraint cannot be used.
@@ -85,7 +82,13 @@ class Guide:
         if is_first:
             self._compile(constraint, found)
         compiled = found.result()
-        return Matcher(compiled, compiled.matcher.deep_copy())
+        return Matcher(self, compiled, compiled.matcher.deep_copy())
+
+    def note(self, compiled: _Compiled, seconds: float) -> None:
+        """A use of a compiled constraint took so long."""
+        if seconds > USUAL_S:
+            compiled.num_bytes += int((seconds - USUAL_S) * GROWTH_BYTES)
+            self._trim()
 
     def _compile(self, constraint: Constraint, into: Future[_Compiled]) -> None:
         try:
@@ -98,12 +101,17 @@ class Guide:
             into.set_exception(error)
             return
         into.set_result(_Compiled(matcher, BASE_BYTES + SOURCE_BYTES * len(constraint.source)))
+        self._trim()
+
+    def _trim(self) -> None:
+        """Let the oldest go until the rest is within the bound; what is in use elsewhere lives on there."""
         with self._lock:
-            total = 0
-            for key, found in reversed(list(self._kept.items())):  # the newest stay
-                total += found.result().num_bytes if _is_good(found) else 0
-                if total > self._max_bytes and found is not into and _is_good(found):
-                    del self._kept[key]
+            total = sum(map(_charge, self._kept.values()))
+            for constraint, found in list(self._kept.items()):
+                if total <= self._max_bytes:
+                    return
+                if found.done():
+                    total -= _charge(self._kept.pop(constraint))
 
     def _read(self) -> LLTokenizer:
         with self._reading:
@@ -121,7 +129,8 @@ class Guide:
 class Matcher:
     """Where one text stands. Not to be used by two threads at a time."""
 
-    def __init__(self, compiled: _Compiled, state: LLMatcher) -> None:
+    def __init__(self, guide: Guide, compiled: _Compiled, state: LLMatcher) -> None:
+        self._guide = guide
         self._compiled = compiled
         self._state = state
 
@@ -129,14 +138,14 @@ class Matcher:
         """Go on by these tokens; False, for good, when one of them is not allowed."""
         began = time.perf_counter()
         done = not tokens or self._state.consume_tokens(list(tokens))
-        self._compiled.note(time.perf_counter() - began)
+        self._guide.note(self._compiled, time.perf_counter() - began)
         return done
 
     def mask(self) -> bytes | None:
         """A bit for each token, lowest first: whether it may come next; None when none may, not even an end."""
         began = time.perf_counter()
         mask = self._state.compute_bitmask()
-        self._compiled.note(time.perf_counter() - began)
+        self._guide.note(self._compiled, time.perf_counter() - began)
         # What cannot go on and what failed allow an end, as if they were complete.
         is_lost = self._state.is_error() or (self._state.is_stopped() and not self._state.is_accepting())
         return None if is_lost else mask
@@ -146,7 +155,7 @@ class Matcher:
         state = self._state.deep_copy()
         if undone:
             state.rollback(undone)
-        return Matcher(self._compiled, state)
+        return Matcher(self._guide, self._compiled, state)
 
 
 class _Words:
@@ -205,5 +214,6 @@ class _Words:
         return ids
 
 
-def _is_good(found: Future[_Compiled]) -> bool:
-    return found.done() and found.exception() is None
+def _charge(found: Future[_Compiled]) -> int:
+    """What is taken by something that is kept: nothing while it is being compiled, or when that failed."""
+    return found.result().num_bytes if found.done() and found.exception() is None else 0
