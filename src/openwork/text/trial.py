@@ -103,7 +103,9 @@ class Trial:
 
     def _ask(self, question: bytes) -> bytes:
         """The helper's answer, or b"" when it has died or does not answer."""
-        if self._helper is None or self._helper.poll() is not None:
+        if self._helper is not None and self._helper.poll() is not None:
+            self._end()
+        if self._helper is None:
             self._helper = _start(self._command)
         pipes = self._helper
         assert pipes.stdin is not None and pipes.stdout is not None
