@@ -64,6 +64,7 @@ class Built:
 
     engine: Engine
     ops: Reference
+    guide: Guide  # compile a constraint with it before a request that has one is submitted, or its first step waits
     tokenizer: Tokenizer | None  # None: the checkpoint has none, and only token ids can be given
     spec: ModelSpec
     limits: Limits
@@ -171,7 +172,7 @@ def _wire(
         kv_bytes=kv.num_bytes,
         is_mapped=loaded.is_mapped,
     )
-    return Built(engine, ops, tokenizer, spec, limits, loaded.generation, info)
+    return Built(engine, ops, guide, tokenizer, spec, limits, loaded.generation, info)
 
 
 def _plan_cache(

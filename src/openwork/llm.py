@@ -89,6 +89,7 @@ class LLM:
         built = build(model, settings, schedule or ScheduleSettings(), progress, tap)
         self._engine = built.engine
         self._limits = built.limits
+        self._guide = built.guide
         self._template: ChatTemplate | None = None
         self._turn = threading.RLock()
         self._trial = Trial()
@@ -186,6 +187,7 @@ class LLM:
         if how.constraint is not None:
             self._need_tokenizer("constraint")
             self._trial.check(how.constraint)
+            self._guide.begin(how.constraint)  # compiled here, and not while a step of everybody's waits for it
         return Request(tuple(ids), how, self._limits)
 
     def _need_tokenizer(self, param: str) -> Tokenizer:
