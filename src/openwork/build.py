@@ -1,8 +1,8 @@
 """The composition root: the only place that chooses and wires.
 
-A checkpoint's name and a few wishes go in; an engine with everything behind it comes out. "auto" is resolved here, into
-values that are never changed afterwards. Nothing is left half-built: what cannot work is refused before
-memory is taken.
+A checkpoint's name and a few wishes go in; an engine with everything behind it comes out, or, for whoever turns a loop
+of its own and knows no text, a scheduler and a runner. "auto" is resolved here, into values that are never changed
+afterwards. Nothing is left half-built: what cannot work is refused before memory is taken.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from typing import Any
 
 from openwork.core.errors import BackendError, MemoryTooSmall, ModelError
 from openwork.core.request import Limits
-from openwork.core.settings import CacheSettings, LoadSettings, ScheduleSettings
+from openwork.core.settings import AdmissionSettings, CacheSettings, LoadSettings, ScheduleSettings
 from openwork.core.spec import ModelSpec
+from openwork.core.terms import Tenants
 from openwork.engine.loop import Loop
+from openwork.engine.ports import Clock, Runner
 from openwork.engine.service import Engine
 from openwork.kv.cache import KVCache
 from openwork.load import assemble, invent, source
@@ -56,6 +58,22 @@ class Info:
     read_bytes_per_token: int  # of weights, in one decode step of one sequence
     kv_bytes: int
     is_mapped: bool  # the packed weights came from the weight cache
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wired:
+    """A scheduler and the runner it plans for, and what whoever turns them needs to know."""
+
+    scheduler: Scheduler
+    runner: Runner
+    guide: Guide  # the runner's: compile a constraint with it before a step waits for that
+    clock: Clock
+    kv: PagedKV
+    ops: Reference
+    spec: ModelSpec
+    limits: Limits
+    generation: GenerationDefaults
+    info: Info
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,27 +119,32 @@ def build(
     """Load a checkpoint and wire an engine around it.
 
     ``model`` None is the embedded one; ``progress`` hears of bytes loaded, packed and saved, ``tap`` sees every row of
-    logits. Raises
-    ModelError, MemoryTooSmall, BackendError or RequestError, each saying what to do.
+    logits. Raises ModelError, MemoryTooSmall, BackendError or RequestError, each saying what to do.
     """
-    choose_kv_dtype(settings.kv_dtype, choose_dtype(settings.dtype, "BF16"))  # refused before anything is downloaded
-    directory = source.resolve(model)
-    ops = make_ops(settings.backend, settings.threads)
-    survey = assemble.inspect(directory, dtype=settings.dtype, context=settings.context)
-    kv_dtype = choose_kv_dtype(settings.kv_dtype, survey.dtype)
-    cache, context = _plan_cache(survey.spec, kv_dtype, survey.packed_bytes, settings)
+    plan = _plan(model, settings)
     with ThreadPoolExecutor(1) as beside:  # a large tokenizer takes as long to read as mapped weights take to check
-        reading = beside.submit(_tokenizer, directory, survey.spec)
-        loaded = assemble.load(
-            directory,
-            ops,
-            dtype=settings.dtype,
-            context=context,
-            progress=progress,
-            cache="big" if settings.cache else "never",
-        )
+        reading = beside.submit(_tokenizer, plan.directory, plan.spec)
+        loaded = _load(plan, settings, progress)
         tokenizer = reading.result()
-    return _wire(str(model or source.EMBEDDED), loaded, tokenizer, ops, cache, kv_dtype, context, schedule, tap)
+    wired = _wire(str(model or source.EMBEDDED), loaded, plan, schedule, tap, tokenizer=tokenizer)
+    return _face(wired, tokenizer)
+
+
+def wire(
+    model: str | Path | None,
+    settings: LoadSettings,
+    schedule: ScheduleSettings,
+    admission: AdmissionSettings,
+    tenants: Tenants,
+    progress: Progress | None = None,
+) -> Wired:
+    """Load a checkpoint, without its tokenizer, for a loop of the caller's own.
+
+    ``tenants`` is kept: what is replaced in it later takes effect. Raises as build does.
+    """
+    plan = _plan(model, settings)
+    loaded = _load(plan, settings, progress)
+    return _wire(str(model or source.EMBEDDED), loaded, plan, schedule, None, admission, tenants)
 
 
 def build_shape(name: str, config: Mapping[str, Any], settings: LoadSettings, schedule: ScheduleSettings) -> Built:
@@ -135,36 +158,64 @@ def build_shape(name: str, config: Mapping[str, Any], settings: LoadSettings, sc
     spec, packed_bytes = invent.survey(config, dtype, settings.context)
     cache, context = _plan_cache(spec, kv_dtype, packed_bytes, settings)
     loaded = invent.invent(config, ops, dtype, context)
-    return _wire(name, loaded, None, ops, cache, kv_dtype, context, schedule, None)
+    plan = _Plan(loaded.directory, spec, ops, kv_dtype, cache, context)
+    return _face(_wire(name, loaded, plan, schedule, None), None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """What is known before any memory is taken."""
+
+    directory: Path
+    spec: ModelSpec
+    ops: Reference
+    kv_dtype: KVDType
+    cache: CacheSettings
+    context: int
+
+
+def _plan(model: str | Path | None, settings: LoadSettings) -> _Plan:
+    choose_kv_dtype(settings.kv_dtype, choose_dtype(settings.dtype, "BF16"))  # refused before anything is downloaded
+    directory = source.resolve(model)
+    ops = make_ops(settings.backend, settings.threads)
+    survey = assemble.inspect(directory, dtype=settings.dtype, context=settings.context)
+    kv_dtype = choose_kv_dtype(settings.kv_dtype, survey.dtype)
+    cache, context = _plan_cache(survey.spec, kv_dtype, survey.packed_bytes, settings)
+    return _Plan(directory, survey.spec, ops, kv_dtype, cache, context)
+
+
+def _load(plan: _Plan, settings: LoadSettings, progress: Progress | None) -> Loaded:
+    use: assemble.CacheUse = "big" if settings.cache else "never"
+    return assemble.load(
+        plan.directory, plan.ops, dtype=settings.dtype, context=plan.context, progress=progress, cache=use
+    )
 
 
 def _wire(
     name: str,
     loaded: Loaded,
-    tokenizer: Tokenizer | None,
-    ops: Reference,
-    cache: CacheSettings,
-    kv_dtype: KVDType,
-    context: int,
+    plan: _Plan,
     schedule: ScheduleSettings,
     tap: Tap | None,
-) -> Built:
-    spec = loaded.spec
-    kv = _allocate(spec, cache, kv_dtype)
-    limits = Limits(spec.vocab_size, context, frozenset(loaded.generation.eos_ids))
-    guide = Guide(lambda: tokenizer or _tokenizer(loaded.directory, spec), spec.vocab_size, limits.eos_ids)
+    admission: AdmissionSettings | None = None,
+    tenants: Tenants | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> Wired:
+    spec, ops, cache = loaded.spec, plan.ops, plan.cache
+    kv = _allocate(spec, cache, plan.kv_dtype)
+    limits = Limits(spec.vocab_size, plan.context, frozenset(loaded.generation.eos_ids))
+    guide = Guide(lambda: tokenizer or _tokenizer(plan.directory, spec), spec.vocab_size, limits.eos_ids)
     runner = TensorRunner(ops, loaded.model, ops.bind(kv), tap, guide)
-    engine = Engine(Loop(Scheduler(schedule, KVCache(cache)), runner, MonotonicClock()))
     info = Info(
         model=name,
         directory=str(loaded.directory),
         architecture=spec.architecture,
         dtype=loaded.dtype,
-        kv_dtype=kv_dtype,
+        kv_dtype=plan.kv_dtype,
         backend=ops.name,
         contract_id=ops.contract_id,
         threads=ops.num_threads,
-        context=context,
+        context=plan.context,
         block_size=cache.block_size,
         num_blocks=cache.num_blocks,
         weight_bytes=loaded.weight_bytes,
@@ -172,7 +223,23 @@ def _wire(
         kv_bytes=kv.num_bytes,
         is_mapped=loaded.is_mapped,
     )
-    return Built(engine, ops, guide, tokenizer, spec, limits, loaded.generation, info)
+    return Wired(
+        scheduler=Scheduler(schedule, KVCache(cache, tenants), admission),
+        runner=runner,
+        guide=guide,
+        clock=MonotonicClock(),
+        kv=kv,
+        ops=ops,
+        spec=spec,
+        limits=limits,
+        generation=loaded.generation,
+        info=info,
+    )
+
+
+def _face(wired: Wired, tokenizer: Tokenizer | None) -> Built:
+    engine = Engine(Loop(wired.scheduler, wired.runner, wired.clock))
+    return Built(engine, wired.ops, wired.guide, tokenizer, wired.spec, wired.limits, wired.generation, wired.info)
 
 
 def _plan_cache(

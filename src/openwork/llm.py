@@ -154,8 +154,8 @@ class LLM:
             from openwork.text.chat import ChatTemplate
 
             self._template = ChatTemplate.load(tokenizer)
-        text = self._template.render(messages)
-        return tokenizer.encode(text, add_special=False, max_bytes=self._limits.context * LONGEST_TOKEN_BYTES)
+        longest = self._limits.context * LONGEST_TOKEN_BYTES
+        return self._template.prompt(tokenizer, messages, max_bytes=longest).token_ids
 
     # -- living --------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from openwork.core.errors import ModelError, RequestError
-from openwork.text.chat import MAX_MESSAGES, MAX_TEMPLATE_BYTES, ChatTemplate, check_messages
+from openwork.text.chat import MAX_TEMPLATE_BYTES, ChatTemplate
+from openwork.text.messages import MAX_MESSAGES, check_messages
 from openwork.text.tokenizer import Tokenizer
 
 HELLO = [{"role": "user", "content": "Hello"}]

@@ -253,3 +253,14 @@ def test_a_constraint_is_compiled_once_however_many_ask(stories, monkeypatch):
 def test_a_checkpoint_without_a_tokenizer_says_so():
     with pytest.raises(RequestError, match="no tokenizer"):
         Guide(lambda: None, VOCAB_SIZE, frozenset({END})).begin(Constraint.regex("a"))
+
+
+def test_what_was_prepared_is_there_and_an_error_waits(guide, monkeypatch):
+    good, bad = Constraint.regex("prepared+"), Constraint.regex("prepared(")
+    guide.prepare(good)
+    guide.prepare(bad)
+    guide._ahead.submit(lambda: None).result()  # all before it is done
+    with pytest.raises(RequestError):
+        guide.begin(bad)
+    monkeypatch.setattr(grammar, "compile_constraint", None)
+    assert guide.begin(good).mask() is not None

@@ -158,7 +158,7 @@ class _Broken:
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
-    def encode(self, text: str, add_special_tokens: bool) -> None:
+    def encode_batch_fast(self, texts: list[str], add_special_tokens: bool) -> None:
         raise self.error
 
 

@@ -241,7 +241,7 @@ class Repl:
 
     def do_load(self, rest: str) -> None:
         """FILE: go on from a saved conversation"""
-        from openwork.text.chat import check_messages
+        from openwork.text.messages import check_messages
 
         path = _path(rest, "load")
         try:

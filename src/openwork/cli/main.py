@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from openwork.cli import terminal
 from openwork.core.errors import OpenworkError, RequestError
 
-SUBCOMMANDS = ("generate", "chat", "info", "quantize", "bench")
+SUBCOMMANDS = ("generate", "chat", "serve", "info", "quantize", "bench")
 # Newer versions of typer carry a copy of click, older ones import it: this is whichever is in use.
 UsageError = cast(type[Exception], typer.BadParameter.__bases__[0])
 
@@ -102,6 +102,7 @@ def openwork(
     [bold]openwork generate --model org/name "def f(" --json[/]  a model of the hub
     [bold]echo "The cat" | openwork generate --temperature 0[/]  from a pipe
     [bold]openwork chat --model ./checkpoint[/]                  a conversation
+    [bold]openwork serve --model ./checkpoint --port 8000[/]      OpenAI's API for many at once
     [bold]openwork info ./checkpoint[/]                          what a model costs
     [bold]openwork quantize --dtype int8[/]                      smaller weights, and what they cost
     [bold]openwork bench --shape qwen3-0.6b[/]                   how fast it is here, and could be

@@ -87,4 +87,5 @@ class Chunk:
     token_ids: tuple[int, ...]
     logprobs: tuple[Logprob, ...] | None = None
     finish_reason: FinishReason | None = None  # set on the last chunk of a sequence
+    stop_reason: str | int | None = None  # as the Completion's
     output: Output | None = None

@@ -26,7 +26,7 @@ class StepBudget:
         self._most = settings.max_step_tokens
         self._target = settings.next_token_s
         self._stretch = settings.stretch
-        self._alone: float | None = None  # seconds of a step without prompts, lately
+        self._alone: tuple[int, float] | None = None  # rows and seconds of a step without prompts, lately
         # Faded sums over the steps measured: of 1, rows, seconds, rows * rows, rows * seconds.
         self._n = self._r = self._t = self._rr = self._rt = 0.0
         self._largest = 0.0  # rows of the largest step measured, fading too
@@ -36,7 +36,8 @@ class StepBudget:
         if elapsed_s <= 0:
             return
         if is_alone:
-            self._alone = elapsed_s if self._alone is None else 0.8 * self._alone + 0.2 * elapsed_s
+            before = elapsed_s if self._alone is None or self._alone[0] != rows else self._alone[1]
+            self._alone = rows, 0.8 * before + 0.2 * elapsed_s
         self._n = self._n * _FADE + 1
         self._r = self._r * _FADE + rows
         self._t = self._t * _FADE + elapsed_s
@@ -69,7 +70,10 @@ class StepBudget:
         if self._stretch is None or not self._n:
             return None
         base, slope = self._line()
-        return self._stretch * max(base + slope * count, self._alone or 0.0)
+        if self._alone is None:
+            return self._stretch * (base + slope * count)
+        rows, seconds = self._alone  # measured, not extrapolated: what steps with prompts took must not feed itself
+        return self._stretch * max(seconds, seconds + slope * (count - rows))
 
     def _line(self) -> tuple[float, float]:
         """Seconds of a step as (base, slope of a row). Where sizes do not tell, all of it is laid on the rows."""

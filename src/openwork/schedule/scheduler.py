@@ -103,6 +103,11 @@ class Scheduler:
         self.cache.eviction.advance(now)
         return self.cache.eviction.pin(terms.realm, tokens, until)
 
+    def requests_of(self, step: Step) -> set[int]:
+        """The living requests whose sequences have work in a step."""
+        found = (self._sequences.get(work.sequence) for work in step.works)
+        return {sequence.request_id for sequence in found if sequence is not None}
+
     def gauges(self) -> tuple[Gauges, dict[str, Gauges]]:
         """Where the blocks are, for everybody and by tenant."""
         return gauge(self.cache, self._sequences.values())

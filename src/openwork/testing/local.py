@@ -36,7 +36,7 @@ class LocalStream:
 
     def cancel(self, index: int | None = None, reason: FinishReason = "cancelled") -> None:
         self._owner.engine.cancel(self._stream, index, reason)
-        self.wake()
+        self._owner.wake()
 
     def wake(self) -> None:
         if self._stream.has_events:
@@ -105,7 +105,7 @@ class LocalEngine:
             with suppress(asyncio.CancelledError):
                 await self._task
         self.engine.close()
-        self._wake()
+        self.wake()
 
     async def _turn(self) -> None:
         while True:
@@ -114,10 +114,10 @@ class LocalEngine:
                 await self._work.wait()
             await self._may_turn.wait()
             self.engine.turn()
-            self._wake()
+            self.wake()
             await asyncio.sleep(0)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         for stream in self._streams:
             stream.wake()
         self._streams = [stream for stream in self._streams if not stream.has_ended]

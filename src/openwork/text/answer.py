@@ -7,9 +7,10 @@ last chunk carries the Output. It does not know who turns the engine, or how chu
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from openwork.core.event import Admitted, Ended, Event, Finished, Token
+from openwork.core.event import Admitted, Arrived, Ended, Event, Finished, Token
 from openwork.core.output import Chunk, Completion, FinishReason, Logprob, Output, Timings
 from openwork.core.request import Request
 from openwork.text.stream import TextStream
@@ -32,16 +33,24 @@ class Answer:
     """Feed it every event of one request, in order.
 
     ``to_cancel`` holds the sequences that a stop string has ended and the engine does not know of yet; ``failure`` says
-    what went wrong when the engine failed the request.
+    what went wrong when the engine failed the request. ``arrived`` is for whoever has taken that event already, and
+    ``shown`` are special tokens that are a part of the text.
     """
 
-    def __init__(self, request: Request, tokenizer: Tokenizer | None, prompt: str | None, arrived: float) -> None:
+    def __init__(
+        self,
+        request: Request,
+        tokenizer: Tokenizer | None,
+        prompt: str | None = None,
+        arrived: float = 0.0,
+        shown: Collection[int] = (),
+    ) -> None:
         self.to_cancel: list[int] = []
         self.output: Output | None = None
         self.failure = ""
         self._request = request
         self._prompt = prompt
-        self._lines = [_Line(_text_stream(request, tokenizer)) for _ in range(request.params.n)]
+        self._lines = [_Line(_text_stream(request, tokenizer, shown)) for _ in range(request.params.n)]
         self._arrived = arrived
         self._admitted: float | None = None
         self._first: float | None = None
@@ -50,10 +59,12 @@ class Answer:
     def take(self, event: Event) -> Chunk | None:
         """The chunk that an event makes, if it makes one."""
         match event:
-            case Admitted(time=time) if self._admitted is None:
-                self._admitted = time
             case Token():
                 return self._token(event)
+            case Arrived():
+                self._arrived = self._last = event.time
+            case Admitted(time=time) if self._admitted is None:
+                self._admitted = time
             case Finished():
                 return self._finished(event)
             case Ended():
@@ -77,7 +88,7 @@ class Answer:
             line.reason, line.stop_reason = "stop", line.stream.stopped
             self.to_cancel.append(event.index)
         logprobs = None if logprob is None else (logprob,)
-        return Chunk(event.index, text, (event.choice.token,), logprobs, line.reason)
+        return Chunk(event.index, text, (event.choice.token,), logprobs, line.reason, line.stop_reason)
 
     def _finished(self, event: Finished) -> Chunk | None:
         self.failure = self.failure or event.message
@@ -87,7 +98,7 @@ class Answer:
         rest = "" if line.stream is None else line.stream.finish()
         line.text.append(rest)
         line.reason, line.stop_reason = event.reason, event.stop_id
-        return Chunk(event.index, rest, (), None, line.reason)
+        return Chunk(event.index, rest, (), None, line.reason, line.stop_reason)
 
     def _whole(self, ended: Ended) -> Output:
         wants = self._request.params.logprobs is not None
@@ -126,8 +137,9 @@ class Answer:
         )
 
 
-def _text_stream(request: Request, tokenizer: Tokenizer | None) -> TextStream | None:
+def _text_stream(request: Request, tokenizer: Tokenizer | None, shown: Collection[int]) -> TextStream | None:
     params = request.params
     if tokenizer is None:
         return None
-    return TextStream(tokenizer, params.stop, params.skip_special_tokens, params.min_tokens, continues=True)
+    skips, least = params.skip_special_tokens, params.min_tokens
+    return TextStream(tokenizer, params.stop, skips, least, continues=True, shown=shown)

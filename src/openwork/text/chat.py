@@ -1,9 +1,9 @@
-"""ChatTemplate: a conversation to the text that a model was taught to continue.
+"""ChatTemplate: a conversation to the text, or the token ids, that a model was taught to continue.
 
 The template is a Jinja program that came with the checkpoint, so it is run in a sandbox (sandbox.py) with bounds on
-its size, its work and its output. Messages are checked before it sees them, and an error says which message, or which
-file, is at fault. Jinja is imported when the first conversation is rendered. It does not tokenise: special tokens are
-written in the text, so it is to be encoded without adding any.
+its size, its work and its output. Messages and tools are checked before it sees them (messages.py), and an error says
+which message, or which file, is at fault. Special tokens are written in the text, so it is encoded without adding any;
+those that a client wrote stay plain text (guard.py). Jinja is imported when the first conversation is rendered.
 """
 
 from __future__ import annotations
@@ -15,17 +15,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from openwork.core.errors import ModelError, RequestError
-from openwork.text.tokenizer import Tokenizer, check_text, read_json
+from openwork.core.errors import ModelError, PromptTooLong, RequestError
+from openwork.text.guard import Guard
+from openwork.text.messages import check_messages, check_tools, check_value
+from openwork.text.tokenizer import Tokenizer, read_json
 
-ROLES = ("system", "user", "assistant", "tool", "developer")
 MAX_TEMPLATE_BYTES = 256 << 10
-MAX_MESSAGES = 10_000
-MAX_DEPTH = 32
+MAX_VARIABLES = 32
 MAX_STEPS = 200_000
 WORK_PER_BYTE = 32  # a rendering may build this many times its output limit on the way
 
+# Variables that are ours to give; a client's would change what the others mean.
+RESERVED = frozenset(("messages", "tools", "add_generation_prompt", "continue_final_message", "chat_template"))
+
 Now = Callable[[], time.struct_time]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """``text`` is what the token ids stand for."""
+
+    text: str
+    token_ids: list[int]
 
 
 @dataclass(frozen=True)
@@ -68,22 +79,66 @@ class ChatTemplate:
             raise ModelError(f"is longer than {MAX_TEMPLATE_BYTES} bytes", "This is no chat template.", where=where)
         return ChatTemplate(source, where, dict(tokenizer.special_tokens), **options)
 
+    def prompt(
+        self,
+        tokenizer: Tokenizer,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        variables: Mapping[str, Any] | None = None,
+        opening: str = "",
+        max_bytes: int | None = None,
+    ) -> ChatPrompt:
+        """The token ids of a conversation that a client wrote.
+
+        continue_final_message  the answer goes on within the last message, which is the assistant's
+        variables               more for the template, of those that it reads (enable_thinking, ...)
+        opening                 what the answer is made to begin with
+        max_bytes               of the text; more cannot fit the context window
+
+        Raises as ``render`` does, PromptTooLong for a longer text, and RequestError for tools or variables that are
+        wrong or that the template does not read.
+        """
+        checked = check_messages(messages, self.max_bytes)
+        shown = None if tools is None else check_tools(tools)
+        if shown is not None and "tools" not in self.variables:
+            raise RequestError("are not known to this model's chat template", "Leave them out.", param="tools")
+        given = self._check_variables(variables or {})
+        guard = Guard(tokenizer.special_texts, checked, shown, given)
+        checked = guard.protect(checked)
+        if continue_final_message:
+            checked[-1] = _open_ended(checked[-1], guard.end, add_generation_prompt)
+        text = self._render(checked, add_generation_prompt, {**guard.protect(given), "tools": guard.protect(shown)})
+        if continue_final_message:
+            text, end, _ = text.rpartition(guard.end)
+            if not end:
+                raise RequestError("has a last message that the chat template does not show", param="messages")
+        text += opening
+        if max_bytes is not None and len(text.encode(errors="replace")) > max_bytes:
+            raise PromptTooLong(f"the conversation has more than {max_bytes} bytes", "Shorten it.", param="messages")
+        ids = [token for part in guard.parts(text) for token in tokenizer.encode(part, add_special=False)]
+        return ChatPrompt("".join(guard.parts(text)), ids)
+
     def render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, **kwargs: Any) -> str:
         """The text of a conversation; ``kwargs`` (tools, enable_thinking, ...) are variables for the template.
 
         Raises RequestError when a message is wrong, too much, or refused by the template with words of its own, and
         ModelError when the template itself fails or does more than a template may.
         """
-        checked = check_messages(messages, self.max_bytes)
-        _check_value(kwargs, "template variables", 0)
+        check_value(kwargs, "template variables")
+        return self._render(check_messages(messages, self.max_bytes), add_generation_prompt, kwargs)
+
+    def _render(self, messages: list[dict[str, Any]], add_generation_prompt: bool, given: Mapping[str, Any]) -> str:
         from openwork.text.budget import BUDGET, Budget
 
         variables = {
             "tools": None,
             "documents": None,
             **self.special_tokens,
-            **kwargs,
-            "messages": checked,
+            **given,
+            "messages": messages,
             "add_generation_prompt": add_generation_prompt,
             BUDGET: Budget(MAX_STEPS, WORK_PER_BYTE * self.max_bytes),
         }
@@ -102,6 +157,31 @@ class ChatTemplate:
                 param="messages",
             )
         return text
+
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """The variables that the template reads, its special tokens left out."""
+        from jinja2 import TemplateError, meta
+
+        from openwork.text.sandbox import SandboxEnvironment
+
+        try:
+            names = meta.find_undeclared_variables(SandboxEnvironment().parse(self.source))
+        except (TemplateError, RecursionError):
+            return frozenset()  # rendering it will say what is wrong
+        return frozenset(names - self.special_tokens.keys())
+
+    def _check_variables(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        param = "chat_template_kwargs"
+        if not isinstance(given, Mapping) or len(given) > MAX_VARIABLES:
+            raise RequestError(f"must be an object of at most {MAX_VARIABLES} entries", param=param)
+        check_value(given, param)
+        known = sorted(self.variables - RESERVED)
+        for name in given:
+            if name not in known:
+                told = f"It reads {', '.join(known)}." if known else "It reads none."
+                raise RequestError(f"{name[:80]!r} is no variable of this chat template", told, param=param)
+        return given
 
     @cached_property
     def _template(self) -> Any:
@@ -137,76 +217,14 @@ class ChatTemplate:
         return time.strftime(form, self.now())
 
 
-def check_messages(messages: Any, max_bytes: int = 1 << 20) -> list[dict[str, Any]]:
-    """The messages as templates see them: plain dictionaries, content as one text (None only beside tool calls).
-
-    Text parts are joined with a newline. Raises RequestError whose ``param`` is the path, as messages[2].content.
-    """
-    if not isinstance(messages, Sequence) or isinstance(messages, (str, bytes)) or not messages:
-        raise RequestError("must be a list of at least one message", param="messages")
-    if len(messages) > MAX_MESSAGES:
-        raise RequestError(f"has {len(messages)} entries; {MAX_MESSAGES} are allowed", param="messages")
-    checked = [_check_message(message, f"messages[{place}]") for place, message in enumerate(messages)]
-    size = sum(_size(message) for message in checked)
-    if size > max_bytes:
-        raise RequestError(f"has {size} bytes of text; {max_bytes} are allowed", "Shorten it.", param="messages")
-    return checked
-
-
-def _check_message(message: Any, path: str) -> dict[str, Any]:
-    if not isinstance(message, Mapping):
-        raise RequestError('must be an object such as {"role": "user", "content": "Hello"}', param=path)
-    role = message.get("role")
-    if role not in ROLES:
-        raise RequestError(f"must be one of {', '.join(ROLES)}, not {role!r}", param=f"{path}.role")
-    content = _check_content(message.get("content"), f"{path}.content")
-    if content is None and not (role == "assistant" and message.get("tool_calls")):
-        raise RequestError("is missing; it must be text or a list of text parts", param=f"{path}.content")
-    others = {key: value for key, value in message.items() if key not in ("role", "content")}
-    _check_value(others, path, 0)
-    return {"role": role, "content": content, **others}
-
-
-def _check_content(content: Any, path: str) -> str | None:
-    if content is None:
-        return None
-    if isinstance(content, str):
-        check_text(content, path)
-        return content
-    if not isinstance(content, Sequence) or isinstance(content, bytes):
-        raise RequestError(f"must be text or a list of text parts, not {type(content).__name__}", param=path)
-    texts = []
-    for place, part in enumerate(content):
-        where = f"{path}[{place}]"
-        if not isinstance(part, Mapping) or part.get("type") != "text":
-            kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-            raise RequestError(f'is {kind!r}; only {{"type": "text", "text": ...}} is supported', param=where)
-        check_text(part.get("text"), f"{where}.text")
-        texts.append(part["text"])
-    return "\n".join(texts)
-
-
-def _check_value(value: Any, path: str, depth: int) -> None:
-    """Only plain data reaches a template: what JSON can say, to a bounded depth, without lone surrogates."""
-    if isinstance(value, str):
-        check_text(value, path)
-    elif isinstance(value, (list, tuple, Mapping)):
-        if depth >= MAX_DEPTH:
-            raise RequestError(f"is nested more than {MAX_DEPTH} deep", param=path)
-        for key, entry in value.items() if isinstance(value, Mapping) else enumerate(value):
-            if isinstance(value, Mapping):
-                check_text(key, path)
-            _check_value(entry, f"{path}.{key}" if isinstance(value, Mapping) else f"{path}[{key}]", depth + 1)
-    elif value is not None and not isinstance(value, (bool, int, float)):
-        raise RequestError(f"must be plain data, not {type(value).__name__}", param=path)
-
-
-def _size(value: Any) -> int:
-    if isinstance(value, str):
-        return len(value.encode())
-    if isinstance(value, Mapping):
-        return sum(_size(key) + _size(entry) for key, entry in value.items())
-    return sum(map(_size, value)) if isinstance(value, (list, tuple)) else 8
+def _open_ended(message: Mapping[str, Any], end: str, add_generation_prompt: bool) -> dict[str, Any]:
+    """The last message, with a character behind it at which the rendered text is cut."""
+    param = "continue_final_message"
+    if add_generation_prompt:
+        raise RequestError("does not go together with add_generation_prompt", param=param)
+    if message["role"] != "assistant" or not message["content"]:
+        raise RequestError("needs text of the assistant as the last message", param=param)
+    return {**message, "content": message["content"] + end}
 
 
 def _named(entry: Any, name: str, where: str) -> str:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,7 @@ class Guide:
         self._lock = threading.Lock()
         self._reading = threading.Lock()
         self._kept: OrderedDict[Constraint, Future[_Compiled]] = OrderedDict()
+        self._ahead: ThreadPoolExecutor | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -83,6 +84,14 @@ class Guide:
             self._compile(constraint, found)
         compiled = found.result()
         return Matcher(self, compiled, compiled.matcher.deep_copy())
+
+    def prepare(self, constraint: Constraint) -> None:
+        """Compile it in a thread of ours, so that it is there, or nearly, when it is needed; errors wait until then."""
+        with self._lock:
+            if constraint not in self._kept:
+                if self._ahead is None:
+                    self._ahead = ThreadPoolExecutor(1, "openwork-guide")
+                self._ahead.submit(self.begin, constraint)
 
     def note(self, compiled: _Compiled, seconds: float) -> None:
         """A use of a compiled constraint took so long."""

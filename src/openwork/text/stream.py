@@ -9,7 +9,7 @@ It does not know stop tokens: those are ids, and whoever chooses tokens sees the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from openwork.text.pieces import Joiner
 from openwork.text.tokenizer import Tokenizer
@@ -21,6 +21,7 @@ class TextStream:
     ``stop``         texts that end it; not part of the text themselves
     ``min_tokens``   a stop string that is complete before this many tokens does not count
     ``continues``    the text goes on after another (see Tokenizer.decode)
+    ``shown``        special tokens that are a part of the text even where the others are skipped
 
     ``stopped`` is the stop string that ended the text, or None; ``num_tokens`` counts the tokens taken, the one that
     completed the stop string included. Tokens pushed after a stop are ignored.
@@ -34,11 +35,13 @@ class TextStream:
         min_tokens: int = 0,
         *,
         continues: bool = False,
+        shown: Collection[int] = (),
     ) -> None:
         self.stopped: str | None = None
         self.num_tokens = 0
         self._tokenizer = tokenizer
         self._skip_special = skip_special
+        self._shown = shown
         self._min_tokens = min_tokens
         self._joiner = Joiner(tokenizer.pieces, continues=continues)
         self._stops = [_Progress(text) for text in stop]
@@ -52,7 +55,7 @@ class TextStream:
             if self.stopped is not None or self._is_finished:
                 break
             self.num_tokens += 1
-            word = self._tokenizer.visible(token, self._skip_special)
+            word = self._tokenizer.visible(token, self._skip_special and token not in self._shown)
             if word is not None:
                 shown.append(self._release(self._joiner.feed(word)))
         return "".join(shown)

@@ -93,6 +93,11 @@ class Tokenizer:
             return count
         return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
+    @cached_property
+    def special_texts(self) -> frozenset[str]:
+        """The names of the special tokens: texts that ``encode`` reads as one token."""
+        return frozenset(filter(None, map(self._backend.id_to_token, self._special_ids)))
+
     def encode(self, text: str, add_special: bool = True, *, max_bytes: int | None = None) -> list[int]:
         """Token ids of a text; with ``add_special``, the tokens that open (or close) a text are added.
 
@@ -102,7 +107,8 @@ class Tokenizer:
         check_text(text, "prompt", max_bytes)
         try:
             by_rule = add_special and self.add_bos_token is not False
-            ids: list[int] = self._backend.encode(text, add_special_tokens=by_rule).ids
+            # A batch of one: unlike ``encode`` it lets other threads run meanwhile, and it leaves out the offsets.
+            ids: list[int] = self._backend.encode_batch_fast([text], add_special_tokens=by_rule)[0].ids
         except _EXITS:
             raise
         except BaseException as error:

@@ -1,0 +1,98 @@
+"""A worker that goes wrong on demand: what the engine's process may do in tests of those who have to live with it.
+
+python tests/faulty_worker.py FAULT,... FD PARENT      as RemoteEngine(command=faulty("abort=77")) starts it
+
+abort=T     the process aborts when token T is in a step that it computes
+hang=T      it hangs then; hang=T:FILE only if it can create FILE, that is, once
+kill=T      it is killed then, as for want of memory
+fail=T      the step fails, and the process goes on
+slow=S      every step takes S seconds more
+deaf=N      after N steps it reads and computes nothing any more, without being at work
+garbage=N   after N steps it sends what is no message
+stillborn   it ends before it has loaded anything
+refuse      the model cannot be loaded; refuse=FILE: once FILE exists
+"""
+
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from openwork.cluster import worker
+from openwork.core.errors import MemoryTooSmall
+
+
+def faulty(*faults):
+    """The command of a worker with these faults."""
+    return (sys.executable, str(Path(__file__)), ",".join(faults))
+
+
+class FaultyRunner:
+    def __init__(self, runner, faults):
+        self._runner = runner
+        self._faults = faults
+        self._num_steps = 0
+
+    def submit(self, step):
+        self._num_steps += 1
+        tokens = {token for work in step.works for token in work.tokens}
+        for name, value in self._faults.items():
+            self._go_wrong(name, value, tokens)
+        return self._runner.submit(step)
+
+    def _go_wrong(self, name, value, tokens):
+        if name in ("abort", "hang", "kill", "fail"):
+            token, _, once = value.partition(":")
+            if int(token) not in tokens or (once and not first_time(once)):
+                return
+            if name == "abort":
+                os.abort()
+            elif name == "hang":
+                time.sleep(3600)
+            elif name == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            else:
+                self._fails = True
+        elif name == "slow":
+            time.sleep(float(value))
+        elif name == "deaf" and self._num_steps > int(value):
+            time.sleep(3600)
+        elif name == "garbage" and self._num_steps > int(value):
+            os.write(int(sys.argv[2]), b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    def collect(self, ticket):
+        result = self._runner.collect(ticket)
+        if getattr(self, "_fails", False):
+            self._fails = False
+            raise RuntimeError("this step was told to fail")
+        return result
+
+    def close(self, wait=True):
+        self._runner.close(wait)
+
+
+def first_time(file):
+    try:
+        Path(file).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def load_with(faults):
+    def load(start, tenants, progress):
+        if "stillborn" in faults:
+            os._exit(3)
+        if "refuse" in faults and (not faults["refuse"] or Path(faults["refuse"]).exists()):
+            raise MemoryTooSmall("the machine has 3 bytes", "Buy another.")
+        wired = worker.load(start, tenants, progress)
+        return replace(wired, runner=FaultyRunner(wired.runner, faults))
+
+    return load
+
+
+if __name__ == "__main__":
+    named = dict(each.partition("=")[::2] for each in sys.argv[1].split(",") if each)
+    sys.exit(worker.main(sys.argv[2:], load_with(named)))

@@ -1,0 +1,209 @@
+"""C: processes that are killed, hang, or are told to end. Each of these servers is its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from incidents.case import COMPLETIONS, Table, completion
+from incidents.house import open_house
+from incidents.serving import MODEL, Serving, eventually, is_alive, listening_port
+
+table = Table("Crash")
+LONG = {"max_tokens": 400, "ignore_eos": True, "return_token_ids": True}
+BODIES = [completion(prompt=f"Once there was a {name}", **LONG) for name in "dog cat bird fish tree girl boy king".split()]
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory, model):
+    with open_house(tmp_path_factory.mktemp("crash"), model, "--hang", "2", "--drain", "20") as opened:
+        yield opened
+
+
+def tokens_of_stream(house, body, on_event=lambda number: None) -> list[int]:
+    tokens = []
+    with house.stream(COMPLETIONS, body | {"stream": True}) as stream:
+        events = []
+        for event in stream:
+            events.append(event)
+            if event != "[DONE]" and event["choices"]:
+                tokens += event["choices"][0].get("token_ids") or []
+                on_event(len(tokens))
+    assert events[-1] == "[DONE]", events[-1]
+    return tokens
+
+
+def all_at_once(house, strike) -> tuple[list, list]:
+    """Eight streams and eight plain requests, and ``strike`` in their middle; their tokens."""
+    begun = threading.Barrier(9)
+    is_waiting = [True] * 8
+
+    def stream(number):
+        def on_event(count):
+            if is_waiting[number] and count >= 5:
+                is_waiting[number] = False
+                begun.wait(60)
+
+        return tokens_of_stream(house, BODIES[number], on_event)
+
+    def plain(number):
+        answer = house.post(COMPLETIONS, BODIES[number])
+        assert answer.status == 200, answer
+        return answer.json["choices"][0]["token_ids"]
+
+    with ThreadPoolExecutor(17) as pool:
+        plains = [pool.submit(plain, number) for number in range(8)]
+        streams = [pool.submit(stream, number) for number in range(8)]
+        begun.wait(60)
+        strike()
+        return [each.result(120) for each in streams], [each.result(120) for each in plains]
+
+
+@table.each(
+    "C01",
+    "a pause; every answer has the tokens it would have had, and a new process computes",
+    {
+        "kill -9 of the engine's process under 8 streams and 8 requests": signal.SIGKILL,
+        "SIGABRT of it": signal.SIGABRT,
+        "SIGSEGV of it": signal.SIGSEGV,
+        "SIGSTOP of it, for ever": signal.SIGSTOP,
+    },
+    crashes=True,
+)
+def killed(house, number):
+    alone = [house.post(COMPLETIONS, body).json["choices"][0]["token_ids"] for body in BODIES]
+    (worker,) = house.workers()
+    streams, plains = all_at_once(house, lambda: os.kill(worker, number))
+    assert streams == alone and plains == alone
+    eventually(lambda: not is_alive(worker), "the old process gone")
+    house.wait_until_ready()
+
+
+@table.case("C02", "kill -9 of an idle engine process", "/ready says 503, then 200 again", crashes=True)
+def killed_idle(house):
+    restarts = house.metrics()["openwork:engine_restarts_total"]
+    (worker,) = house.workers()
+    os.kill(worker, signal.SIGKILL)
+    eventually(lambda: house.metrics()["openwork:engine_restarts_total"] > restarts, "a restart counted")
+
+
+@table.case("C17", "other programs that look for a way to the engine", "none: one port, and no named socket")
+def closed_off(house):
+    assert listening_port(house.pid) == house.port
+    (worker,) = house.workers()
+    assert listening_port(worker) is None
+    inodes = {
+        os.readlink(entry)[8:-1]
+        for pid in (house.pid, worker)
+        for entry in Path(f"/proc/{pid}/fd").iterdir()
+        if os.readlink(entry).startswith("socket:[")
+    }
+    for line in Path(f"/proc/{house.pid}/net/unix").read_text().splitlines()[1:]:
+        fields = line.split()
+        assert fields[6] not in inodes or len(fields) == 7, "a socket with a name"
+
+
+@pytest.fixture
+def server(tmp_path, model):
+    """A server for one test, to be ended by it."""
+    with Serving(tmp_path, "--model", str(model), "--served-model-name", MODEL, "--drain", "20") as serving:
+        yield serving.wait_until_ready()
+
+
+def test_c03_kill_of_the_server_leaves_nothing(server):
+    """C03: kill -9 of the API process: the engine's process gone, the port free."""
+    workers = server.workers()
+    assert len(workers) == 1
+    with server.stream(COMPLETIONS, completion(**LONG, stream=True)) as stream:
+        stream.next()
+        os.kill(server.pid, signal.SIGKILL)
+        server.process.wait(30)
+        eventually(lambda: not any(map(is_alive, workers)), "its engine gone")
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", server.port))
+        other.listen()
+
+
+def test_c05_sigterm_when_idle(server):
+    """C05: SIGTERM idle: exit 0."""
+    workers = server.workers()
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(30) == 0
+    assert not any(map(is_alive, workers))
+
+
+def test_c06_sigterm_lets_streams_end(server):
+    """C06: SIGTERM under a stream: it is finished, whoever comes is told 503, exit 0."""
+    with server.stream(COMPLETIONS, completion(**LONG, stream=True)) as stream:
+        stream.next()
+        server.process.send_signal(signal.SIGTERM)
+        events = list(stream)
+    assert events[-1] == "[DONE]" and events[-2]["choices"][0]["finish_reason"] == "length"
+    assert server.process.wait(30) == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_c07_a_second_signal_ends_streams_with_an_error(server, number, code):
+    """C07: a second signal while it drains: an error event and no [DONE], exit 143 or 130."""
+    bodies = [completion(prompt=[5 + at], max_tokens=500, ignore_eos=True, stream=True, n=16, temperature=1) for at in range(8)]
+    found = []
+
+    def follow(body, begun):
+        with server.stream(COMPLETIONS, body) as stream:
+            events = [stream.next()]
+            begun.wait(60)
+            while (event := stream.next()) is not None:
+                events.append(event)
+            found.append(events)
+
+    begun = threading.Barrier(9)
+    threads = [threading.Thread(target=follow, args=(body, begun)) for body in bodies]
+    for thread in threads:
+        thread.start()
+    begun.wait(60)
+    server.process.send_signal(number)
+    time.sleep(0.1)
+    server.process.send_signal(number)
+    assert server.process.wait(60) == code
+    for thread in threads:
+        thread.join(60)
+    cut = [events for events in found if events[-1] != "[DONE]"]
+    assert len(found) == 8 and cut, "all of them ended before the second signal"
+    for events in cut:
+        assert events[-1]["error"]["code"] == "draining"
+        assert not any(event.get("error") for event in events[:-1])
+
+
+def test_c09_sigint_while_loading(tmp_path, model):
+    """C09: SIGINT while the weights are loaded: it ends, without an orphan."""
+    for wait_s in (0.2, 0.5, 0.8):
+        with Serving(tmp_path / str(wait_s), "--model", str(model)) as serving:
+            time.sleep(wait_s)
+            children = serving.workers()
+            serving.process.send_signal(signal.SIGINT)
+            assert serving.process.wait(30) != 0
+            eventually(lambda children=children: not any(map(is_alive, children)), "no orphan")
+
+
+def test_c23_the_whole_group_killed_and_started_again(tmp_path, model):
+    """C23: everything killed at once, as by a loss of power: the next start needs no help."""
+    cache = tmp_path / "cache"
+    for turn in range(2):
+        args = ("--model", str(model), "--served-model-name", MODEL, "--cache-dir", str(cache))
+        with Serving(tmp_path / str(turn), *args, start_new_session=True) as serving:
+            serving.wait_until_ready()
+            assert serving.post(COMPLETIONS, completion()).status == 200
+            os.killpg(serving.pid, signal.SIGKILL)
+            serving.process.wait(30)
+
+
+test_incidents = table.as_test()
