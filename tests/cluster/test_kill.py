@@ -16,7 +16,7 @@ FATAL = 2046  # nobody's answer holds it
 
 
 def mixed(i):
-    """Parameters of stream i of sixteen: sampled with seeds, some split in two, some with log-probabilities or a constraint."""
+    """Parameters of stream i of sixteen: with seeds, some split in two, some with log-probabilities or a constraint."""
     return {
         "temperature": 0.9,
         "seed": i,
