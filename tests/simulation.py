@@ -17,6 +17,7 @@ from random import Random
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
+from openwork.core.constraint import Constraint
 from openwork.core.errors import Overloaded, RequestError
 from openwork.core.event import Admitted, Arrived, Ended, Finished, Preempted, Token
 from openwork.core.penalty import Penalty
@@ -45,7 +46,10 @@ def alone(request: Request, index: int) -> list[int]:
     tokens = list(request.prompt)
     while len(tokens) - len(request.prompt) < request.max_tokens:
         tokens.append(RULE(tokens, index))
-        if tokens[-1] in request.stop_ids and len(tokens) - len(request.prompt) > request.params.min_tokens:
+        is_late_enough = len(tokens) - len(request.prompt) > request.params.min_tokens
+        if tokens[-1] in request.stop_ids and is_late_enough:
+            break
+        if request.params.constraint is not None and tokens[-1] in request.limits.eos_ids:
             break
     return tokens[len(request.prompt) :]
 
@@ -140,6 +144,7 @@ class Simulation:
             max_tokens=draw.choice([0, 1, 5, 20, 40]),
             ignore_eos=draw.random() < 0.7,
             prompt_logprobs=draw.choice([None, None, None, None, 0]),
+            constraint=draw.choice([None, None, None, Constraint.json_object()]),
         )
         terms = Terms(
             tenant=draw.choice(self.names),

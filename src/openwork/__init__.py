@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from openwork.core.constraint import Constraint
     from openwork.core.errors import (
         BackendError,
         EngineError,
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 _HOME = {
     "LLM": "openwork.llm",
     "SamplingParams": "openwork.core.request",
+    "Constraint": "openwork.core.constraint",
     **dict.fromkeys(("Chunk", "Completion", "Logprob", "Output", "Timings"), "openwork.core.output"),
     **dict.fromkeys(
         (
@@ -48,6 +50,7 @@ __all__ = [
     "BackendError",
     "Chunk",
     "Completion",
+    "Constraint",
     "EngineError",
     "Logprob",
     "MemoryTooSmall",

@@ -32,6 +32,7 @@ from openwork.run.clock import MonotonicClock
 from openwork.run.memory import available_bytes, plan_blocks
 from openwork.run.runner import Tap, TensorRunner
 from openwork.schedule.scheduler import Scheduler
+from openwork.text.guide import Guide
 from openwork.text.tokenizer import Tokenizer
 
 BACKENDS = ("auto", "cpu", "reference")
@@ -65,6 +66,7 @@ class Wired:
 
     scheduler: Scheduler
     runner: Runner
+    guide: Guide  # the runner's: compile a constraint with it before a step waits for that
     clock: Clock
     kv: PagedKV
     ops: Reference
@@ -80,6 +82,7 @@ class Built:
 
     engine: Engine
     ops: Reference
+    guide: Guide  # compile a constraint with it before a request that has one is submitted, or its first step waits
     tokenizer: Tokenizer | None  # None: the checkpoint has none, and only token ids can be given
     spec: ModelSpec
     limits: Limits
@@ -123,7 +126,8 @@ def build(
         reading = beside.submit(_tokenizer, plan.directory, plan.spec)
         loaded = _load(plan, settings, progress)
         tokenizer = reading.result()
-    return _face(_wire(str(model or source.EMBEDDED), loaded, plan, schedule, tap), tokenizer)
+    wired = _wire(str(model or source.EMBEDDED), loaded, plan, schedule, tap, tokenizer=tokenizer)
+    return _face(wired, tokenizer)
 
 
 def wire(
@@ -195,10 +199,13 @@ def _wire(
     tap: Tap | None,
     admission: AdmissionSettings | None = None,
     tenants: Tenants | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> Wired:
     spec, ops, cache = loaded.spec, plan.ops, plan.cache
     kv = _allocate(spec, cache, plan.kv_dtype)
-    runner = TensorRunner(ops, loaded.model, ops.bind(kv), tap)
+    limits = Limits(spec.vocab_size, plan.context, frozenset(loaded.generation.eos_ids))
+    guide = Guide(lambda: tokenizer or _tokenizer(plan.directory, spec), spec.vocab_size, limits.eos_ids)
+    runner = TensorRunner(ops, loaded.model, ops.bind(kv), tap, guide)
     info = Info(
         model=name,
         directory=str(loaded.directory),
@@ -219,11 +226,12 @@ def _wire(
     return Wired(
         scheduler=Scheduler(schedule, KVCache(cache, tenants), admission),
         runner=runner,
+        guide=guide,
         clock=MonotonicClock(),
         kv=kv,
         ops=ops,
         spec=spec,
-        limits=Limits(spec.vocab_size, plan.context, frozenset(loaded.generation.eos_ids)),
+        limits=limits,
         generation=loaded.generation,
         info=info,
     )
@@ -231,7 +239,7 @@ def _wire(
 
 def _face(wired: Wired, tokenizer: Tokenizer | None) -> Built:
     engine = Engine(Loop(wired.scheduler, wired.runner, wired.clock))
-    return Built(engine, wired.ops, tokenizer, wired.spec, wired.limits, wired.generation, wired.info)
+    return Built(engine, wired.ops, wired.guide, tokenizer, wired.spec, wired.limits, wired.generation, wired.info)
 
 
 def _plan_cache(

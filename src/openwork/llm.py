@@ -31,6 +31,7 @@ from openwork.engine.service import Stream
 from openwork.text.answer import Answer
 from openwork.text.options import Options, as_chosen, place
 from openwork.text.tokenizer import Tokenizer
+from openwork.text.trial import Trial
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,8 +92,11 @@ class LLM:
         built = build(model, settings, schedule or ScheduleSettings(), progress, tap)
         self._engine = built.engine
         self._limits = built.limits
+        self._guide = built.guide
         self._template: ChatTemplate | None = None
         self._turn = threading.RLock()
+        self._trial = Trial()
+        weakref.finalize(self, self._trial.close)
         # The runner's thread keeps the weights alive; an LLM that is dropped without close() must not.
         weakref.finalize(self, built.engine.abandon)
         self.tokenizer: Tokenizer | None = built.tokenizer
@@ -201,6 +205,7 @@ class LLM:
         """Cancel what is running and stop the engine's thread. Does nothing the second time."""
         with self._turn:
             self._engine.close()
+        self._trial.close()
 
     def __enter__(self) -> LLM:
         return self
@@ -221,6 +226,10 @@ class LLM:
         how = self.defaults if params is None else params
         if how.stop:
             self._need_tokenizer("stop")
+        if how.constraint is not None:
+            self._need_tokenizer("constraint")
+            self._trial.check(how.constraint)
+            self._guide.begin(how.constraint)  # compiled here, and not while a step of everybody's waits for it
         return Request(tuple(ids), how, self._limits)
 
     def _need_tokenizer(self, param: str) -> Tokenizer:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from openwork.core.constraint import Constraint
 from openwork.core.request import SamplingParams
 
 
@@ -231,3 +232,30 @@ def test_what_was_written_stays_when_it_is_interrupted(run, fake):
     result = run("generate", "Hello")
     assert result.exit_code == 130
     assert result.stdout.startswith(" wo")
+
+
+def test_a_constraint_arrives(run, fake, tmp_path):
+    schema, grammar = tmp_path / "schema.json", tmp_path / "grammar.lark"
+    schema.write_text('{"type": "object"}')
+    grammar.write_text('start: "a"')
+    for options, constraint in (
+        (("--json-schema", str(schema)), Constraint.json_schema('{"type": "object"}')),
+        (("--regex", "a+"), Constraint.regex("a+")),
+        (("--choice", "a cat,a dog"), Constraint.choice(["a cat", "a dog"])),
+        (("--choice", "yes, sir", "--choice", "no"), Constraint.choice(["yes, sir", "no"])),
+        (("--lark", str(grammar)), Constraint.lark('start: "a"')),
+    ):
+        assert run("generate", "Hello", *options).exit_code == 0
+        assert fake.asked[-1][1].constraint == constraint
+
+
+def test_a_constraint_that_is_wrong_is_told_before_a_model_is_loaded(run, fake, tmp_path):
+    for options, said in (
+        (("--regex", "a", "--choice", "a"), "exclude one another"),
+        (("--json-schema", str(tmp_path / "none.json")), "cannot be read"),
+        (("--choice", "a,,b"), "choice"),
+        (("--regex", "a" * 5000), "regex"),
+    ):
+        result = run("generate", "Hello", *options)
+        assert result.exit_code == 2 and said in result.stderr
+    assert not fake.asked

@@ -9,13 +9,14 @@ import pytest
 from faulty_worker import faulty
 from remotely import answer, ask, failures, follow, remote, request, run, tokens, until
 
+from openwork.core.constraint import Constraint
 from openwork.core.event import Admitted, Arrived, Ended, Finished, Preempted, Token
 
 FATAL = 2046  # nobody's answer holds it
 
 
 def mixed(i):
-    """Parameters of stream i of sixteen: sampled with seeds, some split in two, some with log-probabilities."""
+    """Parameters of stream i of sixteen: with seeds, some split in two, some with log-probabilities or a constraint."""
     return {
         "temperature": 0.9,
         "seed": i,
@@ -24,6 +25,7 @@ def mixed(i):
         "logprobs": 2 if i % 4 == 0 else None,
         "prompt_logprobs": 1 if i == 6 else None,
         "presence_penalty": 0.5 if i == 7 else 0.0,
+        "constraint": Constraint.regex("[a-z ]{900}") if i % 5 == 1 or i == 8 else None,
     }
 
 

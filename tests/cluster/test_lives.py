@@ -71,7 +71,8 @@ class World:
         cache = CacheSettings(self.draw(st.sampled_from([10, 16, 40]), label="blocks"))
         scheduler = Scheduler(ScheduleSettings(20, 8), KVCache(cache))
         self.line, self.down = Line(), []
-        wired = SimpleNamespace(scheduler=scheduler, runner=Mortal(cache, RULE, self.clock), clock=self.clock)
+        runner = Mortal(cache, RULE, self.clock)
+        wired = SimpleNamespace(scheduler=scheduler, runner=runner, clock=self.clock, guide=None)
         self.worker = Worker(self.line, wired, Tenants())
         self.say(self.ledger.messages())
 

@@ -23,14 +23,15 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_the_code_of_the_tour_runs():
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "tour.md").read_text(encoding="utf-8"), re.DOTALL)
+@pytest.mark.parametrize(("page", "begins"), [("tour.md", "[("), ("constraints.md", '{"name"')])
+def test_the_code_of_a_page_runs(page, begins):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
     warnings = ["-W", "error"] if available() else []
     done = subprocess.run(
         [sys.executable, *warnings, "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("[(")
+    assert done.stdout.startswith(begins)
 
 
 def test_the_readme_names_every_subcommand_and_no_other():

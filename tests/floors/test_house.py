@@ -136,7 +136,7 @@ def test_generating_never_imports_torch():
         "import sys\nfrom openwork import LLM, SamplingParams\n"
         "with LLM() as llm: llm.generate('once', SamplingParams(max_tokens=2))\nprint(*sys.modules)"
     )
-    assert {"torch", "transformers", "huggingface_hub", "jinja2"}.isdisjoint(run_python(code))
+    assert {"torch", "transformers", "huggingface_hub", "jinja2", "llguidance"}.isdisjoint(run_python(code))
 
 
 def test_public_names_exist_and_are_listed():

@@ -86,6 +86,10 @@ def generate(
     stop: options.Stop = None,
     stop_token_ids: options.StopIds = None,
     ignore_eos: options.IgnoreEos = None,
+    json_schema: options.JsonSchema = None,
+    regex: options.Regex = None,
+    choice: options.Choice = None,
+    lark: options.Lark = None,
     logprobs: Logprobs = None,
     prompt_logprobs: PromptLogprobs = None,
     as_json: Json = False,
@@ -98,11 +102,13 @@ def generate(
     \b
     [bold]openwork generate "Once upon a time" --max-tokens 100[/]
     [bold]openwork generate "The cat" --temperature 0 --logprobs 3[/]
+    [bold]openwork generate "A cat is a" --choice animal,plant[/]
     [bold]openwork generate --ids 1,5,9 --json --dtype float32 --model DIR[/]
     [bold]openwork generate --lines --json < prompts.txt > results.jsonl[/]
     """
     wishes = {name: value for name, value in locals().items() if name in _WISHES}
     wishes |= {"logit_bias": options.parse_biases(logit_bias), "ignore_eos": ignore_eos or None}
+    wishes["constraint"] = options.parse_constraint(json_schema, regex, choice, lark)
     options.merged(SamplingParams(), wishes)
     prompts = _prompts(prompt, ids, lines)
     with (

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from openwork.core.constraint import MAX_SOURCE_BYTES, Constraint
 from openwork.core.errors import RequestError
 from openwork.core.request import SamplingParams
 
@@ -41,10 +43,11 @@ class Backend(StrEnum):
 
 _OWN = "[dim]Default: the model's own"
 _MODEL, _SAMPLING, _ENDING, _OUTPUT = "The model", "Choosing tokens", "Ending the text", "Output"
+_FORM = "What the text must be"
 
 
-def _option(help: str, panel: str, *names: str) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False)
+def _option(help: str, panel: str, *names: str, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, metavar=metavar)
 
 
 # ---------------------------------------------------------------- the model
@@ -139,6 +142,18 @@ Stop = Annotated[
 StopIds = Annotated[list[int] | None, _option("End at this token. May be given again.", _ENDING, "--stop-token-id")]
 IgnoreEos = Annotated[bool | None, _option("Go on after the model's end token.", _ENDING, "--ignore-eos")]
 
+# ---------------------------------------------------------------- what the text must be
+
+JsonSchema = Annotated[
+    Path | None, _option("A JSON schema: the text is a document that is valid under it.", _FORM, metavar="FILE")
+]
+Regex = Annotated[str | None, _option("A pattern that the whole text matches.", _FORM)]
+Choice = Annotated[
+    list[str] | None,
+    _option("The text is one of these: --choice a,b. Given again, each is one, commas and all.", _FORM),
+]
+Lark = Annotated[Path | None, _option("A Lark grammar whose rule start the text follows.", _FORM, metavar="FILE")]
+
 
 def merged(defaults: SamplingParams, given: Mapping[str, Any]) -> SamplingParams:
     """The defaults with what was given in their place. Raises RequestError naming the parameter."""
@@ -157,6 +172,29 @@ def parse_biases(texts: Sequence[str] | None) -> dict[int, float] | None:
         except ValueError:
             raise RequestError(f"must be ID=B such as 13=-5, not {text!r}", param="logit_bias") from None
     return biases
+
+
+def parse_constraint(
+    json_schema: Path | None, regex: str | None, choice: Sequence[str] | None, lark: Path | None
+) -> Constraint | None:
+    """What was asked for, or None. Raises RequestError when it is not one thing, or a file cannot be read."""
+    if sum(each is not None and each != [] for each in (json_schema, regex, choice, lark)) > 1:
+        raise RequestError("--json-schema, --regex, --choice and --lark exclude one another", "Give one of them.")
+    if json_schema is not None:
+        return Constraint.json_schema(_read_text(json_schema, "json_schema"))
+    if regex is not None:
+        return Constraint.regex(regex)
+    if choice:
+        return Constraint.choice(choice[0].split(",") if len(choice) == 1 else choice)
+    return None if lark is None else Constraint.lark(_read_text(lark, "lark"))
+
+
+def _read_text(path: Path, param: str) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_SOURCE_BYTES + 1).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path} cannot be read as text: {error}", param=param) from None
 
 
 def parse_ids(text: str) -> list[int]:

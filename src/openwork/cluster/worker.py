@@ -6,7 +6,7 @@ FD is a connected socket that only the parent has the other end of; there is not
 two turns everything that came is applied, so a cancel takes effect within a step; with nothing to do the worker sleeps
 on the socket. The parent hears of a step before the runner does. Nothing is kept for a parent that does not read: the
 worker waits for it before the next step. When the parent ends, whatever way, so does the worker, at once. It knows no
-tokenizer, no text, and no request that has ended.
+text, and no request that has ended; a tokenizer is read for the first constraint, and known to the guide alone.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Worker:
         self._tenants = tenants
         self._scheduler = wired.scheduler
         self._clock = wired.clock
+        self._guide = wired.guide
         self._loop = Loop(wired.scheduler, wired.runner, wired.clock, recorder=self)
         self._num_planned = self._num_landed = 0
         self._report_at = 0.0
@@ -161,6 +162,8 @@ class Worker:
             self._pipe.post(Rejected(message.id, as_trouble(error)))
         else:
             self._pipe.post(Accepted(message.id))
+            if message.request.params.constraint is not None:  # while its prompt waits and is computed
+                self._guide.prepare(message.request.params.constraint)
             self._tell(events)
 
 

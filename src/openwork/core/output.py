@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
-# What failed when a sequence finished with "error": its own numbers were not finite; the whole step; the request ended
-# the engine's process again and again; the engine is closed and could not finish it.
-Failure = Literal["", "numbers", "step", "quarantined", "closed"]
+# What failed when a sequence finished with "error": its own numbers were not finite; its constraint left no token to
+# choose; the whole step; the request ended the engine's process again and again; the engine is closed and could not
+# finish it.
+Failure = Literal["", "numbers", "grammar", "step", "quarantined", "closed"]
 
 
 @dataclass(frozen=True, slots=True)

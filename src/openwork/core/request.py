@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from openwork.core.bounds import check_flag, check_real, check_whole
+from openwork.core.constraint import Constraint
 from openwork.core.errors import PromptTooLong, RequestError
 from openwork.core.search import Search
 from openwork.core.terms import Terms
@@ -46,9 +47,10 @@ class SamplingParams:
     logprobs             log-probabilities of the chosen and of this many most likely tokens; None: none
     prompt_logprobs      the same for every prompt token after the first
     skip_special_tokens  leave special tokens out of the text
+    constraint           what the text must be (docs/constraints.md); None: anything
 
-    Order of work on a row of logits: bias, repetition, presence and frequency penalties, minimum length, temperature,
-    min_p, top_k, top_p, draw. Log-probabilities are of the model's own distribution, before any of these.
+    Order of work on a row of logits: bias, repetition, presence and frequency penalties, minimum length, constraint,
+    temperature, min_p, top_k, top_p, draw. Log-probabilities are of the model's own distribution, before any of these.
 
     Raises RequestError, naming the parameter.
     """
@@ -71,6 +73,7 @@ class SamplingParams:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     skip_special_tokens: bool = True
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         check_real("temperature", self.temperature, 0, 100)
@@ -92,6 +95,8 @@ class SamplingParams:
                 check_whole(name, getattr(self, name), 0, MAX_LOGPROBS)
         for name in ("ignore_eos", "skip_special_tokens"):
             check_flag(name, getattr(self, name))
+        if self.constraint is not None and not isinstance(self.constraint, Constraint):
+            raise RequestError(f"must be a Constraint, not {type(self.constraint).__name__}", param="constraint")
         object.__setattr__(self, "stop", _stop_strings(self.stop))
         object.__setattr__(self, "stop_token_ids", _stop_ids(self.stop_token_ids))
         object.__setattr__(self, "logit_bias", _biases(self.logit_bias))
@@ -150,8 +155,20 @@ class Request:
             for token in ids:
                 if token >= vocab:
                     raise RequestError(f"names token {token}; ids are 0 to {vocab - 1}", param=name)
+        if self.params.constraint is not None:
+            self._check_constraint()
         if self.search is not None:
             self._check_search(self.search)
+
+    def _check_constraint(self) -> None:
+        if self.search is not None:
+            raise RequestError("cannot be given to a search", "Name options, or sample under it.", param="constraint")
+        if not self.limits.eos_ids:
+            raise RequestError(
+                "this model names no end token, so a constrained text could not end",
+                "Add eos_token_id to its generation_config.json.",
+                param="constraint",
+            )
 
     def _check_search(self, search: Search) -> None:
         search.check(self.params, self.limits.vocab_size, bool(self.stop_ids))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from openwork.core.output import Logprob
+from openwork.core.output import Failure, Logprob
 from openwork.core.request import SamplingParams
 
 
@@ -27,7 +27,8 @@ class Draw:
     """Choose one token from the last row of a Work.
 
     ``history`` holds the tokens that penalties look at (the prompt first, then what was generated), and is empty when
-    there are none. A pending token is not in it: the runner, which chose it, adds it.
+    there are none; ``output`` holds what was generated, and is empty when no constraint has to follow it. A pending
+    token is in neither: the runner, which chose it, adds it.
     """
 
     params: SamplingParams
@@ -37,6 +38,7 @@ class Draw:
     stop_ids: frozenset[int]  # withheld until params.min_tokens
     history: tuple[int, ...] = ()
     prompt_len: int = 0
+    output: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,7 @@ class Outcome:
     scores: tuple[Logprob, ...] = ()
     failure: str | None = None
     candidates: Candidates | None = None
+    failed: Failure = "numbers"  # what it was, when there is a failure
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ class Sampling:
             stop_ids=request.stop_ids,
             history=tuple(sequence.tokens) if params.has_penalties else (),
             prompt_len=sequence.prompt_len,
+            output=() if params.constraint is None else tuple(sequence.tokens[sequence.prompt_len :]),
         )
         return (draw,) if self._fan == 1 else tuple(replace(draw, index=index) for index in range(self._fan))
 

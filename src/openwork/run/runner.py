@@ -11,7 +11,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +23,7 @@ from openwork.models.decoder import Decoder
 from openwork.ops.paged import PagedKV
 from openwork.ops.reference import Reference
 from openwork.run.batch import Batch, assemble
+from openwork.run.masks import DeadEnd, Guide, Masks
 from openwork.run.sample import candidates, choose, is_plainly_greedy, logprobs
 
 LOGITS_BYTES = 32 << 20
@@ -45,13 +47,19 @@ class _Ticket:
 
 
 class TensorRunner:
-    """``tap`` sees every row of logits that is computed, before anything is chosen from it."""
+    """``tap`` sees every row of logits that is computed, before anything is chosen from it.
 
-    def __init__(self, ops: Reference, model: Decoder, kv: PagedKV, tap: Tap | None = None) -> None:
+    ``guide`` says what a constraint allows; None: there is no vocabulary, and constrained sequences fail.
+    """
+
+    def __init__(
+        self, ops: Reference, model: Decoder, kv: PagedKV, tap: Tap | None = None, guide: Guide | None = None
+    ) -> None:
         self._ops = ops
         self._model = model
         self._kv = kv
         self._tap = tap
+        self._masks = Masks(guide, model.spec.vocab_size)
         self._chosen: dict[int, int] = {}  # sequence -> token chosen in the step before
         self._rows_at_once = max(1, LOGITS_BYTES // (4 * model.spec.vocab_size))
         self._logits_kept = np.empty((0, model.spec.vocab_size), np.float32)
@@ -83,6 +91,7 @@ class TensorRunner:
             except BaseException as error:  # handed to whoever collects; this thread must outlive a bad step
                 ticket.error = error
             ticket.done.set()
+        self._masks.close()
 
     def run(self, step: Step) -> Result:
         """Carry out one step here and now: copies, forward pass, choices and scores."""
@@ -103,10 +112,11 @@ class TensorRunner:
         return Result(step.number, tuple(every), time.perf_counter() - began)
 
     def _compute(self, step: Step, chosen: dict[int, int]) -> list[Outcome]:
+        masks = self._masks.begin(step, chosen)  # computed beside what follows
         batch = assemble(step, chosen, self._model.cos_sin)
         hidden = self._model.forward(batch.ids, self._ops.bind_rows(batch.rows), self._kv)
         is_plain = self._tap is None and all(_is_plain(work) for work in step.works)
-        return (self._best if is_plain else self._outcomes)(step, batch, hidden)
+        return self._best(step, batch, hidden) if is_plain else self._outcomes(step, batch, hidden, masks)
 
     def _best(self, step: Step, batch: Batch, hidden: np.ndarray) -> list[Outcome]:
         """The usual step of a greedy batch: nothing but the highest logit is asked for, so no logits are kept."""
@@ -121,12 +131,14 @@ class TensorRunner:
             outcomes[index] = Outcome(tuple(Choice(token, None) for _ in draws)) if is_sound else failed
         return outcomes
 
-    def _outcomes(self, step: Step, batch: Batch, hidden: np.ndarray) -> list[Outcome]:
+    def _outcomes(
+        self, step: Step, batch: Batch, hidden: np.ndarray, masks: Mapping[int, Future[np.ndarray]]
+    ) -> list[Outcome]:
         """Logits are made for the rows that are drawn from or scored, a bounded number at a time."""
         choices: list[list[Choice]] = [[] for _ in step.works]
         scores: list[list[Logprob]] = [[] for _ in step.works]
         expanded: dict[int, Candidates] = {}
-        failed: dict[int, str] = {}
+        failed: dict[int, Outcome] = {}
         for where, logits in self._logits(_wanted(step, batch), hidden):
             finite = self._ops.is_finite(logits)
             for place, (index, row) in enumerate(where):
@@ -135,20 +147,22 @@ class TensorRunner:
                 if self._tap is not None:
                     self._tap(work.sequence, work.start + offset, logits[place])
                 if not finite[place]:
-                    failed[index] = " ".join(_NOT_FINITE)
+                    failed[index] = Outcome(failure=" ".join(_NOT_FINITE))
                     continue
                 if work.score is not None and 0 <= offset - work.score.first < len(work.score.targets):
                     target = work.score.targets[offset - work.score.first]
                     scores[index] += logprobs(self._ops, logits[place : place + 1], [target], work.score.top)
                 if offset == work.count - 1:
                     newest = int(batch.ids[row]) if work.is_pending else None
-                    choices[index] = [choose(self._ops, logits[place], draw, newest) for draw in work.draws]
+                    try:
+                        allowed = masks[index].result() if index in masks else None
+                        choices[index] = [choose(self._ops, logits[place], d, newest, allowed) for d in work.draws]
+                    except DeadEnd as error:
+                        failed[index] = Outcome(failure=str(error), failed="grammar")
                     if work.expand is not None:
                         expanded[index] = candidates(self._ops, logits[place], work.expand)
         return [
-            Outcome(failure=failed[i])
-            if i in failed
-            else Outcome(tuple(choices[i]), tuple(scores[i]), candidates=expanded.get(i))
+            failed[i] if i in failed else Outcome(tuple(choices[i]), tuple(scores[i]), candidates=expanded.get(i))
             for i in range(len(step.works))
         ]
 

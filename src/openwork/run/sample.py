@@ -16,12 +16,22 @@ from openwork.core.output import Logprob
 from openwork.core.request import SamplingParams
 from openwork.core.step import Candidates, Choice, Draw, Expand
 from openwork.ops.reference import Reference
+from openwork.run.masks import DeadEnd
 
 
-def choose(ops: Reference, row: np.ndarray, draw: Draw, pending: int | None = None) -> Choice:
-    """Choose the token that follows ``row`` (vocab,) float32. ``pending`` is the newest token of the history."""
+def choose(
+    ops: Reference, row: np.ndarray, draw: Draw, pending: int | None = None, allowed: np.ndarray | None = None
+) -> Choice:
+    """Choose the token that follows ``row`` (vocab,) float32. ``pending`` is the newest token of the history.
+
+    ``allowed`` (vocab,) bool is what a constraint leaves, minimum length heeded. Raises DeadEnd when that is nothing.
+    """
     params = draw.params
-    adjusted = _adjust(row, draw, pending)
+    adjusted = _adjust(row, draw, pending, withholds=allowed is None and _withholds(draw))
+    if allowed is not None:
+        adjusted = np.where(allowed, adjusted, np.float32(-np.inf))
+        if adjusted.max() == -np.inf:
+            raise DeadEnd("the constraint leaves no token that the model can choose")
     if params.is_greedy:
         token = int(ops.argmax(adjusted[None, :])[0])
     else:
@@ -44,7 +54,8 @@ def candidates(ops: Reference, row: np.ndarray, expand: Expand) -> Candidates:
 def is_plainly_greedy(draw: Draw) -> bool:
     """Whether ``choose`` would return the highest logit of the row as it is, and nothing else."""
     params = draw.params
-    return params.is_greedy and params.logprobs is None and not _adjusts(draw)
+    is_free = params.constraint is None and not _adjusts(params) and not _withholds(draw)
+    return params.is_greedy and params.logprobs is None and is_free
 
 
 def logprobs(ops: Reference, rows: np.ndarray, tokens: Sequence[int], top: int) -> list[Logprob]:
@@ -58,9 +69,9 @@ def logprobs(ops: Reference, rows: np.ndarray, tokens: Sequence[int], top: int) 
     return found
 
 
-def _adjust(row: np.ndarray, draw: Draw, pending: int | None) -> np.ndarray:
+def _adjust(row: np.ndarray, draw: Draw, pending: int | None, withholds: bool) -> np.ndarray:
     """The row with bias, penalties and minimum length applied: a copy if anything changes."""
-    if not _adjusts(draw):
+    if not withholds and not _adjusts(draw.params):
         return row
     params, row = draw.params, row.copy()
     for token, bias in params.logit_bias.items():
@@ -68,7 +79,7 @@ def _adjust(row: np.ndarray, draw: Draw, pending: int | None) -> np.ndarray:
     if params.has_penalties:
         history = draw.history if pending is None else (*draw.history, pending)
         _penalise(row, history, draw.prompt_len, params)
-    if _withholds(draw):
+    if withholds:
         row[sorted(draw.stop_ids)] = -np.inf
     return row
 
@@ -77,8 +88,8 @@ def _withholds(draw: Draw) -> bool:
     return draw.generated < draw.params.min_tokens and bool(draw.stop_ids)
 
 
-def _adjusts(draw: Draw) -> bool:
-    return bool(draw.params.logit_bias) or draw.params.has_penalties or _withholds(draw)
+def _adjusts(params: SamplingParams) -> bool:
+    return bool(params.logit_bias) or params.has_penalties
 
 
 def _penalise(row: np.ndarray, history: tuple[int, ...], prompt_len: int, params: SamplingParams) -> None:

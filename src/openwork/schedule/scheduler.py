@@ -149,9 +149,10 @@ class Scheduler:
 
     def _take(self, sequence: Sequence, step: Step, work: Work, outcome: Outcome, now: float) -> list[Event]:
         if outcome.failure is not None:
-            # The numbers were wrong before this row perhaps: nothing that it stood on is trusted any more.
-            self.cache.forget(sequence, is_poisoned=True)
-            return self._finish(sequence, "error", now, message=outcome.failure, failure="numbers")
+            if outcome.failed == "numbers":
+                # They were wrong before this row perhaps: nothing that it stood on is trusted any more.
+                self.cache.forget(sequence, is_poisoned=True)
+            return self._finish(sequence, "error", now, message=outcome.failure, failure=outcome.failed)
         if outcome.scores and sequence.to_score is None:
             positions = range(work.start + 1, work.start + 1 + len(outcome.scores))
             self._roster.entries[sequence.request_id].scores.update(zip(positions, outcome.scores, strict=True))

@@ -155,6 +155,10 @@ class EchoRunner:
                 self._slots[self._slot(work, position)] = POISON
             is_seen = work.asks or work.score is not None or not self._is_late
             return Outcome(failure="the numbers went bad") if is_seen else Outcome()
+        for draw in work.draws:
+            if draw.params.constraint is not None:  # whose masks are a function of these tokens
+                output = (*draw.output, tokens[-1]) if work.is_pending else draw.output
+                assert output == tuple(tokens[draw.prompt_len :]), "the tokens of a constrained draw are not its own"
         choices = tuple(Choice(self._rule(tokens, draw.index)) for draw in work.draws)
         if self._likelihood is None:
             scored = () if work.score is None else work.score.targets

@@ -1,0 +1,167 @@
+"""Masks: which tokens a constraint allows next, computed beside the forward pass that will choose among them.
+
+    begin(step, chosen)     at the start of a step: everything that the masks depend on is known now
+    forward pass            |  a thread of ours: one mask after another
+    mask = future.result()  when the row is there
+
+A sequence's state is a function of its constraint and of the tokens it has generated, which every Draw carries: what is
+kept here from step to step only saves time. So a sequence that was preempted, forked or taken over from another engine
+has the masks it would have had. States of sequences that are in no step any more go after KEPT_STEPS. It does not know
+what a grammar is, nor text: that is behind Guide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from openwork.core.constraint import Constraint
+from openwork.core.errors import RequestError
+from openwork.core.step import Draw, Step
+
+KEPT_STEPS = 16
+
+
+class DeadEnd(Exception):
+    """The constraint leaves no token to choose; the text says why, for people."""
+
+
+class Matcher(Protocol):
+    """Where one text stands under a constraint."""
+
+    def take(self, tokens: Sequence[int]) -> bool:
+        """Go on by these tokens; False when the constraint does not allow them."""
+        ...
+
+    def mask(self) -> bytes | None:
+        """A bit for each token, lowest bit first: whether it may come next. None: none may, not even an end."""
+        ...
+
+    def fork(self, undone: int) -> Matcher:
+        """Another that stands where this one stood ``undone`` tokens ago."""
+        ...
+
+
+class Guide(Protocol):
+    """Compiles constraints."""
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The tokens that may come where a text is complete, and only there."""
+        ...
+
+    def begin(self, constraint: Constraint) -> Matcher:
+        """The beginning of a text. Raises RequestError when the constraint cannot be used."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Line:
+    """What is kept of one sequence."""
+
+    constraint: Constraint
+    matcher: Matcher
+    tokens: tuple[int, ...]
+    step: int
+
+
+class Masks:
+    """``guide`` None: there is no vocabulary to follow a constraint with, and every constrained sequence fails."""
+
+    def __init__(self, guide: Guide | None, vocab_size: int) -> None:
+        self._guide = guide
+        self._vocab_size = vocab_size
+        self._lines: dict[int, _Line] = {}  # by sequence; touched by the thread alone
+        self._thread: ThreadPoolExecutor | None = None
+
+    def begin(self, step: Step, chosen: Mapping[int, int]) -> dict[int, Future[np.ndarray]]:
+        """Start on the masks of a step; ``chosen`` maps a sequence to its pending token.
+
+        For each work that draws under a constraint, by its place in the step: (vocab,) bool, or DeadEnd.
+        """
+        asked: dict[int, Future[np.ndarray]] = {}
+        jobs = []
+        for place, work in enumerate(step.works):
+            if work.draws and work.draws[0].params.constraint is not None:
+                draw = work.draws[0]  # the others differ in their noise alone
+                tokens = (*draw.output, chosen[work.sequence]) if work.is_pending else draw.output
+                asked[place] = Future()
+                jobs.append((work.sequence, draw, tokens, asked[place]))
+        if jobs:
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, "openwork-masks")
+            self._thread.submit(self._run, step.number, jobs)
+        return asked
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
+
+    # -- in the thread -------------------------------------------------------------------------------------------
+
+    def _run(self, step: int, jobs: list[tuple[int, Draw, tuple[int, ...], Future[np.ndarray]]]) -> None:
+        for sequence, draw, tokens, future in jobs:
+            try:
+                future.set_result(self._allowed(step, sequence, draw, tokens))
+            except BaseException as error:  # handed to whoever waits; the jobs after this one must not hang
+                self._lines.pop(sequence, None)
+                future.set_exception(error)
+        for sequence in [key for key, line in self._lines.items() if line.step + KEPT_STEPS < step]:
+            del self._lines[sequence]
+
+    def _allowed(self, step: int, sequence: int, draw: Draw, tokens: tuple[int, ...]) -> np.ndarray:
+        assert draw.params.constraint is not None
+        line = self._line(sequence, draw.params.constraint, tokens)
+        if not line.matcher.take(tokens[len(line.tokens) :]):
+            raise DeadEnd("the tokens so far do not satisfy the constraint")
+        line.tokens, line.step = tokens, step
+        self._lines[sequence] = line
+        mask = line.matcher.mask()
+        if mask is None:
+            raise DeadEnd("the constraint leaves no token to go on with")
+        bits = np.frombuffer(mask, np.uint8)
+        allowed = np.zeros(self._vocab_size, np.bool_)
+        found = np.unpackbits(bits, bitorder="little", count=min(self._vocab_size, 8 * len(bits)))
+        allowed[: len(found)] = found
+        return self._going_on(allowed, draw)
+
+    def _line(self, sequence: int, constraint: Constraint, tokens: tuple[int, ...]) -> _Line:
+        """This sequence's own state if it fits, else that of a relative from which it forked, else the beginning."""
+        own = self._lines.get(sequence)
+        if own is not None and own.constraint == constraint and own.tokens == tokens[: len(own.tokens)]:
+            return own
+        if self._guide is None:
+            raise DeadEnd("this model has no tokenizer, so no constraint can be followed")
+        relatives = [line for line in self._lines.values() if line.constraint == constraint]
+        shared = [_num_common(line.tokens, tokens) for line in relatives]
+        common = max(shared, default=0)
+        if common:
+            relative = relatives[shared.index(common)]
+            return _Line(constraint, relative.matcher.fork(len(relative.tokens) - common), tokens[:common], 0)
+        try:
+            return _Line(constraint, self._guide.begin(constraint), (), 0)
+        except RequestError as error:
+            raise DeadEnd(error.message) from error
+
+    def _going_on(self, allowed: np.ndarray, draw: Draw) -> np.ndarray:
+        """Without the tokens that would end the text too early, unless nothing else is allowed."""
+        assert self._guide is not None
+        early: frozenset[int] = self._guide.end_ids if draw.params.ignore_eos else frozenset()
+        if draw.generated < draw.params.min_tokens:
+            early = self._guide.end_ids | draw.stop_ids
+        if not early:
+            return allowed
+        others = allowed.copy()
+        others[list(early)] = False
+        return others if others.any() else allowed
+
+
+def _num_common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    """How many tokens two lines begin with together."""
+    if one == other[: len(one)]:  # the usual case, in one comparison
+        return len(one)
+    return next(i for i, (a, b) in enumerate(zip((*one, None), (*other, None), strict=False)) if a != b)

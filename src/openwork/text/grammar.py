@@ -1,0 +1,98 @@
+"""Grammar: a constraint in the form that llguidance compiles, and what its words mean for people.
+
+    json_schema   between tokens of JSON stands nothing, a space, or a line break with an indentation of at most 32: a
+                  model that likes white space could go on with it for ever
+    regex         the whole text matches
+    choice        one of the texts, exactly
+    lark          as it is, except that no special token can be named
+
+Compiling may take any time and memory: it is first done in a process that may die (text/trial.py). What is compiled
+costs bounded time and memory a token; a text that would cost more ends with an error. It knows no vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+from openwork.core.constraint import Constraint
+from openwork.core.errors import RequestError
+
+if TYPE_CHECKING:
+    from llguidance._lib import JsonCompileOptions
+
+# A state of the lexer takes up to 2 kB, so that one grammar's lexer never takes more than 50 MB.
+LIMITS = LLParserLimits(max_lexer_states=25_000, max_grammar_size=200_000, verbose_errors=False)
+_JSON: JsonCompileOptions = {
+    "whitespace_pattern": r" |\r?\n[ \t]{0,32}",
+    "item_separator": ",",
+    "key_separator": ":",
+    "coerce_one_of": False,
+    "lenient": False,
+}
+_DIALECT = "x-guidance"  # would let a schema change how it is read
+_UNIMPLEMENTED = re.compile(r"Unimplemented keys: (\[.*\])")
+_SPECIAL = re.compile(r"<[^<>\s]*>")  # how Lark's dialect names one, outside of texts and patterns
+_QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"|/(?:[^/\\\n]|\\.)+/|(?://|#)[^\n]*')
+_LONGEST = 300  # characters of a reason
+
+
+def compile_constraint(vocabulary: LLTokenizer, constraint: Constraint) -> LLMatcher:
+    """The beginning of a text under a constraint. Raises RequestError, its param the kind, when there is none."""
+    matcher = LLMatcher(vocabulary, _source(constraint), log_level=0, limits=LIMITS)
+    if not matcher.is_error():
+        matcher.compute_bitmask()  # finds what no text at all can satisfy
+        if matcher.is_stopped() and not matcher.is_accepting():
+            raise RequestError("nothing satisfies it", param=constraint.kind)
+    if matcher.is_error():
+        raise _refusal(constraint, matcher.get_error())
+    return matcher
+
+
+def _source(constraint: Constraint) -> str:
+    match constraint.kind:
+        case "json_schema":
+            schema = json.loads(constraint.source)
+            if schema is True:
+                schema = {}
+            if _DIALECT in schema:
+                raise _unsupported(constraint, [_DIALECT])
+            return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_JSON)
+        case "regex":
+            return LLMatcher.grammar_from_regex(constraint.source)
+        case "choice":
+            # Lark's texts are JSON's, except that DEL must be escaped too.
+            texts = (json.dumps(option).replace("\x7f", "\\u007f") for option in json.loads(constraint.source))
+            return LLMatcher.grammar_from_lark("start: " + " | ".join(texts))
+        case "lark":
+            named = _SPECIAL.search(_QUOTED.sub('""', constraint.source))
+            if named is not None:
+                raise RequestError(
+                    f"names {named[0][:40]!r}: special tokens are not supported in grammars",
+                    "Write what is meant as text, in quotes.",
+                    param="lark",
+                )
+            return LLMatcher.grammar_from_lark(constraint.source)
+
+
+def _refusal(constraint: Constraint, reason: str) -> RequestError:
+    unimplemented = _UNIMPLEMENTED.search(reason)
+    if unimplemented is not None and constraint.kind == "json_schema":
+        return _unsupported(constraint, json.loads(unimplemented[1]))
+    words = " ".join(reason.replace("<non-verbose/>", "").split())
+    if constraint.kind == "regex":  # without our line of Lark around it
+        words = words.split(" error: ")[-1].split(" 1 | start:")[0]
+    short = words if len(words) <= _LONGEST else words[:_LONGEST] + "..."
+    return RequestError(f"cannot be used: {short}", param=constraint.kind)
+
+
+def _unsupported(constraint: Constraint, keywords: list[str]) -> RequestError:
+    shown = ", ".join(json.dumps(keyword)[:80] for keyword in keywords[:8])
+    return RequestError(
+        f"uses what is not supported: {shown}",
+        "docs/constraints.md lists what is; leave it out, or say it in other words.",
+        param=constraint.kind,
+    )
