@@ -77,7 +77,10 @@ class Texts:
         loop = asyncio.get_running_loop()
         # Counted where it ends, not where it is awaited: who stops waiting does not stop the thread.
         future.add_done_callback(lambda _: loop.is_closed() or loop.call_soon_threadsafe(self._done))
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            del future  # else its error, whose traceback holds this frame and the arguments, waits for the collector
 
     def _done(self) -> None:
         self._num_queued -= 1
