@@ -14,6 +14,9 @@ from incidents.case import CHAT, COMPLETIONS, chat, completion
 from incidents.house import GOLDEN, open_house
 from incidents.serving import MODEL, Serving, eventually, request
 
+from openwork.testing.byte_tokenizer import write_byte_tokenizer
+from openwork.testing.checkpoint import write_checkpoint
+
 
 def start(*args: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
     """A server that is to refuse."""
@@ -171,6 +174,43 @@ def test_q15_no_cache_across_keys(keyed):
         return answer.json["usage"]["prompt_tokens_details"]["cached_tokens"]
 
     assert cached("alice") <= 1 and cached("alice") > 16 and cached("bob") == 0  # 1: the token that begins every text
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A server of a model of noise: no chat template, a long window, and little patience with readers."""
+    directory = write_checkpoint(tmp_path_factory.mktemp("noise"), max_position_embeddings=16384)
+    write_byte_tokenizer(directory, chat_template=None)
+    limits = ("--limit", "write_s=1", "--limit", "output_bytes=16KiB")
+    with open_house_unsettled(tmp_path_factory.mktemp("plain"), directory, *limits) as serving:
+        yield serving
+
+
+def test_q05_a_reader_who_stops(plain):
+    """Q05: a reader who stops in the middle of a long stream: cut off, and the engine no longer computes for it."""
+    body = completion(max_tokens=12_000, ignore_eos=True, stream=True, logprobs=5)
+    with plain.stream(COMPLETIONS, body, receive_bytes=4096) as stream:
+        stream.next()
+        eventually(lambda: plain.metrics().get("openwork:http_cut_off_total{slow_reader}", 0) == 1, "it is cut off")
+        eventually(lambda: plain.metrics()["vllm:num_requests_running"] == 0, "nothing runs")
+    assert plain.metrics()["vllm:generation_tokens_total"] < 12_000
+    assert plain.post(COMPLETIONS, completion()).status == 200
+
+
+def test_m19_a_model_without_a_chat_template(plain):
+    """M19: a chat with a model that has no chat template: 400 that says so; completions work."""
+    answer = plain.post(CHAT, chat())
+    assert answer.status == 400 and "template" in answer.error["message"]
+    assert plain.post(COMPLETIONS, completion()).status == 200
+
+
+def test_g26_tools_that_a_model_does_not_know(tmp_path):
+    """G26: tools for a model whose template knows none: 400 that says so, and not an answer without them."""
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    with Serving(tmp_path, "--served-model-name", MODEL).wait_until_ready() as serving:
+        answer = serving.post(CHAT, chat(tools=tools))
+        assert answer.status == 400 and answer.error["param"] == "tools", answer
+        assert serving.post(CHAT, chat()).status == 200
 
 
 def test_q11_a_cache_for_little_more_than_one(tmp_path, model, house):
