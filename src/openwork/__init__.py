@@ -19,8 +19,10 @@ if TYPE_CHECKING:
         RequestError,
         UnsupportedModel,
     )
-    from openwork.core.output import Chunk, Completion, Logprob, Output, Timings
+    from openwork.core.output import Chosen, Chunk, Completion, Found, Logprob, Option, Output, SearchReport, Timings
+    from openwork.core.penalty import Penalty
     from openwork.core.request import SamplingParams
+    from openwork.core.search import Beam, BestFirst, Budget, Search
     from openwork.llm import LLM
 
 __version__ = "0.1.0"
@@ -29,7 +31,12 @@ _HOME = {
     "LLM": "openwork.llm",
     "SamplingParams": "openwork.core.request",
     "Constraint": "openwork.core.constraint",
-    **dict.fromkeys(("Chunk", "Completion", "Logprob", "Output", "Timings"), "openwork.core.output"),
+    "Penalty": "openwork.core.penalty",
+    **dict.fromkeys(("Beam", "BestFirst", "Budget", "Search"), "openwork.core.search"),
+    **dict.fromkeys(
+        ("Chosen", "Chunk", "Completion", "Found", "Logprob", "Option", "Output", "SearchReport", "Timings"),
+        "openwork.core.output",
+    ),
     **dict.fromkeys(
         (
             "BackendError",
@@ -48,18 +55,27 @@ _HOME = {
 __all__ = [
     "LLM",
     "BackendError",
+    "Beam",
+    "BestFirst",
+    "Budget",
+    "Chosen",
     "Chunk",
     "Completion",
     "Constraint",
     "EngineError",
+    "Found",
     "Logprob",
     "MemoryTooSmall",
     "ModelError",
     "OpenworkError",
+    "Option",
     "Output",
+    "Penalty",
     "PromptTooLong",
     "RequestError",
     "SamplingParams",
+    "Search",
+    "SearchReport",
     "Timings",
     "UnsupportedModel",
     "__version__",

@@ -34,6 +34,21 @@ def test_the_code_of_a_page_runs(page, begins):
     assert done.stdout.startswith(begins)
 
 
+def test_the_code_of_the_search_page_runs_and_says_what_is_printed_there():
+    text = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
+    parts = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    warnings = ["-W", "error"] if available() else []
+    done = subprocess.run(
+        [sys.executable, *warnings, "-c", "\n".join(parts)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("big box True 4 of 7 places")
+    said = dict(re.findall(r"^'(.*?)' +(?:< )?(-\d\.\d)", text, re.MULTILINE))  # other contracts, other last digits
+    assert len(said) == 6
+    for option, logprob in said.items():
+        assert re.search(rf"^{option} +{re.escape(logprob)}", done.stdout, re.MULTILINE), option
+
+
 def test_the_readme_names_every_subcommand_and_no_other():
     named = set(re.findall(r"^openwork (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
     assert named == set(SUBCOMMANDS)

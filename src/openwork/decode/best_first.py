@@ -78,11 +78,12 @@ class BestFirstSearch:
         if used_up is not None:
             return self._report(used_up)
         most = self._how.at_once
-        if self._how.budget.nodes is not None:
-            most = min(most, self._how.budget.nodes - len(self._looked))
+        left = math.inf if self._how.budget.nodes is None else self._how.budget.nodes - len(self._looked)
         leaves: list[Leaf] = []
         if (diving := self._next_dive()) is not None:
             leaves.append(diving)
+            left -= self._request.max_tokens - len(diving.line)  # what it needs to arrive is not for others
+        most = int(min(most, max(left, len(leaves))))
         while len(leaves) < most and self._is_open():
             leaves.append(self._born(self._frontier.pop()))
         return Generation(tuple(leaves))

@@ -191,7 +191,8 @@ class Choosing:
             place = len(traced)
             logprob = sum(seen.tokens[1:], start=seen.first)
             state = "open" if node in opened else "found" if self._is_tip(node) else "expanded"
-            traced.append(Traced(parent, it.edge, logprob, logprob, state))  # type: ignore[arg-type]
+            tokens = it.edge[:1] if node in opened else it.edge  # what is known of an open one
+            traced.append(Traced(parent, tokens, logprob, logprob, state))  # type: ignore[arg-type]
             if it.option is not None and self._ends and state == "expanded":
                 exact = self._exact[it.option][1]
                 traced.append(Traced(place, (), exact, exact, "found"))
