@@ -24,6 +24,7 @@ FIGURES = {
     "gap_s.p99": ("gap p99", "s", False),
     "end_s.p50": ("end to end p50", "s", False),
     "end_s.p99": ("end to end p99", "s", False),
+    "processor_s": ("processor time", "s", False),
     "hit_rate": ("prefix hits", "", True),
     "fairness": ("fairness", "", True),
 }

@@ -23,7 +23,7 @@ from traffic.answer import Answer, understand
 from traffic.client import Address, replay, send
 from traffic.figures import Targets
 from traffic.quiet import Watch
-from traffic.servers import Server
+from traffic.servers import Server, processor_s
 
 OVERHEAD = Test("overhead", "32 streams, prompt 128", 32, 128, 64)
 
@@ -37,6 +37,10 @@ class Target:
     model: str
     server: Server | None = None
     in_process: turns.Command | None = None  # the same engine without a server, where there is a way to run it
+
+    def processor_s(self) -> float:
+        """Processor time that its processes have taken so far; 0 when they are not ours."""
+        return sum(processor_s(self.server.pid).values()) if self.server else 0.0
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,14 @@ def replays(targets: Sequence[Target], plan: Plan) -> Iterator[dict[str, Any]]:
             wanted = trace.faster(arrivals, speed)
             for turn in range(plan.turns):
                 for target in targets:
-                    with Watch(each.server.pid for each in targets if each.server) as watch:
+                    pids = [each.server.pid for each in targets if each.server]
+                    before_s = target.processor_s()
+                    with Watch(pids) as watch:
                         answers = _replay(target, wanted, plan.wording(target, name, speed, turn), plan)
+                    spent_s = target.processor_s() - before_s
                     head = {"server": target.name, "trace": name, "speed": speed, "turn": turn}
                     head |= {"others": watch.others, "client_stalled_s": watch.stalled_s}
+                    head |= {"processor_s": spent_s if target.server else None}
                     if plan.answers is not None:
                         _keep(plan.answers, head, wanted, answers)
                     yield head | figures.summary(wanted, answers, plan.targets)
@@ -115,7 +123,9 @@ def overheads(targets: Sequence[Target], plan: Plan) -> Iterator[dict[str, Any]]
             continue
         with plan.log.open("a") as log, closing(turns.Worker(target.in_process, log, plan.limit_s)) as worker:
             wording = plan.wording(target, "overhead")
-            found = overhead.measure(target.address, wording, worker, OVERHEAD, plan.turns, plan.limit_s, plan.pause_s)
+            pid = target.server.pid if target.server else None
+            how = overhead.How(OVERHEAD, plan.turns, plan.limit_s, plan.pause_s)
+            found = overhead.measure(target.address, pid, wording, worker, how)
         yield {"server": target.name} | found
 
 

@@ -10,10 +10,9 @@ import os
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
-from traffic.servers import children
+from traffic.servers import processor_s
 
 TICK_S = 0.05
 _IDLE = (3, 4)  # idle, and waiting for a disk: places in /proc/stat
@@ -30,15 +29,15 @@ class Watch:
         self.stalled_s = 0.0
 
     def __enter__(self) -> Watch:
-        self._began_s, self._before = time.perf_counter(), self._ticks()
+        self._began_s, self._before = time.perf_counter(), self._busy_s()
         self._thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._is_over.set()
         self._thread.join()
-        after = self._ticks()
-        there_was = (time.perf_counter() - self._began_s) * (os.cpu_count() or 1) * os.sysconf("SC_CLK_TCK")
+        after = self._busy_s()
+        there_was = (time.perf_counter() - self._began_s) * (os.cpu_count() or 1)
         if self._before is not None and after is not None:
             busy, own = (now - before for now, before in zip(after, self._before, strict=True))
             self.others = max(0.0, (busy - own) / there_was)
@@ -50,15 +49,12 @@ class Watch:
             self.stalled_s = max(self.stalled_s, now_s - last_s - TICK_S)
             last_s = now_s
 
-    def _ticks(self) -> tuple[float, float] | None:
-        """Of the whole machine, and of those who belong here."""
+    def _busy_s(self) -> tuple[float, float] | None:
+        """Processor seconds of the whole machine, and of those who belong here."""
         try:
             line = [int(each) for each in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
         except (OSError, ValueError, IndexError):
             return None
-        own = 0
-        for pid in {pid for root in self._roots for pid in (root, *children(root))}:
-            with suppress(OSError, ValueError, IndexError):
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                own += int(fields[11]) + int(fields[12])
-        return float(sum(value for at, value in enumerate(line) if at not in _IDLE)), float(own)
+        own = {pid: spent for root in self._roots for pid, spent in processor_s(root).items()}
+        busy = sum(value for at, value in enumerate(line) if at not in _IDLE)
+        return busy / os.sysconf("SC_CLK_TCK"), sum(own.values())

@@ -72,7 +72,10 @@ def _stall(each: dict[str, Any]) -> str:
 
 def _overhead(each: dict[str, Any]) -> str:
     rates = f"{number(each['in_process_tok_s'])} tok/s in process, {number(each['served_tok_s'])} served"
-    return f"{each['streams']} streams: {rates}; {each['lost']:.1%} lost"
+    told = f"{each['streams']} streams: {rates}; {each['lost']:.1%} lost"
+    if each["beside_engine_s"] is not None:
+        told += f"; {each['beside_engine_s'] * 1e6:.0f} us of processor a token beside the engine's process"
+    return f"{told}; {each['client_s'] * 1e6:.0f} us the client's"
 
 
 def _restart(each: dict[str, Any]) -> str:

@@ -175,15 +175,25 @@ def free_port() -> int:
 
 def children(pid: int) -> dict[int, int]:
     """pid -> resident bytes of every process below ``pid``, deepest too. Linux tells it."""
-    parents, sizes = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            parents[int(folder.name)] = int(fields[1])
-            sizes[int(folder.name)] = int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+    parents = {int(folder.name): _stat(int(folder.name)) for folder in Path("/proc").glob("[0-9]*")}
     found: dict[int, int] = {}
     layer = {pid}
     while layer:
-        layer = {child for child, parent in parents.items() if parent in layer}
-        found |= {child: sizes[child] for child in layer}
+        layer = {child for child, fields in parents.items() if fields and int(fields[1]) in layer}
+        found |= {child: int(parents[child][21]) * os.sysconf("SC_PAGE_SIZE") for child in layer}
     return found
+
+
+def processor_s(pid: int) -> dict[int, float]:
+    """pid -> processor time so far, of a process and all below it. Linux tells it."""
+    found = {each: _stat(each) for each in (pid, *children(pid))}
+    tick_s = 1 / os.sysconf("SC_CLK_TCK")
+    return {each: (int(fields[11]) + int(fields[12])) * tick_s for each, fields in found.items() if fields}
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third one, the state, on; none when the process is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -154,9 +155,11 @@ def test_what_serving_costs_is_told_beside_the_same_work_in_process(scripts, ser
     with (tmp_path / "log").open("w") as log:
         worker = turns.Worker(turns.Command([sys.executable, str(program), "model", "1"], {}), log, 30)
         test = table.Test("x", "", streams=3, prompt=8, tokens=4)
-        found = overhead.measure(address, prompts.Wording("pretend"), worker, test, 2, 30, 0)
+        wording = prompts.Wording("pretend")
+        found = overhead.measure(address, os.getpid(), wording, worker, overhead.How(test, 2, 30))
         worker.close()
     assert found["turns"] == 2 and found["in_process_tok_s"] == pytest.approx(12 / 0.001)
+    assert found["beside_engine_s"] >= 0 and found["client_s"] > 0
     assert 0 < found["lost"] < 1 and found["served_tok_s"] < found["in_process_tok_s"]
 
 

@@ -257,7 +257,7 @@ def test_medians_and_ratios_are_taken_turn_by_turn(traffic):
 def test_what_others_took_is_the_machine_less_us(traffic, monkeypatch):
     quiet = traffic("quiet")
     told = iter([(1000.0, 400.0), (1000.0 + 30, 400.0 + 30), None, None])
-    monkeypatch.setattr(quiet.Watch, "_ticks", lambda self: next(told))
+    monkeypatch.setattr(quiet.Watch, "_busy_s", lambda self: next(told))
     with quiet.Watch() as only_us:
         pass
     with quiet.Watch() as unknown:
@@ -268,7 +268,7 @@ def test_what_others_took_is_the_machine_less_us(traffic, monkeypatch):
 def test_processes_of_this_machine_are_found(traffic):
     quiet = traffic("quiet")
     with quiet.Watch() as watch:
-        ticks = watch._ticks()
-    if ticks is None:
+        busy = watch._busy_s()
+    if busy is None:
         pytest.skip("nothing is known where there is no /proc")
-    assert 0 <= ticks[1] <= ticks[0] and watch.others is not None
+    assert 0 <= busy[1] <= busy[0] and watch.others is not None

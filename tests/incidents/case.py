@@ -42,7 +42,6 @@ class Table:
     def case(self, id: str, input: str, expected: str, **options: Any) -> Callable[[Do], Do]:
         def add(do: Do) -> Do:
             self.cases.append(Case(id, input, expected, do, **options))
-            return do
 
         return add
 

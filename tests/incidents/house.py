@@ -26,9 +26,11 @@ GOLDEN = {
 VICTIM = GOLDEN | {"prompt": "The little cat who", "max_tokens": 64, "ignore_eos": True, "stream": True}
 SPARE_THREADS = 4  # pools of threads grow when they are first needed
 SPARE_DESCRIPTORS = 4
-SPARE_BYTES = 96 << 20  # a single case may leave a larger heap; that it does not grow with every case is a test of its own
+SPARE_BYTES = 256 << 20  # a heap that once held large bodies keeps its size; that it does not grow for ever is R16
 # What the processes of a server may open while they serve.
-_USUAL = re.compile(r"open ['\"](/proc/|/sys/|/dev/(null|urandom)|.*\.pyc?\b|.*/__pycache__/|.*\.so\b)|subprocess.Popen")
+_USUAL = re.compile(
+    r"open ['\"](/proc/|/sys/|/dev/(null|urandom)|.*\.pyc?\b|.*/__pycache__/|.*\.so\b)|subprocess.Popen"
+)
 
 
 class House(Serving):
@@ -53,7 +55,7 @@ class House(Serving):
         self.normal_workers = self.workers()
         self.num_blocks = sum(value for name, value in self.metrics().items() if name.startswith("openwork:kv_blocks{"))
         self.new_log()
-        self.new_deeds()
+        assert any("model.safetensors" in deed for deed in self.new_deeds()), "the audit hook sees nothing"
         return self
 
     def golden_tokens(self) -> list[int]:
@@ -156,12 +158,12 @@ class Victim:
 
         def run() -> None:
             try:
-                while not over.is_set() or not wrong:
+                is_over = False
+                while not (is_over or wrong):
                     tokens = self.stream(began)
+                    is_over = over.is_set()
                     if tokens != self.reference:
                         wrong.append((tokens, self.reference))
-                    if over.is_set():
-                        return
             except BaseException as error:
                 wrong.append(error)
                 began.set()

@@ -29,8 +29,8 @@ TEMPLATE = """{% if tools %}{{ bos_token }}tools: {% for tool in tools %}{{ tool
 Answer with <tool_call>{"name": ..., "arguments": ...}</tool_call>.
 {% endif %}{% for m in messages %}{% if m.role == 'system' and not loop.first %}
 {{- raise_exception('Only the first message may be the system\\'s <b>.') }}{% endif %}
-{{- bos_token }}{{ m.role }}: {{ m.content }}{% for call in m.tool_calls %}<tool_call>{{ call.function | tojson }}</tool_call>
-{%- endfor %}{{ eos_token }}
+{{- bos_token }}{{ m.role }}: {{ m.content }}
+{%- for call in m.tool_calls %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}{{ eos_token }}
 {% endfor %}{% if add_generation_prompt %}{{ bos_token }}assistant:{{ style }}{% endif %}"""
 
 
@@ -38,7 +38,13 @@ def write_model(directory: Path) -> Path:
     """The embedded model, with a chat template that knows roles, tools and a variable."""
     source = Path(openwork.__file__).parent / "stories"
     directory.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+    for name in (
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ):
         shutil.copy(source / name, directory / name)
     (directory / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
     return directory
@@ -229,6 +235,13 @@ class Answer:
         return [event for event in map(as_event, self.body.split(b"\n\n")) if event is not None]
 
 
+def is_known_answer(answer: Answer) -> bool:
+    """Whether the contract has such an answer: a success, or a refusal in the one form of all of them."""
+    if answer.status == 200:
+        return True
+    return answer.status in (400, 401, 403, 404, 405, 408, 413, 414, 415, 431) and bool(answer.error)
+
+
 class Stream:
     """The events of one answer as they come."""
 
@@ -247,11 +260,13 @@ class Stream:
             yield event
 
     def next(self):
-        """The next event; None at the end."""
+        """The next event; None at the end, and at once where the answer is no stream."""
         if self.status == 0:
             self.status = int(self.file.readline().split()[1])
             while self.file.readline() not in (b"\r\n", b""):
                 pass
+        if self.status != 200:
+            return None
         while b"\n\n" not in self._data:
             size = self.file.readline().strip()
             if not size or int(size, 16) == 0:

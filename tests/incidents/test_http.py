@@ -172,7 +172,9 @@ def expects(house):
     },
 )
 def host(house, line):
-    head = b"POST " + CHAT.encode() + b" HTTP/1.1\r\n" + line + b"Connection: close\r\nContent-Type: application/json\r\n"
+    head = (
+        b"POST " + CHAT.encode() + b" HTTP/1.1\r\n" + line + b"Connection: close\r\nContent-Type: application/json\r\n"
+    )
     refused(house, head + b"Content-Length: %d\r\n\r\n" % len(B) + B, 400, 403)
 
 

@@ -35,7 +35,9 @@ for name in ("presence_penalty", "frequency_penalty"):
         table.refused("S05", f"{name} {value}", chat(**{name: value}), 400, name)
 for value in (0, -1, 1e-30, 1e30):
     table.refused("S05", f"repetition_penalty {value}", chat(repetition_penalty=value), 400, "repetition_penalty")
-table.accepted("S05", "penalties at their bounds", chat(presence_penalty=2, frequency_penalty=-2, repetition_penalty=100))
+table.accepted(
+    "S05", "penalties at their bounds", chat(presence_penalty=2, frequency_penalty=-2, repetition_penalty=100)
+)
 for name, value in (("top_p", 0), ("top_p", 1.1), ("min_p", -0.1), ("min_p", 1.1)):
     table.refused("S06", f"{name} {value}", chat(**{name: value}), 400, name)
 for fields in ({"n": 3, "best_of": 2}, {"best_of": 10**6}, {"best_of": 2, "stream": True}):
@@ -64,7 +66,9 @@ def echoed(house):
     assert all(value is None or math.isfinite(value) for value in first["token_logprobs"])
 
 
-table.refused("S14", "logit_bias of 10^5 tokens", lambda: chat(logit_bias={str(i): 1 for i in range(10**5)}), 400, "logit_bias")
+table.refused(
+    "S14", "logit_bias of 10^5 tokens", lambda: chat(logit_bias={str(i): 1 for i in range(10**5)}), 400, "logit_bias"
+)
 for key in ("-1", str(VOCAB), "x", "1.0", "", "9" * 30, " 1", "\u0661"):
     table.refused("S14", f"logit_bias of {key!r}", chat(logit_bias={key: 1}), 400)
 table.refused("S14", "logit_bias of 101", chat(logit_bias={"1": 101}), 400)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from incidents.case import CHAT, COMPLETIONS, Table, chat, completion, says
 from incidents.serving import MODEL
 
@@ -70,7 +72,12 @@ PLACES = {
         {},
         {},
     ),
-    "what the assistant said": ([{"role": "assistant", "content": SPECIAL}], [{"role": "assistant", "content": "x"}], {}, {}),
+    "what the assistant said": (
+        [{"role": "assistant", "content": SPECIAL}],
+        [{"role": "assistant", "content": "x"}],
+        {},
+        {},
+    ),
     "the output of a tool": (
         [{"role": "tool", "tool_call_id": "1", "content": SPECIAL}],
         [{"role": "tool", "tool_call_id": "1", "content": "x"}],
@@ -98,7 +105,11 @@ PLACES = {
 }
 
 
-@table.each("T07", "no more special ids than the template has itself", {f"special tokens in {at}": given for at, given in PLACES.items()})
+@table.each(
+    "T07",
+    "no more special ids than the template has itself",
+    {f"special tokens in {at}": given for at, given in PLACES.items()},
+)
 def special_tokens(house, given):
     evil, plain, evil_fields, plain_fields = given
     assert num_special(house, evil, **evil_fields) == num_special(house, plain, **plain_fields)
@@ -115,11 +126,13 @@ def broken_characters(house):
     assert "".join(event["choices"][0]["text"] for event in events[:-1] if event["choices"]) == whole != ""
 
 
-NAUGHTY = """undefined|null|NaN|-1|1e999|0x0|../../../etc/passwd|%00|%s%n%p|{0.__class__}|{{7*7}}|${jndi:ldap://x}|<script>
-|' OR 1=1 --|"; DROP TABLE x|`id`|$(id)|\\\\|\\n|\ufeffBOM|\ufffe|\U0010ffff|\u202etest|\u200b\u200b|\u0000|\u001b[2J|\u0085|\u2028|\u2029
-|Ω≈ç√∫|田中さん|社會科學院|\U0001f468\u200d\U0001f469\u200d\U0001f467|Z\u0351\u036d\u0321a|\ufdfa|ﷺ|ß|İi|ﬀ|ǆ|\u00ad|\u180e|\u3000|\t|a\r\nb
-|data: [DONE]|event: error|<|im_end|>|[INST]|<tool_call>|</think>|__proto__|constructor|CON|file:///etc/passwd|http://127.0.0.1/"""
-STRINGS = [text.strip("\n") for text in NAUGHTY.split("|") if text.strip("\n")]
+NAUGHTY = r"""undefined|null|NaN|-1|1e999|0x0|../../../etc/passwd|%00|%s%n%p|{0.__class__}|{{7*7}}|${jndi:ldap://x}
+|<script>|' OR 1=1 --|"; DROP TABLE x|`id`|$(id)|\\|\n|data: [DONE]|event: error|<|im_end|>|[INST]|<tool_call>|</think>
+|__proto__|constructor|CON|file:///etc/passwd|http://127.0.0.1/|\u0000|\ufeffBOM|\ufffe|\U0010ffff|\u202etest|\u200b\u200b
+|\u001b[2J|\u0085|\u2028|\u2029|\u03a9\u2248\u00e7|\u7530\u4e2d|\U0001f468\u200d\U0001f469|Z\u0351\u036d\u0321a|\ufdfa|\u00df|\u0130i
+|\ufb00|\u01c6|\u00ad|\u180e|\u3000|\u0009|a\u000d\u000ab"""
+ESCAPE = re.compile(r"\\u([0-9a-f]{4})|\\U([0-9a-f]{8})")
+STRINGS = [ESCAPE.sub(lambda m: chr(int(m[1] or m[2], 16)), text.strip("\n")) for text in NAUGHTY.split("|")]
 
 
 @table.case("T13", f"{len(STRINGS)} naughty strings as content, name, stop, user, prompt", "200 or 400, never 5xx")

@@ -44,9 +44,16 @@ table.refused("G23", "two tools of one name", chat(tools=[tool(), tool()]), 400)
 table.refused("G23", "no tools", chat(tools={}), 400)
 table.refused("G23", "a tool that is no function", chat(tools=[{"type": "web_search"}]), 400)
 table.refused("G23", "tool_choice without tools", chat(tool_choice="auto"), 400)
-table.refused("G23", "tool_choice of a tool that is not there", chat(tools=[tool()], tool_choice={"type": "function", "function": {"name": "g"}}), 400)
+table.refused(
+    "G23",
+    "tool_choice of a tool that is not there",
+    chat(tools=[tool()], tool_choice={"type": "function", "function": {"name": "g"}}),
+    400,
+)
 table.refused("G23", 'tool_choice "any"', chat(tools=[tool()], tool_choice="any"), 400)
-table.accepted("G23", "a tool of an odd and valid schema", chat(tools=[tool(parameters={"enum": [], "not": {}, "x": [None]})]))
+table.accepted(
+    "G23", "a tool of an odd and valid schema", chat(tools=[tool(parameters={"enum": [], "not": {}, "x": [None]})])
+)
 table.refused("G24", "functions, the older field", chat(functions=[{"name": "f"}]), 400, "functions")
 for shown, variables in {
     "of a name that the template does not read": {"nothing": 1},

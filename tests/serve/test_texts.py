@@ -1,7 +1,9 @@
 """Texts beside the event loop: what can never fit is refused unseen, and what waits is bounded."""
 
 import asyncio
+import gc
 import threading
+import weakref
 
 import pytest
 from serve.api import Api, echo_engine
@@ -65,3 +67,30 @@ def test_who_stops_waiting_for_a_text_still_counts_until_it_is_done(byte_model):
                         await asyncio.sleep(0.001)
 
         assert api.run(scene()) == 0
+
+
+def test_what_a_refused_text_was_part_of_is_let_go_at_once(byte_model):
+    """A refused body may be large: it must not wait for the collector of cycles."""
+
+    class Body:
+        pass
+
+    def refuse(body):
+        raise ApiError(400, "invalid_request_error", None, "no")
+
+    with Api(echo_engine(byte_model, "x")) as api:
+
+        async def scene():
+            body = Body()
+            ref = weakref.ref(body)
+            with pytest.raises(ApiError):
+                await api.service.texts.run(refuse, body)
+            del body
+            await asyncio.sleep(0.05)
+            return ref
+
+        gc.disable()
+        try:
+            assert api.run(scene())() is None
+        finally:
+            gc.enable()

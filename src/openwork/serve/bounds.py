@@ -28,7 +28,7 @@ class Bounds:
     logit_bias: int = 1024
     tools: int = 128
     label_bytes: int = 128  # user, cache_salt and other names that only label
-    queued_texts: int = 64  # texts that wait to be tokenised
+    queued_texts: int = 512  # texts that wait to be tokenised
     stored_responses: int = 1024
     stored_bytes: int = 64 << 20
     request_s: float = 600.0
