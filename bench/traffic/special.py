@@ -121,6 +121,7 @@ async def restart(server: Server, wording: Wording, streams: int = 8, limit_s: f
         return {"left_out": "the engine has no process of its own"}
     killed_s = time.perf_counter()
     os.kill(max(below, key=lambda pid: below[pid]), signal.SIGKILL)
+    again = asyncio.create_task(serves_again(server, wording, killed_s, limit_s))
     answers = await running.over()
     whole = [answer for answer in answers if answer.is_whole]
     return {
@@ -130,7 +131,7 @@ async def restart(server: Server, wording: Wording, streams: int = 8, limit_s: f
         "failures": sorted({answer.failure for answer in answers if answer.failure}),
         "pause_s": figures.spread(max(answer.gaps_s) for answer in whole),
         "usual_gap_s": statistics.median([gap for answer in answers for gap in answer.gaps_s] or [0.0]),
-        "serves_again_s": await serves_again(server, wording, killed_s, limit_s),
+        "serves_again_s": await again,
     }
 
 

@@ -128,7 +128,7 @@ def test_options_reach_what_they_are_for(run, unwired, tmp_path):
 def test_without_keys_nobody_takes_turns_and_prompts_are_bounded(run, unwired):
     assert run("serve", "--port", "0").exit_code == 0
     service = unwired[0]._service
-    assert not service.schedule.is_fair and service.schedule.stretch == 1.8
+    assert not service.schedule.is_fair and service.schedule.stretch == 1.7
     assert run("serve", "--port", "0", "--stretch", "0").exit_code == 0
     assert unwired[1]._service.schedule.stretch is None
 

@@ -91,3 +91,21 @@ def test_nobody_waiting_is_nobody_stretched():
     while not loop.is_idle:
         loop.turn()
     assert {step.num_rows for step in runner.steps} == {512}
+
+
+def test_many_that_wait_do_not_stand_in_line_for_the_pace_of_one():
+    cache, clock = CacheSettings(400, prefix=False), VirtualClock()
+    runner = EchoRunner(cache, successor(50), clock, lambda step: 0.004 + 0.0001 * step.num_rows)
+    loop = Loop(Scheduler(ScheduleSettings(512, 16, stretch=1.5), KVCache(cache)), runner, clock)
+    limits = Limits(50, 6000)
+    loop.scheduler.add(0, Request((1, 2), SamplingParams(max_tokens=300, ignore_eos=True), limits), 0.0)
+    for _ in range(8):
+        loop.turn()
+    first = len(runner.steps)
+    for number in range(1, 11):
+        loop.scheduler.add(number, Request((5,) * 200, SamplingParams(max_tokens=1), limits), clock.now())
+    while any(work.sequence for work in runner.steps[-1].works) or len(runner.steps) < first + 3:
+        loop.turn()
+    rows = [step.num_rows for step in runner.steps[first:]]
+    assert max(rows) > 150, "ten wait for their first token, one for its next"
+    assert rows[-2] < 60, "and the last of them alone is no reason to stall the one"

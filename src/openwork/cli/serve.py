@@ -158,7 +158,7 @@ def serve(
     fair: Fair = None,
     first: FirstOption = First.decode,
     target_itl: TargetItl = None,
-    stretch: Stretch = 1.8,
+    stretch: Stretch = 1.7,
     max_running: MaxRunning = 128,
     max_step_tokens: MaxStepTokens = 512,
     max_queue: MaxQueue = 512,

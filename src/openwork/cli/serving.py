@@ -104,6 +104,7 @@ class Serving:
 
         service = Service(engine, self._bounds, *self._forms, version=__version__)
         self._closers.append(service.close)
+        self._reading = asyncio.create_task(service.texts.read_ahead())
         return make_app(service, more)
 
     def _warn(self, log: Log) -> None:

@@ -53,27 +53,34 @@ class StepBudget:
         trusted = int(_TRUST * self._largest) + _LEAST_CHUNK
         return max(0, min(self._most, trusted, int((seconds - base) / slope)))
 
-    def rows(self, due: Line[Sequence]) -> tuple[int, Literal["tokens", "latency"]]:
-        """Rows of a step in which these running sequences are due, and what set the number."""
+    def rows(self, due: Line[Sequence], num_waiting: int) -> tuple[int, Literal["tokens", "latency"]]:
+        """Rows of a step in which these running sequences are due, and what set the number.
+
+        ``num_waiting`` sequences wait to begin beside those that are due.
+        """
         waiting = [sequence for sequence in due if sequence.due == 1 and sequence.generated + sequence.pending > 0]
         targets = [s.request.terms.next_token_s for s in waiting]
-        wanted = min(
-            (t for t in [*targets, self._target, self._stretched(len(waiting))] if t is not None), default=None
-        )
+        stretched = self._stretched(len(waiting), len(due) - len(waiting) + num_waiting)
+        wanted = min((t for t in [*targets, self._target, stretched] if t is not None), default=None)
         if wanted is None or not waiting:
             return self._most, "tokens"
         rows = max(self.within(wanted), len(waiting) + _LEAST_CHUNK)
         return (rows, "latency") if rows < self._most else (self._most, "tokens")
 
-    def _stretched(self, count: int) -> float | None:
-        """What ``count`` sequences may wait for their next token beside a prompt, if that is bounded."""
-        if self._stretch is None or not self._n:
+    def _stretched(self, count: int, num_prompts: int) -> float | None:
+        """What ``count`` sequences may wait for their next token beside prompts, if that is bounded.
+
+        Where more wait for their first token than for their next, the bound is wider by as much: fifteen are not to
+        stand in line for the pace of one.
+        """
+        if self._stretch is None or not self._n or not count:
             return None
+        stretch = 1 + (self._stretch - 1) * max(1.0, num_prompts / count)
         base, slope = self._line()
         if self._alone is None:
-            return self._stretch * (base + slope * count)
+            return stretch * (base + slope * count)
         rows, seconds = self._alone  # measured, not extrapolated: what steps with prompts took must not feed itself
-        return self._stretch * max(seconds, seconds + slope * (count - rows))
+        return stretch * max(seconds, seconds + slope * (count - rows))
 
     def _line(self) -> tuple[float, float]:
         """Seconds of a step as (base, slope of a row). Where sizes do not tell, all of it is laid on the rows."""

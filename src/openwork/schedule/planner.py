@@ -40,7 +40,7 @@ class Planner:
         self._cache.eviction.advance(now)
         due = [sequence for sequence in self._roster.running if _is_due(sequence)]
         self._policy.look_round(due, self._roster.waiting.heads.values(), now)
-        rows, bound = self.budget.rows(due)
+        rows, bound = self.budget.rows(due, len(self._roster.waiting))
         draft = Draft(self._num_steps, now, rows, due, self._settings.first == "decode", MOST_TRIED)
         for sequence in self._in_turn(due, draft):
             if sequence.status is Status.WAITING:

@@ -2,7 +2,7 @@
 
 It guarantees that no text holds up those who are being served: what can never fit the window is refused by its length
 alone, the rest is done by a few threads with a bounded queue, and the tokeniser lets other threads run. It loads the
-tokeniser of a served model when it is first needed, and knows no routes.
+tokeniser of a served model when it is first needed or told to, and knows no routes.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from openwork.core.errors import ModelError
+from openwork.core.errors import ModelError, OpenworkError
 from openwork.engine.face import AsyncEngine
 from openwork.serve.bounds import Bounds
 from openwork.serve.errors import bad_request, unavailable
@@ -98,6 +99,11 @@ class Texts:
             return found
 
         return await self.run(work)
+
+    async def read_ahead(self) -> None:
+        """Load the language before a request needs it: a large tokeniser would hold the first one up."""
+        with suppress(OpenworkError):  # whoever asks for it is told
+            await self.language()
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
