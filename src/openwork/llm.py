@@ -24,7 +24,7 @@ from openwork.core.errors import EngineError, RequestError
 from openwork.core.event import Arrived, Ended, Event, Prefilled
 from openwork.core.output import Chosen, Chunk, Output
 from openwork.core.request import Request, SamplingParams
-from openwork.core.search import Beam, BestFirst, Budget, Choose, Search
+from openwork.core.search import Beam, BestFirst, Budget, Choose, Search, as_search
 from openwork.core.settings import LoadSettings, ScheduleSettings
 from openwork.core.spec import ModelSpec
 from openwork.engine.service import Stream
@@ -171,9 +171,7 @@ class LLM:
 
         ``params`` says n, lengths and ends, and nothing that bends the model's distribution. Raises as ``generate``.
         """
-        if not isinstance(how, Search):
-            how = Search(beam=how) if isinstance(how, Beam) else Search(best_first=how)
-        request = replace(self._request(prompt, params or SamplingParams()), search=how)
+        request = replace(self._request(prompt, params or SamplingParams()), search=as_search(how))
         return self._run([(request, prompt)], progress)[0]
 
     def choose(
@@ -187,17 +185,15 @@ class LLM:
         budget: Budget | None = None,
         trace: int = 0,
     ) -> Chosen:
-        """The likeliest of some options behind a prompt, each a text or token ids, and a certain interval for each.
+        """The likeliest of some options behind a prompt, texts or token ids, with a certain interval for each.
 
-        ``score_all`` gives the exact probability of all; ``end``, ``at_once`` and ``budget`` are those of Choose. How
-        options are tokenised stands in docs/search.md. Raises as ``generate``.
+        The rest is as in Choose; how options are tokenised stands in docs/search.md. Raises as ``generate``.
         """
         plain = self._request(prompt, SamplingParams())
         placed = place(self.tokenizer, prompt if isinstance(prompt, str) else None, plain.prompt, options)
         how = Choose(options=placed.options, end=end, score_all=score_all, at_once=at_once, budget=budget or Budget())
         request = Request(placed.prompt_ids, plain.params, self._limits, search=Search(choose=how, trace=trace))
-        output = self._run([(request, prompt)], None)[0]
-        return as_chosen(output, placed, options, bool(how.end))
+        return as_chosen(self._run([(request, prompt)], None)[0], placed, options, bool(how.end))
 
     # -- living --------------------------------------------------------------------------------------------------
 

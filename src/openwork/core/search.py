@@ -231,6 +231,13 @@ class Search:
             )
 
 
+def as_search(how: Beam | BestFirst | Search) -> Search:
+    """A search that is nothing but one of its kinds."""
+    if isinstance(how, Search):
+        return how
+    return Search(beam=how) if isinstance(how, Beam) else Search(best_first=how)
+
+
 # What a search has no use for, and the values that say so.
 _PLAIN: dict[str, Any] = {
     "temperature": 1.0,
