@@ -15,7 +15,7 @@ MESSAGES = [
     {
         "role": "assistant",
         "content": "<think>easy</think>2",
-        "tool_calls": [{"name": "add", "arguments": {"a": [1, 1]}}],
+        "tool_calls": [{"type": "function", "function": CALL}],
     },
     {"role": "tool", "content": '{"sum": 2}'},
     {"role": "user", "content": "Thanks"},
@@ -46,7 +46,7 @@ TEMPLATES = {
 {{ tool | tojson(indent=4) }}
 {{ tool.function.name | safe }}{% endfor %}{% endif %}
 {%- for message in messages %}{% if message.tool_calls is defined %}{% for call in message.tool_calls %}
-{{ {'name': call.name, 'arguments': call.arguments} | tojson }}{% endfor %}{% endif %}{% endfor %}""",
+{{ {'name': call.function.name, 'arguments': call.function.arguments} | tojson }}{% endfor %}{% endif %}{% endfor %}""",
     "filters": """{{ messages | selectattr('role', 'equalto', 'user') | map(attribute='content') | list }}
 {{ messages | rejectattr('content', 'none') | list | length }} {{ (messages | last).role }}
 {{ (messages | first).role }}
