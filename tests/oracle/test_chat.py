@@ -15,9 +15,9 @@ MESSAGES = [
     {
         "role": "assistant",
         "content": "<think>easy</think>2",
-        "tool_calls": [{"type": "function", "function": CALL}],
+        "tool_calls": [{"id": "call-1", "type": "function", "function": CALL}],
     },
-    {"role": "tool", "content": '{"sum": 2}'},
+    {"role": "tool", "content": '{"sum": 2}', "tool_call_id": "call-1"},
     {"role": "user", "content": "Thanks"},
 ]
 TOOLS = [{"type": "function", "function": {"name": "add", "description": "adds <numbers>", "parameters": {"é": [1.5]}}}]
