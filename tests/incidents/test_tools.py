@@ -1,4 +1,4 @@
-"""G: tools and what stands in for grammars, which are not there."""
+"""G: tools, and constraints, which are not served over HTTP yet."""
 
 from __future__ import annotations
 

@@ -65,22 +65,13 @@ def chat(
     [bold]openwork chat --model org/name --temperature 0.5[/]
     [bold]openwork chat --system "Answer in one sentence."[/]
     """
+    load = opening.choices(locals())
     wishes = {name: value for name, value in locals().items() if name in SamplingParams.__dataclass_fields__}
     options.merged(SamplingParams(), wishes)
     bars = Bars()
     with (
         bars,
-        opening.open_llm(
-            model,
-            dtype=dtype.value,
-            kv_dtype=kv_dtype.value,
-            backend=backend.value,
-            kv_cache_bytes=kv_cache_bytes,
-            context=context,
-            threads=threads,
-            weight_cache=weight_cache,
-            progress=bars,
-        ) as llm,
+        opening.open_llm(model, **load, progress=bars) as llm,
     ):
         bars.close()
         Repl(llm, options.merged(llm.defaults, wishes), bars, system or "").run()

@@ -77,21 +77,12 @@ def choose(
     [bold]openwork choose "the cat sat on the " --options-file words.txt --json[/]
     [bold]openwork choose "the dog was " --options big,red --score-all --show[/]
     """
+    load = opening.choices(locals())
     texts = _texts(names, options_file)
     budget = Budget(nodes=nodes, seconds=seconds)
     with (
         Bars() as bars,
-        opening.open_llm(
-            model,
-            dtype=dtype.value,
-            kv_dtype=kv_dtype.value,
-            backend=backend.value,
-            kv_cache_bytes=kv_cache_bytes,
-            context=context,
-            threads=threads,
-            weight_cache=weight_cache,
-            progress=bars,
-        ) as llm,
+        opening.open_llm(model, **load, progress=bars) as llm,
     ):
         bars.close()
         chosen = llm.choose(

@@ -106,6 +106,7 @@ def generate(
     [bold]openwork generate --ids 1,5,9 --json --dtype float32 --model DIR[/]
     [bold]openwork generate --lines --json < prompts.txt > results.jsonl[/]
     """
+    load = opening.choices(locals())
     wishes = {name: value for name, value in locals().items() if name in _WISHES}
     wishes |= {"logit_bias": options.parse_biases(logit_bias), "ignore_eos": ignore_eos or None}
     wishes["constraint"] = options.parse_constraint(json_schema, regex, choice, lark)
@@ -113,17 +114,7 @@ def generate(
     prompts = _prompts(prompt, ids, lines)
     with (
         Bars() as bars,
-        opening.open_llm(
-            model,
-            dtype=dtype.value,
-            kv_dtype=kv_dtype.value,
-            backend=backend.value,
-            kv_cache_bytes=kv_cache_bytes,
-            context=context,
-            threads=threads,
-            weight_cache=weight_cache,
-            progress=bars,
-        ) as llm,
+        opening.open_llm(model, **load, progress=bars) as llm,
     ):
         params = options.merged(llm.defaults, wishes)
         if as_json:

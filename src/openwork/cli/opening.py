@@ -5,13 +5,24 @@ Subcommands look ``open_llm`` up when they run, so that a test can put another i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
 from openwork.cli.quantity import parse_bytes
 
 if TYPE_CHECKING:
     from openwork.build import Progress
     from openwork.llm import LLM
+
+
+_CHOICES = ("dtype", "kv_dtype", "backend", "kv_cache_bytes", "context", "threads", "weight_cache")
+
+
+def choices(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``open_llm`` takes of a subcommand's arguments: those of options.py that speak of the model."""
+    chosen = {name: arguments[name] for name in _CHOICES}
+    return {name: value.value if isinstance(value, StrEnum) else value for name, value in chosen.items()}
 
 
 def open_llm(

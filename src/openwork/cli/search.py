@@ -119,21 +119,12 @@ def search(
     [bold]openwork search "the cat" --min-tokens 4 --max-tokens 4 --show[/]
     [bold]openwork search "once upon a time" --beam 4 --max-tokens 30 --json[/]
     """
+    load = opening.choices(locals())
     stops = {"stop_token_ids": tuple(stop_token_ids or ()), "ignore_eos": bool(ignore_eos)}
     params = SamplingParams(n=n, max_tokens=max_tokens, min_tokens=min_tokens or 0, **stops)  # type: ignore[arg-type]
     with (
         Bars() as bars,
-        opening.open_llm(
-            model,
-            dtype=dtype.value,
-            kv_dtype=kv_dtype.value,
-            backend=backend.value,
-            kv_cache_bytes=kv_cache_bytes,
-            context=context,
-            threads=threads,
-            weight_cache=weight_cache,
-            progress=bars,
-        ) as llm,
+        opening.open_llm(model, **load, progress=bars) as llm,
     ):
         if beam is not None:
             early = {Early.yes: True, Early.no: False, Early.never: "never"}[early_stopping]

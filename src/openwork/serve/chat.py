@@ -1,7 +1,7 @@
 """POST /v1/chat/completions: a conversation, answered.
 
 The reply is told apart into content, reasoning and tool calls as it comes. Whoever asks for what needs a grammar (a
-schema, a call that must be made) is told that there is none yet, rather than given an answer without it.
+schema, a call that must be made) is told that it is not served yet, rather than given an answer without it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from openwork.serve.usage import timings_of, usage_of
 from openwork.text.reply import Arguments, Content, Delta, Reasoning, ToolCall
 from openwork.text.tokenizer import Tokenizer
 
-_NOT_YET = "is not supported yet: it needs grammars."
+_NOT_YET = "is not supported over HTTP yet."
 
 
 async def plan_chat(body: ChatBody, texts: Texts, facts: Facts, caller: Caller, bounds: Bounds) -> Plan:

@@ -253,12 +253,10 @@ def _usage(generation: Generation, reasoning_tokens: int) -> ResponseUsage:
 def _check(body: ResponseBody, bounds: Bounds) -> None:
     """Fields that ask for what is not there, or do not go together. Raises ApiError 400."""
     if body.text is not None and body.text.format is not None and body.text.format.type != "text":
-        raise bad_request(
-            "text.format is not supported yet: it needs grammars.", "text.format", "unsupported_parameter"
-        )
+        raise bad_request("text.format is not supported over HTTP yet.", "text.format", "unsupported_parameter")
     if body.tool_choice not in (None, "none", "auto"):
         raise bad_request(
-            "tool_choice other than none and auto is not supported yet: it needs grammars.",
+            "tool_choice other than none and auto is not supported over HTTP yet.",
             "tool_choice",
             "unsupported_parameter",
         )

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from openwork.core.errors import EngineUnavailable
-from openwork.core.event import Ended, Event
+from openwork.core.event import Event
 from openwork.core.output import FinishReason
 from openwork.core.request import Request
 from openwork.core.terms import Tenant, Tenants
@@ -121,8 +121,3 @@ class LocalEngine:
         for stream in self._streams:
             stream.wake()
         self._streams = [stream for stream in self._streams if not stream.has_ended]
-
-
-def is_over(events: Sequence[Event]) -> bool:
-    """Whether nothing comes after these events of one request."""
-    return any(isinstance(event, Ended) for event in events)

@@ -107,7 +107,7 @@ class ResponseFormat(Body, frozen=True, kw_only=True):
 
 
 Variable = bool | int | float | str | None
-_NO_GRAMMAR = "There are no grammars yet."
+_NO_GRAMMAR = "Constraints are not served over HTTP yet."
 
 
 class ChatBody(Generating, frozen=True, kw_only=True):

@@ -16,12 +16,12 @@ Prompt = str | list[str | Id | list[Id]]
 class CompletionBody(Generating, frozen=True, kw_only=True):
     unsupported: ClassVar[dict[str, str]] = {
         "suffix": "Text is only continued at its end.",
-        "structured_outputs": "There are no grammars yet.",
-        "guided_json": "There are no grammars yet.",
-        "guided_regex": "There are no grammars yet.",
-        "guided_choice": "There are no grammars yet.",
-        "guided_grammar": "There are no grammars yet.",
-        "response_format": "There are no grammars yet.",
+        "structured_outputs": "Constraints are not served over HTTP yet.",
+        "guided_json": "Constraints are not served over HTTP yet.",
+        "guided_regex": "Constraints are not served over HTTP yet.",
+        "guided_choice": "Constraints are not served over HTTP yet.",
+        "guided_grammar": "Constraints are not served over HTTP yet.",
+        "response_format": "Constraints are not served over HTTP yet.",
     }
 
     prompt: Prompt
