@@ -63,10 +63,6 @@ struct Tile {
   // to its end. Beside them: entry j all the while. Null first: nothing.
   const typename T::Weight* next[16];
   bool beside = false;
-  // Of the panel that comes next, `after_blocks` blocks `after_stride` weights apart, what this tile fetches: steps
-  // from .. to - 1 of each. Null: nothing.
-  const typename T::Weight* after = nullptr;
-  int64_t after_stride, after_blocks, after_from, after_to;
 };
 
 constexpr int64_t kAhead = 64;  // steps, one cache line each for most formats
@@ -108,15 +104,10 @@ inline void run_fetching(const Tile<T>& t, int64_t first, int64_t last, const ty
   }
 }
 
-// All steps, the weights being in the cache; the rows of the next tile are fetched, and a share of the next weights:
-// memory is not to wait while products are computed, nor they for it.
+// All steps, the weights being in the cache; the rows of the next tile are fetched.
 template <class T, int M, int NB>
 inline void run_resident(const Tile<T>& t, Lanes (&sum)[M][NB]) {
   constexpr int64_t kLineSteps = 64 / kStepBytes<T>;
-  const int64_t turns = (t.steps + kLineSteps - 1) / kLineSteps, blocks = t.after ? t.after_blocks : 0;
-  const int64_t share = blocks ? (t.after_to - t.after_from + turns - 1) / turns : 0;
-  int64_t left = blocks ? t.after_to - t.after_from : 0;
-  const typename T::Weight* after = blocks ? t.after + t.after_from * T::kWeights : nullptr;
   const typename T::Weight* w[NB];
 #pragma GCC unroll 8
   for (int j = 0; j < NB; j++) w[j] = t.weights[j];
@@ -126,8 +117,6 @@ inline void run_resident(const Tile<T>& t, Lanes (&sum)[M][NB]) {
     const int64_t stop = s + kLineSteps < t.steps ? s + kLineSteps : t.steps;
 #pragma GCC unroll 8
     for (int m = 0; m < M; m++) __builtin_prefetch(x + m * x_stride + t.x_ahead, 0, 2);
-    for (int64_t i = share < left ? share : left; i > 0; i--, left--, after += T::kWeights)
-      for (int64_t j = 0; j < blocks; j++) __builtin_prefetch(after + j * t.after_stride, 0, 2);
     for (; s < stop; s++, x += kStepBytes<T>) step_all<T, M, NB>(w, s, x, x_stride, sum);
   }
 }
@@ -269,52 +258,19 @@ void product_few(const Product& p, int64_t block, int64_t last_block, int64_t ro
   if constexpr (M > 1) product_few<T, M - 1>(p, block, last_block, row, rows);
 }
 
-// What the tiles of a panel fetch of the panel that follows it: up to kFetching of its last tiles an equal share each.
-template <class T>
-struct NextPanel {
-  const typename T::Weight* weights;  // null: nothing follows
-  int64_t stride, blocks, steps;
-
-  void share(Tile<T>& tile, int64_t part, int64_t parts) const {
-    if (!weights || part < 0) return;
-    tile.after = weights;
-    tile.after_stride = stride;
-    tile.after_blocks = blocks;
-    tile.after_from = steps * part / parts;
-    tile.after_to = steps * (part + 1) / parts;
-  }
-};
-
-constexpr int64_t kFetching = 8;
-
-template <class T>
-NextPanel<T> panel_after(const Product& p, int64_t block, int64_t blocks, int64_t done, int64_t count, int64_t panel) {
-  const int64_t steps = steps_of<T>(p.k), all = (p.n + kLanes - 1) / kLanes;
-  const bool goes_on = done + count < steps;
-  const int64_t next = goes_on ? block : block + blocks, first = goes_on ? done + count : 0;
-  const int64_t most = all - next < blocks ? all - next : blocks, left = steps - first;
-  const auto* weights = static_cast<const typename T::Weight*>(p.weights) + (next * steps + first) * T::kWeights;
-  return {most > 0 ? weights : nullptr, steps * T::kWeights, most, left < panel ? left : panel};
-}
-
 template <class T>
 void product_many(const Product& p, int64_t block, int64_t last_block, int64_t first_row, int64_t last_row) {
   constexpr int kBlocks = max_blocks(kPanelRows);
   const int64_t panel = kPanelBytes / (4 * T::kWeights * static_cast<int64_t>(sizeof(typename T::Weight)));
-  const int64_t steps = steps_of<T>(p.k), row_tiles = (last_row - first_row + kPanelRows - 1) / kPanelRows;
-  bool is_fetched = false;  // the panel at hand, while the one before it was computed
+  const int64_t steps = steps_of<T>(p.k);
   for (; block < last_block; block += kBlocks) {
     const int64_t blocks = last_block - block < kBlocks ? last_block - block : kBlocks;
-    for (int64_t done = 0; done < steps; done += panel, is_fetched = true) {
+    for (int64_t done = 0; done < steps; done += panel) {
       const int64_t count = steps - done < panel ? steps - done : panel;
-      const NextPanel<T> next = panel_after<T>(p, block, blocks, done, count, panel);
-      const int64_t idle = is_fetched ? 0 : 1, parts = row_tiles - idle < kFetching ? row_tiles - idle : kFetching;
-      for (int64_t i = 0; i < row_tiles; i++) {
-        const int64_t row = first_row + i * kPanelRows;
+      for (int64_t row = first_row; row < last_row; row += kPanelRows) {
         const int rows = last_row - row < kPanelRows ? static_cast<int>(last_row - row) : kPanelRows;
         for (int64_t taken = 0; taken < blocks;) {
-          Tile<T> t = tile_at<T>(p, block + taken, blocks - taken, row, done, count, i == 0 && !is_fetched);
-          if (taken == 0) next.share(t, i - (row_tiles - parts), parts);
+          const Tile<T> t = tile_at<T>(p, block + taken, blocks - taken, row, done, count, row == first_row);
           taken += run_rows<T>(t, rows, blocks - taken);
         }
       }
