@@ -81,6 +81,10 @@ def search(
     min_tokens: options.MinTokens = None,
     stop_token_ids: options.StopIds = None,
     ignore_eos: options.IgnoreEos = None,
+    json_schema: options.JsonSchema = None,
+    regex: options.Regex = None,
+    choice: options.Choice = None,
+    lark: options.Lark = None,
     nodes: Nodes = 10_000,
     seconds: Seconds = None,
     tokens: Tokens = None,
@@ -112,16 +116,19 @@ def search(
 ) -> None:
     """The likeliest continuations of a text: best-first, with a proof or an honest gap; or with --beam.
 
-    Best-first needs --min-tokens and --max-tokens: the likeliest text without a least length is often the empty one.
+    Best-first needs --min-tokens and --max-tokens, or a form that the text must have: the likeliest text without either
+    is often the empty one.
 
     \b
     [bold]openwork search "the cat" --min-tokens 5 --max-tokens 8 -n 3[/]
     [bold]openwork search "the cat" --min-tokens 4 --max-tokens 4 --show[/]
+    [bold]openwork search "the best pet is " --regex "(a|my) [a-z]+" --max-tokens 8[/]
     [bold]openwork search "once upon a time" --beam 4 --max-tokens 30 --json[/]
     """
     load = opening.choices(locals())
     stops = {"stop_token_ids": tuple(stop_token_ids or ()), "ignore_eos": bool(ignore_eos)}
-    params = SamplingParams(n=n, max_tokens=max_tokens, min_tokens=min_tokens or 0, **stops)  # type: ignore[arg-type]
+    form = options.parse_constraint(json_schema, regex, choice, lark)
+    params = SamplingParams(n=n, max_tokens=max_tokens, min_tokens=min_tokens or 0, constraint=form, **stops)  # type: ignore[arg-type]
     with (
         Bars() as bars,
         opening.open_llm(model, **load, progress=bars) as llm,

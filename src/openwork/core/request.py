@@ -161,8 +161,6 @@ class Request:
             self._check_search(self.search)
 
     def _check_constraint(self) -> None:
-        if self.search is not None:
-            raise RequestError("cannot be given to a search", "Name options, or sample under it.", param="constraint")
         if not self.limits.eos_ids:
             raise RequestError(
                 "this model names no end token, so a constrained text could not end",
@@ -196,6 +194,11 @@ class Request:
     def lines(self) -> int:
         """Sequences that are computed at the same time."""
         return self.params.n if self.search is None else self.search.lines
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Every token that may end a line: under a constraint the model's own too, where the text is complete."""
+        return self.stop_ids if self.params.constraint is None else self.stop_ids | self.limits.eos_ids
 
     @property
     def stop_ids(self) -> frozenset[int]:

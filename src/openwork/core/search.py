@@ -203,13 +203,16 @@ class Search:
         if self.choose is not None:
             self._check_choose(self.choose, params, vocab_size, has_end)
             return
+        if params.constraint is not None:
+            _check_complete(params)
         if params.max_tokens == 0:
             raise RequestError("is 0, but a search has to look for something", param="max_tokens")
         if self.beam is not None and params.n > self.beam.width:
             raise RequestError(f"is {params.n}, above the beam's width {self.beam.width}", param="n")
-        if self.best_first is not None and (params.min_tokens < 1 or params.max_tokens is None):
+        is_bare = params.constraint is None and (params.min_tokens < 1 or params.max_tokens is None)
+        if self.best_first is not None and is_bare:
             raise RequestError(
-                "and max_tokens must be given for a best-first search",
+                "and max_tokens must be given for a best-first search, or a constraint",
                 "Each token makes an answer less likely, so without a least length the likeliest one is the shortest, "
                 "often empty: an exact search would find just that.",
                 param="min_tokens",
@@ -218,7 +221,7 @@ class Search:
             _check_tokens("penalty.phrases", phrase, vocab_size)
 
     def _check_choose(self, choose: Choose, params: Any, vocab_size: int, has_end: bool) -> None:
-        for name, plain in (("n", 1), ("max_tokens", None), ("min_tokens", 0)):
+        for name, plain in (("n", 1), ("max_tokens", None), ("min_tokens", 0), ("constraint", None)):
             if getattr(params, name) != plain:
                 raise RequestError("does not go together with options, which say their own length", param=name)
         for option in choose.options:
@@ -252,8 +255,18 @@ _PLAIN: dict[str, Any] = {
     "stop": (),
     "logprobs": None,
     "prompt_logprobs": None,
-    "constraint": None,
 }
+
+
+def _check_complete(params: Any) -> None:
+    """Under a constraint an answer is complete, and the model's own end token says so."""
+    for name, plain in (("stop_token_ids", ()), ("ignore_eos", False)):
+        if getattr(params, name) != plain:
+            raise RequestError(
+                "does not go together with a search under a constraint",
+                "An answer there is a text that is complete, which an end token of the model says and nothing else.",
+                param=name,
+            )
 
 
 def _check_tokens(name: str, tokens: Collection[int], vocab_size: int) -> None:

@@ -41,12 +41,20 @@ def choose(
     return Choice(token, None if params.logprobs is None else logprobs(ops, row[None, :], [token], params.logprobs)[0])
 
 
-def candidates(ops: Reference, row: np.ndarray, expand: Expand) -> Candidates:
-    """The tokens that may follow ``row`` (vocab,) float32, by the model's own distribution."""
+def candidates(ops: Reference, row: np.ndarray, expand: Expand, allowed: np.ndarray | None = None) -> Candidates:
+    """The tokens that may follow ``row`` (vocab,) float32, by the model's own distribution.
+
+    ``allowed`` (vocab,) bool is what a constraint leaves. What it takes out keeps its part of the mass: the numbers
+    are those that the tokens would have had without it.
+    """
     mass = float(ops.logsumexp(row[None, :])[0])
+    if allowed is not None:
+        row = np.where(allowed, row, np.float32(-np.inf))
     # As many more as may have to be left out: only numbers that are given out leave the array.
     best = ops.top_k(row, expand.top + len(expand.without)) if expand.top else np.empty(0, np.int64)
     kept = [int(token) for token in best if int(token) not in expand.without][: expand.top]
+    if allowed is not None:
+        kept = [token for token in kept if allowed[token]]
     among = row[np.array(expand.among, np.int64)].astype(np.float64) - mass
     return Candidates(tuple((token, float(row[token]) - mass) for token in kept), tuple(among.tolist()))
 
