@@ -134,6 +134,8 @@ class LLM:
         Leaving the iteration early cancels the request. Raises as ``generate`` does; a wrong request at the call.
         """
         request = self._request(prompt, params)
+        if request.params.best_of is not None:
+            raise RequestError("cannot be streamed: which are best is known at the end", param="best_of")
 
         def chunks() -> Iterator[Chunk]:  # nothing is submitted for a stream that nobody reads
             yield from self._follow([self._submit(request, prompt)], progress)

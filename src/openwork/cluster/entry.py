@@ -53,7 +53,7 @@ class Entry:
         self.has_begun = False  # some process has accepted it
         self.has_ended = False
         self._put = put
-        self._lines = [_Line() for _ in range(request.params.n)]
+        self._lines = [_Line() for _ in range(request.params.num_drawn)]
         self._past = _Past()
 
     @property

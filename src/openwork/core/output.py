@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-FinishReason = Literal["stop", "length", "cancelled", "error"]
+FinishReason = Literal["stop", "length", "repetition", "cancelled", "error"]
 # What failed when a sequence finished with "error": its own numbers were not finite; its constraint left no token to
 # choose; the whole step; the request ended the engine's process again and again; the engine is closed and could not
 # finish it.

@@ -255,6 +255,8 @@ _PLAIN: dict[str, Any] = {
     "stop": (),
     "logprobs": None,
     "prompt_logprobs": None,
+    "best_of": None,
+    "repetition_detection": None,
 }
 
 

@@ -38,7 +38,8 @@ def choose(
         noise = uniform(params.seed, draw.index, draw.position)
         top_k = params.top_k or len(row)  # 0 keeps all
         token = ops.choose(adjusted, params.temperature, top_k, params.top_p, params.min_p, noise)
-    return Choice(token, None if params.logprobs is None else logprobs(ops, row[None, :], [token], params.logprobs)[0])
+    top = params.top_logprobs
+    return Choice(token, None if top is None else logprobs(ops, row[None, :], [token], top)[0])
 
 
 def candidates(ops: Reference, row: np.ndarray, expand: Expand, allowed: np.ndarray | None = None) -> Candidates:
@@ -63,7 +64,7 @@ def is_plainly_greedy(draw: Draw) -> bool:
     """Whether ``choose`` would return the highest logit of the row as it is, and nothing else."""
     params = draw.params
     is_free = params.constraint is None and not _adjusts(params) and not _withholds(draw)
-    return params.is_greedy and params.logprobs is None and is_free
+    return params.is_greedy and params.top_logprobs is None and is_free
 
 
 def logprobs(ops: Reference, rows: np.ndarray, tokens: Sequence[int], top: int) -> list[Logprob]:
