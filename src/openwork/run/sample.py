@@ -49,14 +49,17 @@ def candidates(ops: Reference, row: np.ndarray, expand: Expand, allowed: np.ndar
     are those that the tokens would have had without it.
     """
     mass = float(ops.logsumexp(row[None, :])[0])
-    if allowed is not None:
-        row = np.where(allowed, row, np.float32(-np.inf))
-    # As many more as may have to be left out: only numbers that are given out leave the array.
-    best = ops.top_k(row, expand.top + len(expand.without)) if expand.top else np.empty(0, np.int64)
-    kept = [int(token) for token in best if int(token) not in expand.without][: expand.top]
-    if allowed is not None:
-        kept = [token for token in kept if allowed[token]]
     among = row[np.array(expand.among, np.int64)].astype(np.float64) - mass
+    best = np.empty(0, np.int64)
+    if expand.top:
+        # As many more as may have to be left out: only numbers that are given out leave the array.
+        wanted = expand.top + len(expand.without)
+        # What is legal is in ascending order, so that equals come in the same order as without a constraint.
+        legal = None if allowed is None else np.flatnonzero(allowed)
+        best = ops.top_k(row, wanted) if legal is None else legal[ops.top_k(row[legal], wanted)]
+    if allowed is not None:
+        among[~allowed[list(expand.among)]] = -np.inf
+    kept = [token for token in best.tolist() if token not in expand.without][: expand.top]
     return Candidates(tuple((token, float(row[token]) - mass) for token in kept), tuple(among.tolist()))
 
 
