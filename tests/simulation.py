@@ -180,6 +180,7 @@ class Simulation:
         budget = Budget(nodes=draw.choice([5, 40]), blocks=draw.choice([None, 0, 3]))
         kind = draw.choice(["choose", "beam", "best-first"])
         form = draw.choice([None, None, Constraint.json_object()])  # all is legal here, and ends must be complete
+        some = draw.choice([Budget(), Budget(), Budget(nodes=9), Budget(finished=2)])
         if kind == "choose":
             options = {tuple(draw.randrange(4, 7) for _ in range(draw.choice([1, 2, 3, 20, 40]))) for _ in range(8)}
             how = {"options": tuple(sorted(options)), "at_once": draw.choice([1, 3]), "score_all": draw.random() < 0.3}
@@ -187,7 +188,9 @@ class Simulation:
         elif kind == "beam":
             width, groups = draw.choice([(1, 1), (3, 1), (6, 1), (4, 2)])
             early = draw.choice([True, False, "never"])
-            search = Search(beam=Beam(width=width, groups=groups, diversity=float(groups > 1), early_stopping=early))
+            search = Search(
+                beam=Beam(width=width, groups=groups, diversity=float(groups > 1), early_stopping=early, budget=some)
+            )
             params = SamplingParams(n=draw.randint(1, width), max_tokens=draw.choice([1, 5, 20]), constraint=form)
         else:
             penalty = draw.choice([None, Penalty(length="power"), Penalty(repetition=0.5)])

@@ -81,7 +81,7 @@ class SearchReport:
     gap: float | None
     nodes: int
     generations: int
-    ended_by: Literal["proved", "complete", "nodes", "tokens", "seconds"]
+    ended_by: Literal["proved", "complete", "nodes", "finished", "tokens", "seconds"]
     shares: tuple[Share, ...] = ()  # of each option, where there are some
     winner: int | None = None  # the option that was found
     num_nodes: int | None = None  # how many there are, where that is known

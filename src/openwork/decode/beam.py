@@ -72,7 +72,10 @@ class BeamSearch:
                 taken.update(self._step(group, answers, taken))
         lines = [line for group in self._groups if not group.is_done for line in group.running]
         if not lines:
-            return self._report()
+            return self._report("complete")
+        used_up = self._how.budget.used_up(self._looked, self._num_finished, spent.tokens, spent.seconds)
+        if used_up is not None:
+            return self._report(used_up)
         leaves = (Leaf(each.node, each.tokens, self._expand(each.tokens), 1, each.parent) for each in lines)
         return Generation(tuple(leaves), self._agreed(lines))
 
@@ -119,12 +122,13 @@ class BeamSearch:
         return found[: self._ranked]
 
     def _finish(
-        self, group: _Group, token: int, tokens: tuple[int, ...], logprobs: tuple[float, ...], logprob: float
+        self, group: _Group, token: int | None, tokens: tuple[int, ...], logprobs: tuple[float, ...], logprob: float
     ) -> None:
+        """Count a line as finished by ``token``; None: by a budget."""
         score = self._score(logprob, len(tokens))
         is_stop = token in self._request.end_ids
         found = Found(tokens, logprob, score, logprobs, "stop" if is_stop else "length", token if is_stop else None)
-        is_cut = not is_stop and self._request.params.constraint is not None
+        is_cut = token is None or (not is_stop and self._request.params.constraint is not None)
         insort(group.finished, (is_cut, -score, self._num_finished, found), key=lambda each: each[:3])
         self._num_finished += 1
         del group.finished[self._enough :]
@@ -154,7 +158,11 @@ class BeamSearch:
         self._num_agreed += len(agreed)
         return agreed
 
-    def _report(self) -> SearchReport:
+    def _report(self, ended_by: str) -> SearchReport:
+        """What has finished, and where a budget ended the search, behind it what was still running."""
+        for group in self._groups:
+            for line in group.running if not group.is_done else ():
+                self._finish(group, None, line.tokens, line.logprobs, line.logprob)
         finished = sorted((each for group in self._groups for each in group.finished), key=lambda each: each[:3])
         return SearchReport(
             found=tuple(found for *_, found in finished[: self._request.params.n]),
@@ -163,5 +171,5 @@ class BeamSearch:
             gap=None,
             nodes=self._looked,
             generations=self._generations,
-            ended_by="complete",
+            ended_by=ended_by,  # type: ignore[arg-type]
         )

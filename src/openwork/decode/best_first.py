@@ -67,7 +67,7 @@ class BestFirstSearch:
         self._frontier: Frontier[_Child] = Frontier()
         self._found: list[tuple[float, tuple[int, ...], Found, int]] = []  # (-score, tokens, itself, node), the n best
         self._dive: int | None = 0
-        self._generations = 0
+        self._generations = self._num_finished = 0
 
     # -- deciding ------------------------------------------------------------------------------------------------
 
@@ -80,7 +80,7 @@ class BestFirstSearch:
             self._look(node, answers[node])
         if not self._is_open():
             return self._report("proved")
-        used_up = self._how.budget.used_up(len(self._looked), spent.tokens, spent.seconds)
+        used_up = self._how.budget.used_up(len(self._looked), self._num_finished, spent.tokens, spent.seconds)
         if used_up is not None:
             return self._report(used_up)
         most = self._how.at_once
@@ -168,6 +168,7 @@ class BestFirstSearch:
         self._frontier.add(node, children)
 
     def _finish(self, node: int, token: int, line: tuple[int, ...], logprob: float, own: float) -> None:
+        self._num_finished += 1
         score = self._objective.score(logprob, line)
         if not self._is_wanted(score):
             return

@@ -63,7 +63,7 @@ class Choosing:
             self._look(node, answers[node])
         if not self._is_open():
             return self._report("proved")
-        used_up = self._how.budget.used_up(self._nodes, spent.tokens, spent.seconds)
+        used_up = self._how.budget.used_up(self._nodes, len(self._exact), spent.tokens, spent.seconds)
         if used_up is not None:
             return self._report(used_up)
         leaves: list[Leaf] = []
