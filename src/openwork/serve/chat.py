@@ -1,7 +1,7 @@
 """POST /v1/chat/completions: a conversation, answered.
 
-The reply is told apart into content, reasoning and tool calls as it comes. Whoever asks for what needs a grammar (a
-schema, a call that must be made) is told that it is not served yet, rather than given an answer without it.
+The reply is told apart into content, reasoning and tool calls as it comes. What it has to be (a format, a call that
+must be made, a call by its schema) is put together in forms.py, and tried before the engine is asked.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from openwork.serve import sse
 from openwork.serve.answering import Plan
 from openwork.serve.bounds import Bounds
 from openwork.serve.callers import Caller
-from openwork.serve.conversation import conversation_of, prompt_of
+from openwork.serve.constraints import read_constraint
+from openwork.serve.conversation import conversation_of
 from openwork.serve.errors import bad_request
+from openwork.serve.forms import Tools, begin_reply
 from openwork.serve.generation import Generation, Part
 from openwork.serve.logprobs import chat_logprob, prompt_logprobs
 from openwork.serve.sampling import check_common, check_fan_out, check_label, request_of, sampling_params, terms_of
@@ -31,19 +33,18 @@ from openwork.serve.schema.chat import (
     ChatMessage,
     ChunkChoice,
     FunctionDelta,
+    NamedTool,
     SaidFunction,
     SaidToolCall,
     ToolCallDelta,
 )
 from openwork.serve.schema.chat import Delta as Said
-from openwork.serve.spoken import Spoken, need_tools
+from openwork.serve.spoken import Spoken
 from openwork.serve.stamp import Mould, Stamp
-from openwork.serve.texts import Texts, need_tokenizer
+from openwork.serve.texts import Texts
 from openwork.serve.usage import timings_of, usage_of
 from openwork.text.reply import Arguments, Content, Delta, Reasoning, ToolCall
 from openwork.text.tokenizer import Tokenizer
-
-_NOT_YET = "is not supported over HTTP yet."
 
 
 async def plan_chat(body: ChatBody, texts: Texts, facts: Facts, caller: Caller, bounds: Bounds) -> Plan:
@@ -61,6 +62,7 @@ async def plan_chat(body: ChatBody, texts: Texts, facts: Facts, caller: Caller, 
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         prompt_logprobs=body.prompt_logprobs,
     )
+    asked = _tools(body)
     conversation = conversation_of(
         body.messages,
         () if body.tool_choice == "none" else body.tools or (),
@@ -69,18 +71,26 @@ async def plan_chat(body: ChatBody, texts: Texts, facts: Facts, caller: Caller, 
         variables=body.chat_template_kwargs,
         effort=body.reasoning_effort,
     )
-    prompt = await prompt_of(conversation, texts, bounds)
-    language = await texts.language()
-    tokenizer = need_tokenizer(language, "messages")
-    request = request_of(prompt.token_ids, params, facts.limits, terms_of(body, caller), "messages", wanted)
     names = [tool["function"]["name"] for tool in conversation.tools]
-    dialect = replace(language.dialect, tools=need_tools(language.dialect) if names else None)
+    begun = await begin_reply(conversation, read_constraint(body), asked, texts, bounds)
+    params = replace(params, constraint=begun.constraint)
+    terms = terms_of(body, caller)
+    request = request_of(begun.prompt.token_ids, params, facts.limits, terms, "messages", wanted, begun.names)
 
     def speak() -> Spoken:
-        return Spoken.begin(dialect, names, prompt.text, is_parallel=body.parallel_tool_calls is not False)
+        return Spoken.begin(begun.dialect, names, begun.prompt.text, asked.is_parallel, begun.opening)
 
-    voice = ChatVoice(body, Stamp.new("chatcmpl-", "chat.completion", facts), tokenizer, speak, facts)
-    return Plan([request], tokenizer, voice, bool(body.stream), dialect.shown_ids(tokenizer))
+    voice = ChatVoice(body, Stamp.new("chatcmpl-", "chat.completion", facts), begun.tokenizer, speak, facts)
+    return Plan([request], begun.tokenizer, voice, bool(body.stream), begun.dialect.shown_ids(begun.tokenizer))
+
+
+def _tools(body: ChatBody) -> Tools:
+    """What is asked of the tools. Raises ApiError 400."""
+    choice = body.tool_choice
+    functions = [tool.function for tool in body.tools or ()]
+    named = choice.function.name if isinstance(choice, NamedTool) else None
+    word = choice if isinstance(choice, str) else None
+    return Tools.read(functions, "function.parameters", word, named, body.parallel_tool_calls is not False)
 
 
 class ChatVoice:
@@ -243,12 +253,6 @@ def _said(delta: Delta) -> Said:
 
 def _check_together(body: ChatBody, bounds: Bounds) -> None:
     """Fields that do not go together, or ask for what is not there. Raises ApiError 400."""
-    if body.response_format is not None and body.response_format.type != "text":
-        raise bad_request(f"response_format {_NOT_YET}", "response_format", "unsupported_parameter")
-    if body.tool_choice is not None and body.tool_choice not in ("none", "auto"):
-        raise bad_request(f"tool_choice other than none and auto {_NOT_YET}", "tool_choice", "unsupported_parameter")
-    if body.tool_choice == "auto" and not body.tools:
-        raise bad_request("tool_choice needs tools.", "tool_choice")
     if body.top_logprobs is not None and not body.logprobs:
         raise bad_request("top_logprobs needs logprobs.", "top_logprobs")
     if (body.top_logprobs or 0) > bounds.logprobs:

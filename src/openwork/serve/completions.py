@@ -7,15 +7,18 @@ are given, by the model's own distribution, before temperature and penalties.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 
+from openwork.core.errors import RequestError
 from openwork.core.output import Chunk, Completion
 from openwork.engine.face import Facts
 from openwork.serve import sse
 from openwork.serve.answering import Plan
 from openwork.serve.bounds import Bounds
 from openwork.serve.callers import Caller
+from openwork.serve.constraints import Wanted, read_constraint, refused_at
 from openwork.serve.errors import bad_request
 from openwork.serve.generation import Generation, Part
 from openwork.serve.logprobs import LegacyLines, prompt_logprobs
@@ -23,7 +26,7 @@ from openwork.serve.sampling import check_common, check_fan_out, request_of, sam
 from openwork.serve.schema.completion import Completion as Answer
 from openwork.serve.schema.completion import CompletionBody, CompletionChoice, LegacyLogprobs
 from openwork.serve.stamp import Mould, Stamp
-from openwork.serve.texts import Texts
+from openwork.serve.texts import Texts, need_tokenizer
 from openwork.serve.usage import timings_of, usage_of
 from openwork.text.tokenizer import Tokenizer
 
@@ -43,6 +46,7 @@ async def plan_completion(body: CompletionBody, texts: Texts, facts: Facts, call
     tokenizer = (await texts.language()).tokenizer
     logprobs = 0 if body.logprobs is None and num_drawn > n else body.logprobs
     scored = [body.prompt_logprobs, body.logprobs if body.echo else None]
+    wanted = await _tried(body, texts)
     params = sampling_params(
         body,
         facts,
@@ -54,9 +58,11 @@ async def plan_completion(body: CompletionBody, texts: Texts, facts: Facts, call
     )
     if params.stop and tokenizer is None:
         raise bad_request("stop is text, but this model has no tokeniser. Give stop_token_ids.", "stop")
+    names = {} if wanted is None else {"constraint": wanted.param}
+    params = replace(params, constraint=None if wanted is None else wanted.constraint)
     terms = terms_of(body, caller)
     requests = [
-        request_of(each, params, facts.limits, terms, _param(body, place), body.max_tokens)
+        request_of(each, params, facts.limits, terms, _param(body, place), body.max_tokens, names)
         for place, each in enumerate(ids)
     ]
     shown = [_shown(each, known, tokenizer, body) for each, known in zip(prompts, ids, strict=True)]
@@ -166,6 +172,18 @@ class CompletionVoice:
 
     def _stop_reason(self, said: Chunk | Completion) -> str | int | None:
         return None if said.stop_reason in self._eos_ids else said.stop_reason
+
+
+async def _tried(body: CompletionBody, texts: Texts) -> Wanted | None:
+    """What the text must be, if that can be. Raises ApiError 400."""
+    wanted = read_constraint(body)
+    if wanted is not None:
+        need_tokenizer(await texts.language(), wanted.param)
+        try:
+            await texts.try_out(wanted.constraint)
+        except RequestError as error:
+            raise refused_at(error, wanted.param) from None
+    return wanted
 
 
 def _prompts(body: CompletionBody) -> list[str | list[int]]:

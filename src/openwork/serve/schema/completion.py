@@ -8,21 +8,14 @@ import msgspec
 from msgspec import Meta
 
 from openwork.serve.schema.fields import Count, Generating, Id, Positive
+from openwork.serve.schema.format import UNSUPPORTED
 from openwork.serve.schema.usage import Said, Timing, Usage
 
 Prompt = str | list[str | Id | list[Id]]
 
 
 class CompletionBody(Generating, frozen=True, kw_only=True):
-    unsupported: ClassVar[dict[str, str]] = {
-        "suffix": "Text is only continued at its end.",
-        "structured_outputs": "Constraints are not served over HTTP yet.",
-        "guided_json": "Constraints are not served over HTTP yet.",
-        "guided_regex": "Constraints are not served over HTTP yet.",
-        "guided_choice": "Constraints are not served over HTTP yet.",
-        "guided_grammar": "Constraints are not served over HTTP yet.",
-        "response_format": "Constraints are not served over HTTP yet.",
-    }
+    unsupported: ClassVar[dict[str, str]] = UNSUPPORTED | {"suffix": "Text is only continued at its end."}
 
     prompt: Prompt
     max_tokens: Annotated[Count, Meta(description="16 when left out; 0 only with echo")] | None = None
