@@ -17,8 +17,10 @@ from openwork.serve import sse
 from openwork.serve.answering import Plan
 from openwork.serve.bounds import Bounds
 from openwork.serve.callers import Caller
+from openwork.serve.certificate import certificate_of
 from openwork.serve.constraints import read_constraint
 from openwork.serve.conversation import conversation_of
+from openwork.serve.decoding import NAMES, seek
 from openwork.serve.errors import bad_request
 from openwork.serve.forms import Tools, begin_reply
 from openwork.serve.generation import Generation, Part
@@ -39,6 +41,7 @@ from openwork.serve.schema.chat import (
     ToolCallDelta,
 )
 from openwork.serve.schema.chat import Delta as Said
+from openwork.serve.schema.decoding import ChooseBody
 from openwork.serve.spoken import Spoken
 from openwork.serve.stamp import Mould, Stamp
 from openwork.serve.texts import Texts
@@ -75,13 +78,19 @@ async def plan_chat(body: ChatBody, texts: Texts, facts: Facts, caller: Caller, 
     begun = await begin_reply(conversation, read_constraint(body), asked, texts, bounds)
     params = replace(params, constraint=begun.constraint)
     terms = terms_of(body, caller)
-    request = request_of(begun.prompt.token_ids, params, facts.limits, terms, "messages", wanted, begun.names)
+    ids = begun.prompt.token_ids
+    sought = [] if body.decoding is None else await seek(body.decoding, [None], [ids], texts, bounds)
+    search = sought[0].search if sought else None
+    request = request_of(ids, params, facts.limits, terms, "messages", wanted, {**NAMES, **begun.names}, search)
 
     def speak() -> Spoken:
+        if isinstance(body.decoding, ChooseBody):
+            return Spoken(None)  # one of the options, whatever it looks like
         return Spoken.begin(begun.dialect, names, begun.prompt.text, asked.is_parallel, begun.opening)
 
     voice = ChatVoice(body, Stamp.new("chatcmpl-", "chat.completion", facts), begun.tokenizer, speak, facts)
-    return Plan([request], begun.tokenizer, voice, bool(body.stream), begun.dialect.shown_ids(begun.tokenizer))
+    shown = begun.dialect.shown_ids(begun.tokenizer)
+    return Plan([request], begun.tokenizer, voice, bool(body.stream), shown, sought)
 
 
 def _tools(body: ChatBody) -> Tools:
@@ -134,11 +143,12 @@ class ChatVoice:
         return begin + said + (b"" if chunk.finish_reason is None else self._last(index, line))
 
     def end(self, generation: Generation) -> bytes:
-        if not self._has_usage and not self._body.timings:
+        if not self._has_usage and not self._body.timings and self._body.decoding is None:
             return sse.DONE
         timings = timings_of(generation)[0] if self._body.timings else msgspec.UNSET
         usage = usage_of(generation, self._num_reasoning_tokens)
-        last = ChatChunk(choices=[], usage=usage, timings=timings, **self._chunk_stamp.fields())
+        search = certificate_of(generation.parts[0], self._tokenizer) or msgspec.UNSET
+        last = ChatChunk(choices=[], usage=usage, timings=timings, search=search, **self._chunk_stamp.fields())
         return sse.event(last) + sse.DONE
 
     def whole(self, generation: Generation) -> ChatCompletion:
@@ -148,6 +158,7 @@ class ChatVoice:
             choices=[self._choice(index, line) for index, line in enumerate(self._lines)],
             usage=usage_of(generation, self._num_reasoning_tokens),
             timings=timings_of(generation)[0] if body.timings else msgspec.UNSET,
+            search=certificate_of(part, self._tokenizer) or msgspec.UNSET,
             prompt_logprobs=msgspec.UNSET
             if body.prompt_logprobs is None or asked is None
             else prompt_logprobs(self._tokenizer, asked, body.prompt_logprobs),

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from openwork.core.errors import EngineUnavailable, ModelError, Overloaded, PromptTooLong, RequestError
+from openwork.core.errors import EngineUnavailable, ModelError, OpenworkError, Overloaded, PromptTooLong, RequestError
 from openwork.core.output import Failure
 
 OVERLOADED_RETRY_S = 1.0  # when nobody knows better
@@ -117,13 +117,13 @@ def from_exception(error: BaseException, request_id: str = "") -> ApiError:
         case ApiError():
             return error
         case PromptTooLong():
-            return bad_request(str(error), error.param or None, "context_length_exceeded")
+            return bad_request(_words(error), error.param or None, "context_length_exceeded")
         case RequestError():
-            return bad_request(str(error), error.param or None)
+            return bad_request(_words(error), error.param or None)
         case Overloaded():
             if error.is_own:
-                return rate_limited(str(error), OVERLOADED_RETRY_S)
-            return unavailable("overloaded", str(error))
+                return rate_limited(_words(error), OVERLOADED_RETRY_S)
+            return unavailable("overloaded", _words(error))
         case EngineUnavailable():
             code, message = _UNAVAILABLE.get(error.state, ("engine_unavailable", "There is no engine now."))
             return unavailable(code, message, error.retry_after_s)
@@ -131,3 +131,9 @@ def from_exception(error: BaseException, request_id: str = "") -> ApiError:
             return bad_request("The model's chat template cannot be used for this conversation.", "messages")
         case _:
             return internal(request_id)
+
+
+def _words(error: OpenworkError) -> str:
+    """What happened and what to do, as sentences."""
+    message = error.message if error.message.endswith((".", "?", "!")) else error.message + "."
+    return f"{message} {error.hint}".strip()

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from openwork.core.errors import RequestError
 from openwork.core.request import Limits, Request, SamplingParams
+from openwork.core.search import Search
 from openwork.core.terms import Terms
 from openwork.engine.face import Facts
 from openwork.serve.bounds import Bounds
@@ -36,8 +37,12 @@ def sampling_params(
     logprobs: int | None,
     prompt_logprobs: int | None,
 ) -> SamplingParams:
-    """Raises ApiError 400, naming the field."""
-    defaults, vocab_size = facts.defaults, facts.limits.vocab_size
+    """What is left out is as the checkpoint recommends; for a search, which bends nothing, plain.
+
+    Raises ApiError 400, naming the field.
+    """
+    is_search = body.decoding is not None if isinstance(body, Generating) else False
+    defaults, vocab_size = SamplingParams() if is_search else facts.defaults, facts.limits.vocab_size
 
     def given(name: str) -> float:
         value = getattr(body, name)
@@ -59,7 +64,7 @@ def sampling_params(
             frequency_penalty=given("frequency_penalty"),
             repetition_penalty=given("repetition_penalty"),
             logit_bias=_biases(body, vocab_size, bounds),
-            seed=secrets.randbits(63) if body.seed is None else body.seed % 2**64,
+            seed=(0 if is_search else secrets.randbits(63)) if body.seed is None else body.seed % 2**64,
             n=n,
             max_tokens=max_tokens,
             min_tokens=body.min_tokens or 0,
@@ -116,6 +121,7 @@ def request_of(
     param: str,
     wanted: int | None,
     names: Mapping[str, str] = MappingProxyType({}),
+    search: Search | None = None,
 ) -> Request:
     """A request that fits the window. ``wanted`` is the number of new tokens that the client asked for itself.
 
@@ -124,7 +130,7 @@ def request_of(
     num_new = wanted if wanted is not None else 1
     if len(ids) + num_new > limits.context:
         raise too_long(limits.context, f"you requested {len(ids) + num_new} tokens", param, len(ids), num_new)
-    return _ours(lambda: Request(tuple(ids), params, limits, terms), {"prompt": param, **names})
+    return _ours(lambda: Request(tuple(ids), params, limits, terms, search), {"prompt": param, **names})
 
 
 def too_long(context: int, what: str, param: str, num_prompt: int | None = None, num_new: int = 0) -> ApiError:

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from openwork.serve.schema.completion import PromptLogprobs
+from openwork.serve.schema.decoding import Certificate
 from openwork.serve.schema.fields import Count, Generating, Label, Name
 from openwork.serve.schema.format import UNSUPPORTED
 from openwork.serve.schema.reading import Body
@@ -191,6 +192,7 @@ class ChatCompletion(Said, frozen=True, kw_only=True):
     choices: list[ChatChoice]
     usage: Usage
     timings: Timing | msgspec.UnsetType = msgspec.UNSET
+    search: Certificate | msgspec.UnsetType = msgspec.UNSET  # where decoding was given
     prompt_logprobs: PromptLogprobs | msgspec.UnsetType = msgspec.UNSET
     prompt_token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
     system_fingerprint: str | msgspec.UnsetType = msgspec.UNSET
@@ -234,5 +236,6 @@ class ChatChunk(Said, frozen=True, kw_only=True):
     choices: list[ChunkChoice]
     usage: Usage | msgspec.UnsetType | None = msgspec.UNSET
     timings: Timing | msgspec.UnsetType = msgspec.UNSET
+    search: Certificate | msgspec.UnsetType = msgspec.UNSET  # where decoding was given
     prompt_token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
     system_fingerprint: str | msgspec.UnsetType = msgspec.UNSET

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
+from openwork.serve.schema.decoding import Certificate
 from openwork.serve.schema.fields import Count, Generating, Id, Positive
 from openwork.serve.schema.format import UNSUPPORTED
 from openwork.serve.schema.usage import Said, Timing, Usage
@@ -63,4 +64,5 @@ class Completion(Said, frozen=True, kw_only=True):
     choices: list[CompletionChoice]
     usage: Usage | msgspec.UnsetType | None = msgspec.UNSET
     timings: list[Timing] | msgspec.UnsetType = msgspec.UNSET
+    search: list[Certificate] | msgspec.UnsetType = msgspec.UNSET  # of each prompt, where decoding was given
     system_fingerprint: str | msgspec.UnsetType = msgspec.UNSET

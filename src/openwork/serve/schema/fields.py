@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from openwork.serve.schema.decoding import Decoding
 from openwork.serve.schema.format import ResponseFormat, Schema, StructuredOutputs
 from openwork.serve.schema.reading import Body
 
@@ -86,3 +87,5 @@ class Generating(Asked, frozen=True, kw_only=True):
     guided_regex: str | None = None
     guided_choice: list[str] | None = None
     guided_grammar: str | None = None
+
+    decoding: Annotated[Decoding, Meta(description="look for a whole answer: docs/search.md")] | None = None
