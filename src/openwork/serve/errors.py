@@ -97,7 +97,7 @@ _UNAVAILABLE = {
 
 _FAILURES: dict[Failure, tuple[str, str]] = {
     "numbers": ("numerical_error", "The model's numbers stopped being finite for this request, so it was ended."),
-    "grammar": ("grammar_dead_end", "The constraint left no token to go on with, so the request was ended."),
+    "grammar": ("grammar_dead_end", "The constraint left no token to go on with, or grew too large, so the request was ended."),
     "step": ("internal_error", "A step of the engine failed and ended this request."),
     "quarantined": ("quarantined", "This request ended the engine's process more than once and is not tried again."),
     "closed": ("draining", "The server shut down before this request was complete."),
@@ -107,6 +107,8 @@ _FAILURES: dict[Failure, tuple[str, str]] = {
 def from_failure(failure: Failure) -> ApiError:
     """What to say of a request that the engine ended with an error."""
     code, message = _FAILURES.get(failure, ("internal_error", "The engine ended this request with an error."))
+    if failure == "grammar":  # it is the client's constraint, and trying again would end in the same way
+        return bad_request(message, None, code)
     status = 503 if failure == "closed" else 500
     return ApiError(status, "server_error", code, message, retry_after_s=OVERLOADED_RETRY_S if status == 503 else None)
 

@@ -18,7 +18,7 @@ from typing import Any
 from openwork.core.constraint import Constraint
 from openwork.core.errors import RequestError
 from openwork.text.dialect import Span, ToolFormat
-from openwork.text.grammar import as_lark, json_as_lark
+from openwork.text.grammar import DIALECT, as_lark, json_as_lark
 
 _NOTHING: Mapping[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 _DEFINITIONS = ("$defs", "definitions")
@@ -42,6 +42,8 @@ class Tool:
         schema = _NOTHING if self.parameters is None else self.parameters
         if schema.get("type", "object") != "object":
             raise RequestError('must be of type "object"', "Arguments are one.", param=self.param)
+        if DIALECT in schema:
+            raise RequestError(f"uses what is not supported: {DIALECT}", param=self.param)
         return {"type": "object", **schema}
 
 

@@ -36,7 +36,7 @@ _JSON: JsonCompileOptions = {
     "coerce_one_of": False,
     "lenient": False,
 }
-_DIALECT = "x-guidance"  # would let a schema change how it is read
+DIALECT = "x-guidance"  # would let a schema change how it is read
 _UNIMPLEMENTED = re.compile(r"Unimplemented keys: (\[.*\])")
 _SPECIAL = re.compile(r"<[^<>\s]*>")  # how Lark's dialect names one, outside of texts and patterns
 _QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"|/(?:[^/\\\n]|\\.)+/|(?://|#)[^\n]*')
@@ -72,9 +72,9 @@ def _answer(constraint: Constraint) -> dict[str, Any]:
             schema = json.loads(constraint.source)
             if schema is True:
                 schema = {}
-            if _DIALECT in schema:
-                raise _unsupported(constraint, [_DIALECT])
-            return {"json_schema": schema | {_DIALECT: _JSON}}
+            if DIALECT in schema:
+                raise _unsupported(constraint, [DIALECT])
+            return {"json_schema": schema | {DIALECT: _JSON}}
         case "regex":
             lark: str = json.loads(LLMatcher.grammar_from_regex(constraint.source))["grammars"][0]["lark_grammar"]
             return {"lark_grammar": lark}
@@ -98,7 +98,7 @@ def as_lark(text: str) -> str:
 
 def json_as_lark(schema: Mapping[str, Any]) -> str:
     """JSON of a schema in a grammar, with the white space that every JSON has here."""
-    return "%json " + json.dumps({**schema, _DIALECT: _JSON})
+    return "%json " + json.dumps({**schema, DIALECT: _JSON})
 
 
 def _refusal(constraint: Constraint, reason: str) -> RequestError:
