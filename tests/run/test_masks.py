@@ -68,7 +68,7 @@ def ask(masks, output, sequence=0, number=0, pending=None, source="a", **params)
     draw = Draw(params, 0, 5 + generated, generated, stops, output=tuple(output))
     work = Work(sequence, 4, (1,) if pending is None else (), pending is not None, (0,), (draw,))
     chosen = {} if pending is None else {sequence: pending}
-    return np.flatnonzero(masks.begin(Step(number, (work,)), chosen)[0].result()).tolist()
+    return np.flatnonzero(masks.begin(Step(number, (work,)), chosen)[0][0].result()).tolist()
 
 
 def test_a_step_takes_only_what_is_new(masks, guide):

@@ -42,6 +42,9 @@ class Account:
     preemptions: int = 0
     stalls: tuple[tuple[str, float], ...] = ()  # (cause, seconds) it was left out of steps, over all its sequences
     miss: Miss | None = None  # why no more of its prompt was cached; None when all that could be was
+    drafted: int = 0  # tokens that were guessed for it
+    accepted: int = 0  # of these, those that it went on with
+    verify_steps: int = 0  # steps that had guesses of its tokens
 
 
 @dataclass(frozen=True, slots=True)

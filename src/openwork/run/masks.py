@@ -69,6 +69,17 @@ class _Line:
     step: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """The masks of one work: behind ``tokens``, and behind each of ``drafts``."""
+
+    sequence: int
+    draw: Draw
+    tokens: tuple[int, ...]
+    drafts: tuple[int, ...]
+    masks: list[Future[np.ndarray]]
+
+
 class Masks:
     """``guide`` None: there is no vocabulary to follow a constraint with, and every constrained sequence fails."""
 
@@ -78,19 +89,20 @@ class Masks:
         self._lines: dict[int, _Line] = {}  # by sequence; touched by the thread alone
         self._thread: ThreadPoolExecutor | None = None
 
-    def begin(self, step: Step, chosen: Mapping[int, int]) -> dict[int, Future[np.ndarray]]:
+    def begin(self, step: Step, chosen: Mapping[int, int]) -> dict[int, list[Future[np.ndarray]]]:
         """Start on the masks of a step; ``chosen`` maps a sequence to its pending token.
 
-        For each work that draws under a constraint, by its place in the step: (vocab,) bool, or DeadEnd.
+        For each work that draws under a constraint, by its place in the step: (vocab,) bool, or DeadEnd; one, and one
+        more behind each guess.
         """
-        asked: dict[int, Future[np.ndarray]] = {}
+        asked: dict[int, list[Future[np.ndarray]]] = {}
         jobs = []
         for place, work in enumerate(step.works):
             if work.draws and work.draws[0].params.constraint is not None:
                 draw = work.draws[0]  # the others differ in their noise alone
                 tokens = (*draw.output, chosen[work.sequence]) if work.is_pending else draw.output
-                asked[place] = Future()
-                jobs.append((work.sequence, draw, tokens, asked[place]))
+                asked[place] = [Future() for _ in range(1 + len(work.drafts))]
+                jobs.append(_Job(work.sequence, draw, tokens, work.drafts, asked[place]))
         if jobs:
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, "openwork-masks")
@@ -103,15 +115,29 @@ class Masks:
 
     # -- in the thread -------------------------------------------------------------------------------------------
 
-    def _run(self, step: int, jobs: list[tuple[int, Draw, tuple[int, ...], Future[np.ndarray]]]) -> None:
-        for sequence, draw, tokens, future in jobs:
+    def _run(self, step: int, jobs: list[_Job]) -> None:
+        for job in jobs:
             try:
-                future.set_result(self._allowed(step, sequence, draw, tokens))
+                self._follow(step, job)
             except BaseException as error:  # handed to whoever waits; the jobs after this one must not hang
-                self._lines.pop(sequence, None)
-                future.set_exception(error)
+                if not job.masks[0].done():
+                    self._lines.pop(job.sequence, None)
+                for future in job.masks:
+                    if not future.done():
+                        future.set_exception(error)
         for sequence in [key for key, line in self._lines.items() if line.step + KEPT_STEPS < step]:
             del self._lines[sequence]
+
+    def _follow(self, step: int, job: _Job) -> None:
+        allowed = self._allowed(step, job.sequence, job.draw, job.tokens)
+        job.masks[0].set_result(allowed)
+        draw, tokens = job.draw, job.tokens
+        for draft, future in zip(job.drafts, job.masks[1:], strict=True):
+            if not allowed[draft]:
+                raise DeadEnd("the guess before is not allowed")  # nor will it be chosen: nobody asks what follows
+            draw, tokens = draw.after((draft,)), (*tokens, draft)
+            allowed = self._allowed(step, job.sequence, draw, tokens)
+            future.set_result(allowed)
 
     def _allowed(self, step: int, sequence: int, draw: Draw, tokens: tuple[int, ...]) -> np.ndarray:
         assert draw.params.constraint is not None
