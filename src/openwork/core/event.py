@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from openwork.core.output import Failure, FinishReason, Logprob, SearchReport
+from openwork.core.output import NO_GUESSES, Failure, FinishReason, Guessed, Logprob, SearchReport
 from openwork.core.step import Choice
 
 
@@ -42,9 +42,7 @@ class Account:
     preemptions: int = 0
     stalls: tuple[tuple[str, float], ...] = ()  # (cause, seconds) it was left out of steps, over all its sequences
     miss: Miss | None = None  # why no more of its prompt was cached; None when all that could be was
-    drafted: int = 0  # tokens that were guessed for it
-    accepted: int = 0  # of these, those that it went on with
-    verify_steps: int = 0  # steps that had guesses of its tokens
+    guessed: Guessed = NO_GUESSES
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from typing import Protocol
 
 TRIED = 16  # places that are looked at for the longest match
 LONGEST = 32  # tokens of a match that are compared
+_LEAST_ODDS = 0.02  # a guess that is less likely is not worth a row anywhere
 _FADE = 0.95  # what one trial later is left of a trial's weight
 # How often a guess is right before anything was counted, by the bits of the length of its match (2 or 3 tokens, up to
 # 7, 15, 31, more), as if so many trials had been made.
@@ -70,6 +71,8 @@ class Ngram:
         for length in range(self._length, self._length + most if self._source else 0):
             kind = _kind(length)
             odds *= self._hits[kind] / self._trials[kind]
+            if odds < _LEAST_ODDS:
+                break
             found.append(odds)
         return found
 

@@ -168,8 +168,7 @@ class Scheduler:
             self._roster.entries[sequence.request_id].scores.update(zip(positions, outcome.scores, strict=True))
         end = work.start + work.num_sure
         # After a preemption its blocks are others: what a step from before it wrote is not in them.
-        is_in_place = sequence.status is Status.RUNNING and step.number >= sequence.admitted
-        if is_in_place:
+        if sequence.status is Status.RUNNING and step.number >= sequence.admitted:
             self.cache.land(sequence, end)
         events: list[Event] = []
         if work.start < sequence.prompt_len and sequence.generated == 0:
@@ -184,18 +183,17 @@ class Scheduler:
             return events
         sequence.pending -= 1
         if work.drafts:
-            return events + self._verified(sequence, len(work.drafts), outcome.choices, is_in_place, now)
+            return events + self._verified(sequence, len(work.drafts), outcome.choices, now)
         decision = sequence.strategy.feed(sequence, outcome.choices)
         if isinstance(decision, Fork):
             return events + self._fork(sequence, decision, now)
         return events + self._append(sequence, decision, now)
 
-    def _verified(
-        self, sequence: Sequence, num_drafts: int, choices: tuple[Choice, ...], is_in_place: bool, now: float
-    ) -> list[Event]:
+    def _verified(self, sequence: Sequence, num_drafts: int, choices: tuple[Choice, ...], now: float) -> list[Event]:
         """Take in the tokens of one step, each as if it had come alone. All but the last were guessed right.
 
-        The row of a token that was guessed right has been computed; rows of wrong guesses are nobody's: written anew.
+        The row of a token that was guessed right has been computed; those of wrong guesses are nobody's and written
+        anew. Nothing was planned meanwhile, so the sequence is where it was.
         """
         tally = self._roster.entries[sequence.request_id].tally
         tally.verify_steps += 1
@@ -211,7 +209,7 @@ class Scheduler:
             events += self._append(sequence, decision, now)
             if isinstance(decision, Stop):
                 break
-            if left and is_in_place:
+            if left:
                 sequence.computed += 1
                 self.cache.land(sequence, sequence.computed)
         return events

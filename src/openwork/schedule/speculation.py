@@ -68,14 +68,14 @@ class Speculation:
         Either it holds guesses, or what it brings lets a guess be made that is worth waiting for.
         """
         running = self._roster.running
-        if any(sequence.drafted for sequence in running):
-            self._has_waited = True
-        else:
+        waits = any(sequence.drafted for sequence in running)
+        if not waits:
             odds = [odd for sequence in running if sequence.pending for odd in self._odds_after(sequence)]
             odds.sort(reverse=True)
             seconds = self._pace.seconds(len(running), len(running) + len(odds)) if odds else []
-            self._has_waited = bool(odds) and self._best(len(running), odds, seconds) > 0
-        return self._has_waited
+            waits = bool(odds) and self._best(len(running), odds, seconds) > 0
+        self._has_waited = self._has_waited or waits
+        return waits
 
     def _odds_after(self, sequence: Sequence) -> list[float]:
         """Of the guesses that could be made once the pending token is there, if it is the one that is expected."""

@@ -122,6 +122,7 @@ class Answer:
             ended.prompt_logprobs,
             ended.account.cached,
             ended.search,
+            ended.account.guessed,
         )
 
     def _timings(self, ended: Ended) -> Timings:
