@@ -16,8 +16,8 @@ from array import array
 from collections.abc import Sequence
 from typing import Protocol
 
-TRIED = 16  # places that are looked at for the longest match
-LONGEST = 32  # tokens of a match that are compared
+TRIED = 8  # places that are looked at for the longest match
+LONGEST = 16  # tokens of a match that are compared
 _LEAST_ODDS = 0.02  # a guess that is less likely is not worth a row anywhere
 _FADE = 0.95  # what one trial later is left of a trial's weight
 # How often a guess is right before anything was counted, by the bits of the length of its match (2 or 3 tokens, up to

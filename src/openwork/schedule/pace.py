@@ -36,9 +36,15 @@ class Pace:
                 insort(self._known, rows)
             self._typical[rows] = sorted(times)[len(times) // 2]
 
+    @property
+    def is_known(self) -> bool:
+        """Whether anything was measured often enough."""
+        return bool(self._known)
+
     def learn_gap(self, seconds: float) -> None:
         self._gaps.append(max(0.0, seconds))
-        self.gap_s = sorted(self._gaps)[len(self._gaps) // 2]
+        if len(self._gaps) >= _TRUST:
+            self.gap_s = sorted(self._gaps)[len(self._gaps) // 2]
 
     def seconds(self, first: int, last: int) -> list[float]:
         """What steps of ``first`` to ``last`` rows take; in an unknown unit while nothing was measured."""

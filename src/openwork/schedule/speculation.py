@@ -3,7 +3,8 @@
 Guessed rows are verified in the step that computes them, so what they cost is a little of its time, and one thing more:
 how many tokens come back is not known before, so the step after it cannot be planned while it runs. Both are measured.
 A step gets as many guesses, the likeliest first, as bring the most tokens in a second; often that is none, and then
-everything is as without speculation.
+everything is as without speculation. What was lost to guesses in vain is counted too: while it is more than a small
+part of the time, only what promises much is tried.
 
 It guarantees that a guess takes no row, block or place that anybody else could use now, and evicts or preempts nobody
 who runs. It decides what is tried and never what is chosen: tokens are the same whatever it does.
@@ -25,6 +26,10 @@ from openwork.schedule.pace import Pace
 from openwork.schedule.roster import Roster
 
 _LEAST_GAIN = 1.02  # times as many tokens a second: less is within what measuring is wrong by
+_SURE_GAIN = 1.3  # the same while more was lost than may be
+
+_RISKED = 0.01  # of the time of all steps that may be lost to guesses
+_CREDIT = 4  # steps' worth of what was won or lost that is remembered
 
 MakeProposer = Callable[[Sequence], Proposer]
 
@@ -49,16 +54,31 @@ class Speculation:
         self._has_waited = False
         self._after_wait: int | None = None  # the number of a step that was planned with none in flight
         self._committed_at = 0.0
+        self._credit_s = 0.0  # won less lost, and what may be risked
 
     # -- what steps take -----------------------------------------------------------------------------------------
 
     def learn(self, step: Step, result: Result, now: float) -> None:
         """A step has come back."""
-        if all(work.num_sure == 1 for work in step.works):
+        is_alone = all(work.num_sure == 1 for work in step.works)
+        if is_alone:
             self._pace.learn(step.num_rows, result.elapsed_s)
-        if step.number == self._after_wait and result.elapsed_s > 0:
+        has_waited = step.number == self._after_wait
+        if has_waited and result.elapsed_s > 0:
             self._pace.learn_gap(now - self._committed_at - result.elapsed_s)
         self._committed_at = now
+        if is_alone and self._pace.is_known:
+            self._settle(step, result, has_waited)
+
+    def _settle(self, step: Step, result: Result, has_waited: bool) -> None:
+        """Count what a step has won or lost against one without guesses, by what such steps usually take."""
+        num_sure = len(step.works)
+        plain_s = self._pace.seconds(num_sure, num_sure)[0]
+        won = _RISKED * plain_s - (self._pace.gap_s if has_waited else 0.0)
+        if step.num_rows > num_sure:
+            right = sum(max(0, len(each.choices) - 1) for each in result.outcomes)
+            won += (1 + right / num_sure) * plain_s - self._pace.seconds(step.num_rows, step.num_rows)[0]
+        self._credit_s = max(-_CREDIT * plain_s, min(_CREDIT * plain_s, self._credit_s + won))
 
     # -- before a step -------------------------------------------------------------------------------------------
 
@@ -131,7 +151,7 @@ class Speculation:
     def _best(self, num_tokens: int, odds: list[float], seconds: list[float]) -> int:
         """How many guesses bring the most tokens a second. ``odds`` fall; ``seconds`` are of 0, 1 .. guesses."""
         best, tokens = 0, float(num_tokens)
-        most = _LEAST_GAIN * num_tokens / seconds[0]
+        most = (_LEAST_GAIN if self._credit_s >= 0 else _SURE_GAIN) * num_tokens / seconds[0]
         for count, (odd, step_s) in enumerate(zip(odds, seconds[1:], strict=True), start=1):
             tokens += odd
             rate = tokens / (step_s + self._pace.gap_s)
