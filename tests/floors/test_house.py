@@ -29,12 +29,13 @@ MAY_IMPORT = {
     "load": {"core", "ops", "models"},
     "run": {"core", "ops", "models"},
     "testing": {"core", "engine"},
+    "trace": {"core", "kv", "schedule", "engine", "ops", "run"},
     "build": ENGINE_ROOM - {"testing"},
     "bench": {"core", "engine", "ops", "testing", "build"},
-    "llm": {"core", "text", "engine", "build"},
-    "cluster": {"core", "kv", "engine", "load", "build"},
+    "llm": {"core", "text", "engine", "run", "trace", "build"},
+    "cluster": {"core", "kv", "engine", "load", "trace", "build"},
     "serve": {"core", "text", "engine", "trace"},
-    "cli": {*ENGINE_ROOM, "bench", "build", "llm", "cluster", "serve", "__init__"},
+    "cli": {*ENGINE_ROOM, "bench", "build", "llm", "cluster", "serve", "trace", "__init__"},
 }
 STDLIB_BANNED = {"time", "random", "os", "threading", "socket", "asyncio", "datetime", "secrets", "multiprocessing"}
 

@@ -136,10 +136,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A chosen token, with its log-probability when the request asked for it."""
+    """A chosen token, with its log-probability when the request asked for it.
+
+    ``row_hash`` is a hash, of 64 bits, of the row of logits it was chosen from; None where nobody records.
+    """
 
     token: int
     logprob: Logprob | None = None
+    row_hash: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,98 @@
+"""Entry: one line of a flight recording. Together, in order, the lines are all that a scheduler was ever told.
+
+    Began -> (Submitted | Cancelled | Pinned | Planned | Ran | Failed)*      one engine process; the next begins anew
+
+It guarantees that whoever gives the same calls to the same scheduler gets the same steps: each line holds the time that
+the engine's clock showed, and Planned and Ran hold what went to the runner and what came back. Times are seconds from
+an arbitrary beginning of that process; Began ties it to the calendar. What a line looks like on disk is the log's
+business; a line that was read from a log that keeps no prompts has stand-ins for tokens, equal where those were equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from openwork.core.event import Event
+from openwork.core.output import FinishReason
+from openwork.core.request import Request
+from openwork.core.settings import AdmissionSettings, CacheSettings, ScheduleSettings
+from openwork.core.step import Result, Step
+from openwork.core.terms import Tenant, Terms
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """An engine process began. ``unix_s`` is the calendar's time when its clock showed ``time``."""
+
+    time: float
+    unix_s: float
+    model: str
+    contract_id: str
+    dtype: str
+    kv_dtype: str
+    threads: int
+    vocab_size: int
+    has_tokens: bool  # prompts and outputs are the real ids; else stand-ins
+    cache: CacheSettings
+    schedule: ScheduleSettings
+    admission: AdmissionSettings
+    tenants: Mapping[str, Tenant] = field(default_factory=dict)
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A request came. ``name`` is what callers know it by, ``number`` what this process calls it."""
+
+    time: float
+    number: int
+    name: str
+    request: Request
+    so_far: Mapping[int, tuple[int, ...]] | None = None  # tokens given out before this process began, by sequence index
+    error: str = ""  # why it was not accepted, if it was not
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    time: float
+    number: int
+    index: int | None
+    reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    time: float
+    terms: Terms
+    tokens: tuple[int, ...]
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A step, before it runs. Its works hold the whole block table of each sequence that is in it."""
+
+    time: float
+    step: Step
+    events: tuple[Event, ...] = ()  # what planning it did to requests: admissions, preemptions
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What came of a step, each chosen token with the hash of its row of logits."""
+
+    time: float
+    result: Result
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    time: float
+    step: int
+    message: str
+    events: tuple[Event, ...] = ()
+
+
+Entry = Began | Submitted | Cancelled | Pinned | Planned | Ran | Failed
