@@ -70,7 +70,7 @@ async def answer(call: Call, engine: AsyncEngine, bounds: Bounds, prepare: Calla
     record = None
     async with Watch(call, bounds.request_s):
         plan = await prepare()
-        most = sum(len(each.prompt) + each.params.n * each.max_tokens for each in plan.requests)
+        most = sum(len(each.prompt) + each.params.num_drawn * each.max_tokens for each in plan.requests)
         with call.caller.reserve(most) as place:
             generation = Generation(engine, plan.requests, plan.tokenizer, plan.shown)
             try:
