@@ -133,6 +133,7 @@ class Answer:
             ended.prompt_logprobs,
             ended.account.cached,
             ended.search,
+            ended.account.guessed,
         )
 
     def _best(self) -> list[_Line]:
