@@ -108,6 +108,10 @@ def test_masked_beams_are_those_of_transformers(pair, monkeypatch, width, length
     monkeypatch.setattr(llm._engine._loop._runner._masks, "_guide", Guide())
     for case in range(3):
         prompt = [(5 * i + 3 * case + width) % VOCAB for i in range(5 + case)]
+
+        def allowed(_, line, size=5 + case):
+            return legal(line[size:].tolist())
+
         theirs = oracle.generate(
             torch.tensor([prompt]),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
@@ -119,7 +123,7 @@ def test_masked_beams_are_those_of_transformers(pair, monkeypatch, width, length
             early_stopping=early_stopping,
             eos_token_id=[2],
             pad_token_id=0,
-            prefix_allowed_tokens_fn=lambda _, line, size=len(prompt): legal(line[size:].tolist()),
+            prefix_allowed_tokens_fn=allowed,
             return_dict_in_generate=True,
             output_scores=True,
         )
