@@ -24,7 +24,7 @@ from openwork.core.penalty import Penalty
 from openwork.core.repetition import Repetition
 from openwork.core.request import Limits, Request, SamplingParams
 from openwork.core.search import Beam, BestFirst, Budget, Choose, Search
-from openwork.core.settings import AdmissionSettings, CacheSettings, ScheduleSettings
+from openwork.core.settings import AdmissionSettings, CacheSettings, ScheduleSettings, SpeculationSettings
 from openwork.core.terms import Tenant, Tenants, Terms
 from openwork.engine.loop import Loop
 from openwork.kv.cache import KVCache
@@ -58,6 +58,31 @@ def alone(request: Request, index: int) -> list[int]:
     return tokens[len(request.prompt) :]
 
 
+class Guesser:
+    """Foretells what the rule says, and is wrong now and then; how sure it is means nothing."""
+
+    def __init__(self, sequence, draw, rate):
+        self.sequence, self.draw, self.rate = sequence, draw, rate
+        self.num_known = 0
+
+    def follow(self, tokens, known):
+        self.num_known = max(self.num_known, known)
+
+    def odds(self, most):
+        if self.draw.random() < 0.3:
+            return []
+        odd = self.draw.choice([0.2, 0.6, 0.99])
+        return [odd**place for place in range(1, self.draw.randint(0, most) + 1)]
+
+    def propose(self, num):
+        tokens = list(self.sequence.tokens)
+        assert self.num_known == len(tokens), "it was not told of all tokens"
+        for _ in range(num):
+            is_right = self.draw.random() < self.rate
+            tokens.append(RULE(tokens, self.sequence.index) if is_right else self.draw.randrange(VOCAB))
+        return tuple(tokens[self.num_known :])
+
+
 @dataclass
 class Simulation:
     seed: int
@@ -86,7 +111,9 @@ class Simulation:
             first=draw.choice(["decode", "decode", "prefill"]),
             next_token_s=draw.choice([None, None, 0.002, 0.02]),
             patience_s=draw.choice([0.02, 0.5, 60.0]),
+            speculation=draw.choice([None, SpeculationSettings(max_draft=draw.choice([1, 3, 15, 40]))]),
         )
+        self.guess_rate = draw.choice([0.0, 0.5, 0.9, 1.0])
         self.door = AdmissionSettings(
             max_waiting=draw.choice([None, None, 4]), max_blocks=draw.choice([None, None, None, 2 * blocks])
         )
@@ -105,7 +132,7 @@ class Simulation:
     def start(self):
         cache = self.cache_settings
         self.cache = KVCache(cache, self.tenants)
-        self.scheduler = Scheduler(self.settings, self.cache, self.door)
+        self.scheduler = Scheduler(self.settings, self.cache, self.door, self._guesser)
         how = (self.clock, self._seconds, self._fails, self._poisons, self.is_late, LIKELIHOOD)
         self.runner = EchoRunner(cache, RULE, *how)
         self.loop = Loop(self.scheduler, self.runner, self.clock)
@@ -128,6 +155,9 @@ class Simulation:
 
     def _fails(self, step):
         return self.draw.random() < self.fail_rate
+
+    def _guesser(self, sequence):
+        return Guesser(sequence, self.draw, self.guess_rate)
 
     def _poisons(self, step, work):
         is_bad = self.draw.random() < self.bad_rate

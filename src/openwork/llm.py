@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,7 +25,7 @@ from openwork.core.event import Arrived, Ended, Event, Prefilled
 from openwork.core.output import Chosen, Chunk, Output
 from openwork.core.request import Request, SamplingParams
 from openwork.core.search import Beam, BestFirst, Budget, Choose, Search, as_search
-from openwork.core.settings import LoadSettings, ScheduleSettings
+from openwork.core.settings import LoadSettings, ScheduleSettings, SpeculationSettings
 from openwork.core.spec import ModelSpec
 from openwork.engine.service import Stream
 from openwork.text.answer import Answer
@@ -54,6 +55,9 @@ class LLM:
     context         longest sequence; None: the longest that model and cache allow
     backend         "auto", "cpu" (the C++ core) or "reference" (NumPy)
     weight_cache    keep the packed weights of a big model in a file, and map it the next time (docs/quantization.md)
+    speculate       "ngram": guess tokens and verify several in one step: faster where a text repeats, never other
+                    tokens (docs/speculation.md)
+    max_draft       how many to guess at most; None: 15
     progress        called with (stage, done, total) while weights are packed, saved or loaded, in bytes
     tap             called with (sequence, position, row) for each row of logits (vocab,) before a token is chosen
 
@@ -74,6 +78,8 @@ class LLM:
         backend: str = "auto",
         block_size: int = 16,
         weight_cache: bool = True,
+        speculate: str | None = None,
+        max_draft: int | None = None,
         schedule: ScheduleSettings | None = None,
         progress: Progress | None = None,
         tap: Callable[[int, int, np.ndarray], None] | None = None,
@@ -88,7 +94,10 @@ class LLM:
             block_size=block_size,
             cache=weight_cache,
         )
-        built = build(model, settings, schedule or ScheduleSettings(), progress, tap)
+        schedule = schedule or ScheduleSettings()
+        if speculate is not None or max_draft is not None:
+            schedule = replace(schedule, speculation=SpeculationSettings.wished(speculate, max_draft))
+        built = build(model, settings, schedule, progress, tap)
         self._engine = built.engine
         self._limits = built.limits
         self._guide = built.guide

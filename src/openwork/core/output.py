@@ -100,6 +100,18 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Guessed:
+    """How guessing ahead went (docs/speculation.md), over all sequences of a request. It changes no token."""
+
+    drafted: int = 0  # tokens that were guessed
+    accepted: int = 0  # of these, those that were right and used
+    verify_steps: int = 0  # steps that had guesses in them
+
+
+NO_GUESSES = Guessed()
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """One generated sequence. ``stop_reason`` is the stop string or token id that ended it, if one did."""
 
@@ -123,6 +135,7 @@ class Output:
     prompt_logprobs: tuple[Logprob | None, ...] | None = None  # the first is None: nothing comes before it
     cached: int = 0  # prompt tokens whose keys and values were in the prefix cache already
     search: SearchReport | None = None  # what a search found and proved; its ``found`` are the completions, in order
+    guessed: Guessed = NO_GUESSES
 
     @property
     def text(self) -> str:

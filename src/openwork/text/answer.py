@@ -8,12 +8,13 @@ last chunk carries the Output. It does not know who turns the engine, or how chu
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from openwork.core.event import Admitted, Arrived, Ended, Event, Finished, Token
 from openwork.core.output import Chunk, Completion, FinishReason, Logprob, Output, Timings
 from openwork.core.request import Request
+from openwork.text.options import OptionText
 from openwork.text.stream import TextStream
 from openwork.text.tokenizer import Tokenizer
 
@@ -22,7 +23,7 @@ from openwork.text.tokenizer import Tokenizer
 class _Line:
     """One sequence of the answer."""
 
-    stream: TextStream | None  # None: there is no tokenizer, and so no text
+    stream: TextStream | OptionText | None  # None: there is no tokenizer, and so no text
     text: list[str] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     logprobs: list[Logprob] = field(default_factory=list)
@@ -37,7 +38,7 @@ class Answer:
 
     ``to_cancel`` holds the sequences that a stop string has ended and the engine does not know of yet; ``failure`` says
     what went wrong when the engine failed the request. ``arrived`` is for whoever has taken that event already, and
-    ``shown`` are special tokens that are a part of the text.
+    ``shown`` are special tokens that are a part of the text. ``options`` are the texts of lines that are options.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Answer:
         prompt: str | None = None,
         arrived: float = 0.0,
         shown: Collection[int] = (),
+        options: Mapping[tuple[int, ...], str] | None = None,
     ) -> None:
         self.to_cancel: list[int] = []
         self.output: Output | None = None
@@ -54,7 +56,10 @@ class Answer:
         self._request = request
         self._prompt = prompt
         self._ranks = request.params.best_of is not None
-        self._lines = [_Line(_text_stream(request, tokenizer, shown)) for _ in range(request.params.num_drawn)]
+        self._lines = [
+            _Line(_text_stream(request, tokenizer, shown) if options is None else OptionText(options))
+            for _ in range(request.params.num_drawn)
+        ]
         self._arrived = arrived
         self._admitted: float | None = None
         self._first: float | None = None
@@ -128,6 +133,7 @@ class Answer:
             ended.prompt_logprobs,
             ended.account.cached,
             ended.search,
+            ended.account.guessed,
         )
 
     def _best(self) -> list[_Line]:
