@@ -115,18 +115,20 @@ def build(
     schedule: ScheduleSettings,
     progress: Progress | None = None,
     tap: Tap | None = None,
+    hashes: bool = False,
 ) -> Built:
     """Load a checkpoint and wire an engine around it.
 
     ``model`` None is the embedded one; ``progress`` hears of bytes loaded, packed and saved, ``tap`` sees every row of
-    logits. Raises ModelError, MemoryTooSmall, BackendError or RequestError, each saying what to do.
+    logits, ``hashes`` gives each choice the hash of its row. Raises ModelError, MemoryTooSmall, BackendError or
+    RequestError, each saying what to do.
     """
     plan = _plan(model, settings)
     with ThreadPoolExecutor(1) as beside:  # a large tokenizer takes as long to read as mapped weights take to check
         reading = beside.submit(_tokenizer, plan.directory, plan.spec)
         loaded = _load(plan, settings, progress)
         tokenizer = reading.result()
-    wired = _wire(str(model or source.EMBEDDED), loaded, plan, schedule, tap, tokenizer=tokenizer)
+    wired = _wire(str(model or source.EMBEDDED), loaded, plan, schedule, tap, tokenizer=tokenizer, hashes=hashes)
     return _face(wired, tokenizer)
 
 
@@ -137,14 +139,15 @@ def wire(
     admission: AdmissionSettings,
     tenants: Tenants,
     progress: Progress | None = None,
+    hashes: bool = False,
 ) -> Wired:
     """Load a checkpoint, without its tokenizer, for a loop of the caller's own.
 
-    ``tenants`` is kept: what is replaced in it later takes effect. Raises as build does.
+    ``tenants`` is kept: what is replaced in it later takes effect. ``hashes`` as in build. Raises as build does.
     """
     plan = _plan(model, settings)
     loaded = _load(plan, settings, progress)
-    return _wire(str(model or source.EMBEDDED), loaded, plan, schedule, None, admission, tenants)
+    return _wire(str(model or source.EMBEDDED), loaded, plan, schedule, None, admission, tenants, hashes=hashes)
 
 
 def build_shape(name: str, config: Mapping[str, Any], settings: LoadSettings, schedule: ScheduleSettings) -> Built:
@@ -200,12 +203,13 @@ def _wire(
     admission: AdmissionSettings | None = None,
     tenants: Tenants | None = None,
     tokenizer: Tokenizer | None = None,
+    hashes: bool = False,
 ) -> Wired:
     spec, ops, cache = loaded.spec, plan.ops, plan.cache
     kv = _allocate(spec, cache, plan.kv_dtype)
     limits = Limits(spec.vocab_size, plan.context, frozenset(loaded.generation.eos_ids))
     guide = Guide(lambda: tokenizer or _tokenizer(plan.directory, spec), spec.vocab_size, limits.eos_ids)
-    runner = TensorRunner(ops, loaded.model, ops.bind(kv), tap, guide)
+    runner = TensorRunner(ops, loaded.model, ops.bind(kv), tap, guide, hashes)
     info = Info(
         model=name,
         directory=str(loaded.directory),

@@ -52,9 +52,13 @@ class Decoder:
         normed = self.ops.norm(hidden, self.weights.norm)
         return self.ops.logits(normed, self.weights.head, self.spec.logit_softcap, out)
 
-    def best(self, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The id of the highest logit of each row, ties to the lowest, and whether the row is finite: two (rows,)."""
-        return self.ops.best(self.ops.norm(hidden, self.weights.norm), self.weights.head, self.spec.logit_softcap)
+    def best(self, hidden: np.ndarray, hashes: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The id of the highest logit of each row, ties to the lowest, and whether the row is finite: two (rows,).
+
+        Into ``hashes`` (rows,) uint64, if it is given, the hashes of the rows of logits.
+        """
+        normed = self.ops.norm(hidden, self.weights.norm)
+        return self.ops.best(normed, self.weights.head, self.spec.logit_softcap, hashes)
 
 
 def bind(ops: Reference, weights: Weights) -> Weights:
