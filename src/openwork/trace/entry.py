@@ -42,6 +42,7 @@ class Began:
     admission: AdmissionSettings
     tenants: Mapping[str, Tenant] = field(default_factory=dict)
     version: str = ""
+    run: int = 0  # counts the engine processes that were recorded in one place
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class Cancelled:
     number: int
     index: int | None
     reason: FinishReason
+    events: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class Planned:
     time: float
     step: Step
     events: tuple[Event, ...] = ()  # what planning it did to requests: admissions, preemptions
+    owners: tuple[tuple[int, int], ...] = ()  # of each work: the request's number, and the index of the sequence in it
 
 
 @dataclass(frozen=True, slots=True)
