@@ -112,6 +112,10 @@ class Scheduler:
         self.cache.eviction.advance(now)
         return self.cache.eviction.pin(terms.realm, tokens, until)
 
+    def sequence(self, number: int) -> Sequence | None:
+        """A living sequence by the id that works name it by."""
+        return self._sequences.get(number)
+
     def sequences_of(self, step: Step) -> list[Sequence]:
         """Whose the works of a step are, which has just been planned."""
         return [self._sequences[work.sequence] for work in step.works]
