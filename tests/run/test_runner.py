@@ -8,6 +8,7 @@ import pytest
 from openwork import SamplingParams
 from openwork.core.step import Copy, Draw, Expand, Score, Step, Work
 from openwork.load.assemble import load
+from openwork.ops.checksum import checksum
 from openwork.ops.cpu import Cpu, available
 from openwork.ops.paged import PagedKV
 from openwork.ops.reference import Reference
@@ -29,10 +30,10 @@ def model(tmp_path_factory):
 def make(model):
     made = []
 
-    def one(blocks=8, tap=None):
+    def one(blocks=8, tap=None, hashes=False):
         spec = model.spec
         kv = PagedKV.empty(spec.num_layers, blocks, spec.num_kv_heads, spec.head_dim, 16, "float32")
-        made.append(TensorRunner(OPS, model, OPS.bind(kv), tap))
+        made.append(TensorRunner(OPS, model, OPS.bind(kv), tap, hashes=hashes))
         return made[-1]
 
     yield one
@@ -227,7 +228,7 @@ def test_guessed_rows_are_chosen_from_as_if_they_came_alone(make, params):
         return Draw(params, 0, at, len(output), frozenset(params.stop_token_ids), history, len(prompt))
 
     rows = {}
-    alone = make(tap=lambda sequence, position, row: rows.__setitem__(position, row.tobytes()))
+    alone = make(tap=lambda sequence, position, row: rows.__setitem__(position, row.tobytes()), hashes=True)
     choices = list(run(alone, Work(0, 0, prompt, False, (0, 1), (drawn(()),)))[0].choices)
     for place in range(7):
         line = tuple(choice.token for choice in choices)
@@ -238,10 +239,10 @@ def test_guessed_rows_are_chosen_from_as_if_they_came_alone(make, params):
         guess = (*line[:num_right], (line[num_right] + 1) % 50, *line[num_right + 1 : 7])
         seen = {}
         for tap in (None, lambda sequence, position, row, seen=seen: seen.__setitem__(position, row.tobytes())):
-            outcome = run(make(tap=tap), Work(0, 0, prompt, False, (0, 1), (drawn(()),), drafts=guess))[0]
+            outcome = run(make(tap=tap, hashes=True), Work(0, 0, prompt, False, (0, 1), (drawn(()),), drafts=guess))[0]
             assert outcome.failure is None and list(outcome.choices) == choices[: num_right + 1]
         assert seen == {position: rows[position] for position in list(rows)[: num_right + 1]}
-    whole = run(make(), Work(0, 0, prompt, False, (0, 1), (drawn(()),), drafts=line[:7]))[0]
+    whole = run(make(hashes=True), Work(0, 0, prompt, False, (0, 1), (drawn(()),), drafts=line[:7]))[0]
     assert list(whole.choices) == choices
 
 
@@ -252,8 +253,26 @@ def test_a_guess_whose_row_is_not_finite_costs_only_itself(make):
     runner = make()
     broken = runner._model.best
     try:
-        runner._model.best = lambda hidden: (broken(hidden)[0], np.array([True, False]))
+        runner._model.best = lambda hidden, hashes: (broken(hidden)[0], np.array([True, False]))
         outcome = run(runner, Work(0, 0, prompt, False, (0,), (draw(3),), drafts=(first[0].token,)))[0]
     finally:
         del runner._model.best
     assert outcome.failure is None and outcome.choices == first
+
+
+def test_a_choice_carries_the_hash_of_its_row_when_that_is_wanted(make):
+    """By every way a row is looked at: plainly greedy, drawn, adjusted; and as the model gave it."""
+    rows = {}
+    watched = make(tap=lambda sequence, position, row: rows.__setitem__(sequence, checksum(row)), hashes=True)
+    plain, silent = make(hashes=True), make()
+    biased = SamplingParams(temperature=0.5, seed=3, logit_bias={7: 50.0}, repetition_penalty=1.3)
+    greedy = (Work(0, 0, (5, 6, 7), False, (2,), (draw(3),)), Work(1, 0, (9, 4), False, (3,), (draw(2), draw(2))))
+    drawn = (*greedy, Work(2, 0, (1, 2), False, (1,), (draw(2, biased),)))
+    for works in (greedy, drawn):
+        seen = run(watched, *works)
+        for outcome, sequence in zip(seen, range(3), strict=False):
+            assert {choice.row_hash for choice in outcome.choices} == {rows[sequence]}
+        assert run(plain, *works) == seen
+        for outcome in run(silent, *works):
+            assert all(choice.row_hash is None for choice in outcome.choices)
+    assert len(set(rows.values())) == 3
