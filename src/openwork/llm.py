@@ -25,9 +25,10 @@ from openwork.core.event import Arrived, Ended, Event, Prefilled
 from openwork.core.output import Chosen, Chunk, Output
 from openwork.core.request import Request, SamplingParams
 from openwork.core.search import Beam, BestFirst, Budget, Choose, Search, as_search
-from openwork.core.settings import LoadSettings, ScheduleSettings
+from openwork.core.settings import LoadSettings, RecordSettings, ScheduleSettings
 from openwork.core.spec import ModelSpec
 from openwork.engine.service import Stream
+from openwork.run.explain import Explainer, Source
 from openwork.text.answer import Answer
 from openwork.text.options import Options, as_chosen, place
 from openwork.text.tokenizer import Tokenizer
@@ -36,6 +37,7 @@ from openwork.text.trial import Trial
 if TYPE_CHECKING:
     import numpy as np
 
+    from openwork.run.row import Row
     from openwork.text.chat import ChatTemplate
 
 Prompt = str | Sequence[int]
@@ -57,10 +59,15 @@ class LLM:
     weight_cache    keep the packed weights of a big model in a file, and map it the next time (docs/quantization.md)
     progress        called with (stage, done, total) while weights are packed, saved or loaded, in bytes
     tap             called with (sequence, position, row) for each row of logits (vocab,) before a token is chosen
+    record          a directory: the engine's flight recorder writes there (docs/recorder.md)
+    record_prompts  keep prompts and answers in it as token ids. Here whoever records is whoever asks, so they are kept
+                    unless this is False; a server keeps other people's, and does not unless it is told to
+    record_bytes    of its files together: the oldest go first
 
     A checkpoint without a tokenizer works with token ids; ``tokenizer`` is None then, and texts are empty.
 
-    Raises ModelError, MemoryTooSmall or BackendError. Close it, or use it in a ``with`` statement, to stop its thread.
+    Raises ModelError, MemoryTooSmall, BackendError or TraceError. Close it, or use it in a ``with`` statement, to stop
+    its thread.
     """
 
     def __init__(
@@ -78,6 +85,9 @@ class LLM:
         schedule: ScheduleSettings | None = None,
         progress: Progress | None = None,
         tap: Callable[[int, int, np.ndarray], None] | None = None,
+        record: str | Path | None = None,
+        record_prompts: bool = True,
+        record_bytes: int = 256 << 20,
     ) -> None:
         settings = LoadSettings(
             dtype=dtype,
@@ -89,10 +99,14 @@ class LLM:
             block_size=block_size,
             cache=weight_cache,
         )
-        built = build(model, settings, schedule or ScheduleSettings(), progress, tap)
+        recording = None
+        if record is not None:
+            recording = RecordSettings(directory=str(record), keeps_prompts=record_prompts, max_bytes=record_bytes)
+        built = build(model, settings, schedule or ScheduleSettings(), progress, tap, record=recording)
         self._engine = built.engine
         self._limits = built.limits
         self._guide = built.guide
+        self._explainer = Explainer(built.examiner)
         self._template: ChatTemplate | None = None
         self._turn = threading.RLock()
         self._trial = Trial()
@@ -195,12 +209,22 @@ class LLM:
         request = Request(placed.prompt_ids, plain.params, self._limits, search=Search(choose=how, trace=trace))
         return as_chosen(self._run([(request, prompt)], None)[0], placed, options, bool(how.end))
 
+    # -- looking inside ------------------------------------------------------------------------------------------
+
+    def explain(self, output: Output, i: int = 0, **how: Any) -> Row:
+        """What is inside this model when token ``i`` of a completion is chosen, given as Output.explain is.
+
+        ``output.explain(i)`` asks the LLM that the output came from. Raises as that does.
+        """
+        return self._explainer.explain(output, i, **how)
+
     # -- living --------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Cancel what is running and stop the engine's thread. Does nothing the second time."""
         with self._turn:
             self._engine.close()
+        self._explainer.close()
         self._trial.close()
 
     def __enter__(self) -> LLM:
@@ -248,7 +272,8 @@ class LLM:
         with self._turn:
             stream = self._engine.submit(request)
             arrived = next(event.time for event in stream.take() if isinstance(event, Arrived))
-        return stream, Answer(request, self.tokenizer, prompt if isinstance(prompt, str) else None, arrived)
+        text = prompt if isinstance(prompt, str) else None
+        return stream, Answer(request, self.tokenizer, text, arrived, source=Source(self._explainer))
 
     def _follow(self, running: Sequence[tuple[Stream, Answer]], progress: Progress | None) -> Iterator[Chunk]:
         """Turn the engine until these requests have ended; whatever else is running moves with them."""

@@ -172,7 +172,7 @@ def others(value: Any, known: frozenset[str]) -> dict[str, Any]:
     """The fields of a record that are not among those known, and not what they are by default."""
     return {
         name: plain(each)
-        for name, default in _unknown(type(value), known)
+        for name, default in _unknown(type(value), known)  # type: ignore[arg-type]
         if (each := getattr(value, name)) is not default and each != default
     }
 
