@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from openwork.cli import terminal
 from openwork.core.errors import OpenworkError, RequestError
 
-SUBCOMMANDS = ("generate", "chat", "choose", "search", "serve", "info", "quantize", "bench", "trace")
+SUBCOMMANDS = ("generate", "chat", "choose", "search", "serve", "info", "quantize", "bench", "trace", "report")
 # Newer versions of typer carry a copy of click, older ones import it: this is whichever is in use.
 UsageError = cast(type[Exception], typer.BadParameter.__bases__[0])
 

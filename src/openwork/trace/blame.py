@@ -113,9 +113,9 @@ class Blaming:
         if until is None or asked.error or until - asked.arrived_s <= LONG * self.usual_s:
             return
         first = bisect_left(self._landed, asked.arrived_s)
-        last = bisect_right(self._landed, until)
+        last = min(bisect_right(self._landed, until), len(self._landed) - 1)
         before, cause = asked.arrived_s, ""
-        for at in range(first, min(last + 1, len(self._landed))):
+        for at in range(first, last + 1):
             step = self._course.steps[at]
             own = [why for other, _, why in step.left_out if other == place]
             others = [why for _, _, why in step.left_out]  # it stands behind them
@@ -123,7 +123,7 @@ class Blaming:
             passed = max(0.0, min(self._landed[at], until) - before)
             before = max(before, min(self._landed[at], until))
             if passed:
-                self._lay(cause, self._holder(at, cause, place), place, passed, until - asked.arrived_s, at)
+                self._lay(cause, self._holder(at, cause, place), place, passed, until - asked.arrived_s, last)
 
     # -- who -----------------------------------------------------------------------------------------------------
 
