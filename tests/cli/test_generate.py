@@ -24,6 +24,7 @@ def test_options_reach_the_model(run, fake):
     run(
         "generate", "Hello", "--model", "org/name", "--dtype", "bfloat16", "--backend", "reference",
         "--kv-cache-bytes", "2MiB", "--context", "77", "--threads", "3", "--kv-dtype", "int8", "--no-weight-cache",
+        "--speculate", "ngram", "--max-draft", "7",
     )  # fmt: skip
     progress = fake.opened_with.pop("progress")
     assert callable(progress)
@@ -36,6 +37,8 @@ def test_options_reach_the_model(run, fake):
         "context": 77,
         "threads": 3,
         "weight_cache": False,
+        "speculate": "ngram",
+        "max_draft": 7,
     }
 
 

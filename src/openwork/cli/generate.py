@@ -71,6 +71,8 @@ def generate(
     context: options.Context = None,
     threads: options.Threads = None,
     weight_cache: options.WeightCache = True,
+    speculate: options.Speculate = None,
+    max_draft: options.MaxDraft = None,
     temperature: options.Temperature = None,
     top_p: options.TopP = None,
     top_k: options.TopK = None,
@@ -219,7 +221,7 @@ def _show_chunks(chunks: Iterator[Chunk], n: int, bars: Bars) -> tuple[str, Outp
         bars.close()
         output = chunk.output or output
         waiting[chunk.index].append(chunk.text)
-        if chunk.finish_reason in ("stop", "length"):
+        if chunk.finish_reason in ("stop", "length", "repetition"):
             complete.add(chunk.index)
         while True:
             text = "".join(waiting[current])
@@ -254,7 +256,9 @@ def summary(output: Output) -> str:
     tokens = sum(len(completion.token_ids) for completion in output.completions)
     reasons = ", ".join(dict.fromkeys(completion.finish_reason for completion in output.completions))
     speed = f", {times.decode_tok_s:.1f} tokens/s" if times.decode_tok_s else ""
+    guessed = output.guessed
+    right = f"; {guessed.accepted} of {guessed.drafted} guesses right" if guessed.drafted else ""
     return (
         f"{tokens} tokens in {times.prefill_s + times.decode_s:.2f} s{speed}; "
-        f"prompt {len(output.prompt_ids)} tokens in {times.prefill_s:.2f} s; ended by {reasons}"
+        f"prompt {len(output.prompt_ids)} tokens in {times.prefill_s:.2f} s{right}; ended by {reasons}"
     )
