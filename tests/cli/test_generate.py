@@ -262,3 +262,13 @@ def test_a_constraint_that_is_wrong_is_told_before_a_model_is_loaded(run, fake, 
         result = run("generate", "Hello", *options)
         assert result.exit_code == 2 and said in result.stderr
     assert not fake.asked
+
+
+def test_the_best_of_many(run):
+    every = run(
+        "generate", "the cat", "-n", "5", "--max-tokens", "12", "--temperature", "1", "--json", "--logprobs", "0"
+    )
+    records = [json.loads(line) for line in every.stdout.splitlines()]
+    means = {each["text"]: sum(one["logprob"] for one in each["logprobs"]) / len(each["logprobs"]) for each in records}
+    best = run("generate", "the cat", "--best-of", "5", "--max-tokens", "12", "--temperature", "1", "--no-echo")
+    assert best.stdout.removesuffix("\n") == max(means, key=means.get)

@@ -37,6 +37,12 @@ Lines = Annotated[bool, typer.Option("--lines", help="Each line of standard inpu
 Number = Annotated[
     int | None, typer.Option("-n", help="How many texts to generate.", rich_help_panel="Choosing tokens")
 ]
+BestOf = Annotated[
+    int | None,
+    typer.Option(
+        help="Draw so many, and print those with the likeliest tokens on average.", rich_help_panel="Choosing tokens"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line for each text.", rich_help_panel="Output")]
 Echo = Annotated[
     bool | None,
@@ -83,6 +89,7 @@ def generate(
     logit_bias: options.Bias = None,
     seed: options.Seed = None,
     n: Number = None,
+    best_of: BestOf = None,
     max_tokens: options.MaxTokens = None,
     min_tokens: options.MinTokens = None,
     stop: options.Stop = None,
@@ -121,7 +128,7 @@ def generate(
         params = options.merged(llm.defaults, wishes)
         if as_json:
             _print_json(llm, prompts, params, bars)
-        elif len(prompts) == 1:
+        elif len(prompts) == 1 and params.best_of is None:
             _print_stream(llm, prompts[0], params, terminal.is_terminal(sys.stdout) if echo is None else echo, bars)
         else:
             _print_batch(llm, prompts, params, echo is not False, bars)
