@@ -95,6 +95,9 @@ class _Collecting:
 
     def take(self, entry: Entry, process: Rerun | None) -> None:
         recorded = self.recorded
+        if process is not None and (process.difference is not None or process.gap):
+            recorded.notes.append(f"The schedule cannot be replayed to its end: {process.difference or process.gap}.")
+            process = None
         self._until = max(self._until, entry.time + self._offset)
         match entry:
             case Began():
@@ -121,8 +124,6 @@ class _Collecting:
             self._happen(event)
         if process is not None and isinstance(process.cache, WatchedCache):
             recorded.counting.evicted += sum(move.what == "evict" for move in process.cache.take_moves())
-        if process is not None and process.difference is not None:
-            recorded.notes.append(f"The schedule does not replay: {process.difference}.")
 
     def _begin(self, began: Began) -> None:
         recorded = self.recorded
@@ -162,7 +163,7 @@ class _Collecting:
         elif isinstance(event, Finished):
             self._finished.add((place, event.index))
             by_itself = event.stop_id is not None or arrival.request.search is not None
-            is_own = event.reason == "length" or (event.reason == "stop" and by_itself)
+            is_own = event.reason in ("length", "repetition") or (event.reason == "stop" and by_itself)
             if not is_own:
                 given = len(arrival.tokens.get(event.index, ()))
                 arrival.cuts[event.index] = given, event.time + self._offset - arrival.at_s, event.reason
@@ -205,7 +206,7 @@ class _Collecting:
     def close(self) -> Recorded:
         """What has not ended in the recording ends with the last token that is in it."""
         for place, arrival in enumerate(self.recorded.arrivals):
-            for index in range(arrival.request.params.n):
+            for index in range(arrival.request.params.num_drawn):
                 if (place, index) not in self._finished:
                     given = len(arrival.tokens.get(index, ()))
                     arrival.cuts[index] = given, self._until - arrival.at_s, "cancelled"

@@ -34,6 +34,7 @@ from openwork.trace.entry import (
     Submitted,
     Waited,
 )
+from openwork.trace.told import Told
 
 MakeCache = Callable[[CacheSettings, Tenants], KVCache]
 SHOWN = 200  # characters of a value that differs
@@ -67,7 +68,8 @@ class Checked:
     steps: int  # compared and found equal
     requests: int
     differences: tuple[Difference, ...] = ()
-    unread: int = 0  # lines that were not compared: those after a difference, and those whose beginning is not there
+    gaps: tuple[str, ...] = ()  # where lines are missing; nothing after one can be compared
+    unread: int = 0  # lines that were not compared: after a difference or a gap, or without their beginning
 
     @property
     def is_equal(self) -> bool:
@@ -87,12 +89,17 @@ class Rerun:
         self.process = process
         self.tenants = Tenants(began.tenants)
         self.cache = make_cache(began.cache, self.tenants)
-        self.scheduler = Scheduler(began.schedule, self.cache, began.admission)
+        self._told = Told()
+        # Guesses follow from the tokens themselves: where these are not kept, so are the guesses told.
+        proposer = None if began.has_tokens else self._told.proposer
+        self.scheduler = Scheduler(began.schedule, self.cache, began.admission, proposer)
         self.in_flight: dict[int, Step] = {}
         self.events: list[Event] = []
         self.step: Step | None = None
         self.landed: Step | None = None  # the step whose result the last line brought
         self.difference: Difference | None = None  # the first; nothing may be fed after it
+        self.gap = ""  # what is missing before the last line; nor after this
+        self._num_steps = 0
 
     def feed(self, entry: Entry) -> None:
         """Do again what a line says was done."""
@@ -119,6 +126,7 @@ class Rerun:
             case Planned():
                 return self._plan(entry)
             case Waited(time=time):
+                self._told.wait()
                 self.step, self.events = self.scheduler.plan(time)
                 if self.step is not None:
                     return self._differs("a wait", "step", None, self.step)
@@ -137,6 +145,11 @@ class Rerun:
         return self._differs(line, "error", entry.error, "") if entry.error else None
 
     def _plan(self, entry: Planned) -> Difference | None:
+        if entry.step.number != self._num_steps:
+            self.gap = f"process {self.process}: lines are missing before step {entry.step.number}"
+            return None
+        self._num_steps += 1
+        self._told.plan(entry.step)
         self.step, self.events = self.scheduler.plan(entry.time)
         line = f"step {entry.step.number}"
         found = first_difference(entry.step, self.step, "step")
@@ -148,6 +161,9 @@ class Rerun:
     def _land(self, entry: Ran | Failed) -> Difference | None:
         number = entry.result.step if isinstance(entry, Ran) else entry.step
         line = f"the result of step {number}"
+        if self.in_flight and number > (oldest := next(iter(self.in_flight))):  # results come in order
+            self.gap = f"process {self.process}: the result of step {oldest} is missing"
+            return None
         self.landed = self.in_flight.pop(number, None)
         if self.landed is None:
             return self._differs(line, "step", number, "not in flight")
@@ -174,8 +190,8 @@ class Rerun:
 def rerun(entries: Iterable[Entry], make_cache: MakeCache = KVCache) -> Iterator[tuple[Entry, Rerun | None]]:
     """Every line of a recording, and the process that was told it again.
 
-    None: its beginning is not in the recording, or it has begun to differ; a line that differs comes with its process,
-    whose ``difference`` says how.
+    None: its beginning is not in the recording, lines are missing, or it has begun to differ. The first line that
+    differs comes with its process, whose ``difference`` says how; the first behind a gap likewise, and ``gap``.
     """
     num_processes, current = 0, None
     for entry in entries:
@@ -185,7 +201,7 @@ def rerun(entries: Iterable[Entry], make_cache: MakeCache = KVCache) -> Iterator
         elif current is not None:
             current.feed(entry)
         yield entry, current
-        if current is not None and current.difference is not None:
+        if current is not None and (current.difference is not None or current.gap):
             current = None
 
 
@@ -193,8 +209,12 @@ def check(entries: Iterable[Entry]) -> Checked:
     """Replay a whole recording. Never raises for what it says: whatever differs is in the answer."""
     processes = steps = requests = unread = 0
     differences: list[Difference] = []
+    gaps: list[str] = []
     for entry, process in rerun(entries):
         if process is None:
+            unread += 1
+        elif process.gap:
+            gaps.append(process.gap)
             unread += 1
         elif process.difference is not None:
             differences.append(process.difference)
@@ -202,7 +222,7 @@ def check(entries: Iterable[Entry]) -> Checked:
             processes += isinstance(entry, Began)
             steps += isinstance(entry, Planned)
             requests += isinstance(entry, Submitted)
-    return Checked(processes, steps, requests, tuple(differences), unread)
+    return Checked(processes, steps, requests, tuple(differences), tuple(gaps), unread)
 
 
 def first_difference(recorded: Any, replayed: Any, where: str) -> tuple[str, Any, Any] | None:

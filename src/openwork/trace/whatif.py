@@ -5,7 +5,7 @@ recorded settings, and how far those two lie apart: that is how far the answer m
 
     kind, version   "openwork.what-if", 1
     recorded        the settings under which it was recorded; ``asked`` those that were asked for
-    cost            base_s, row_s, chunk_row_s, context_s, between_s, steps, error, total_error (see StepCost)
+    cost            the fit: base_s, single_row_s, ..., between_s, steps, error, total_error (see StepCost)
     figures[]       name, measured, as_recorded (simulated under the recorded settings), what_if (simulated), off
                     (as_recorded / measured - 1), change (what_if / as_recorded - 1); null where there is none
     by_tenant       name -> figures[]
@@ -104,14 +104,14 @@ def answer(recorded: Recorded, change: Change) -> dict[str, Any]:
     costs = cost.fit(recorded.works, recorded.seconds, recorded.between)
     cache, schedule = change.cache(began.cache), change.schedule(began.schedule)
     measured = recorded.counting.figures()
-    before = simulate(recorded, costs, began.cache, began.schedule, began.admission)
-    after = simulate(recorded, costs, cache, schedule, began.admission)
+    before = simulate(recorded, costs, began.cache, _guessing(began.schedule, began), began.admission)
+    after = simulate(recorded, costs, cache, _guessing(schedule, began), began.admission)
     return {
         "kind": "openwork.what-if",
         "version": VERSION,
         "recorded": settings(began.cache, began.schedule, began.admission),
         "asked": settings(cache, schedule, began.admission),
-        "cost": asdict(costs),
+        "cost": {name: value for name, value in asdict(costs).items() if name != "lucks"},
         "figures": _compared(measured, before, after),
         "by_tenant": {
             name: _compared(*(each.by_tenant.get(name, Figures()) for each in (measured, before, after)))
@@ -119,6 +119,11 @@ def answer(recorded: Recorded, change: Change) -> dict[str, Any]:
         },
         "notes": [*recorded.notes, *_notes(recorded, began)],
     }
+
+
+def _guessing(schedule: ScheduleSettings, began: Began) -> ScheduleSettings:
+    """Guesses follow from the tokens: without them there are none."""
+    return schedule if began.has_tokens else replace(schedule, speculation=None)
 
 
 def settings(cache: CacheSettings, schedule: ScheduleSettings, admission: AdmissionSettings) -> dict[str, Any]:
@@ -163,6 +168,8 @@ def _notes(recorded: Recorded, began: Began) -> list[str]:
         notes.append(
             f"There were {recorded.processes} engine processes; the time between two of them is not simulated."
         )
+    if not began.has_tokens and began.schedule.speculation is not None:
+        notes.append("Tokens were guessed ahead then; without prompts in the recording that is not simulated.")
     if not began.has_tokens and any(arrival.request.search is not None for arrival in recorded.arrivals):
         notes.append("Searches were recorded without tokens.")
     return notes
