@@ -92,7 +92,7 @@ Threads = Annotated[int | None, _option("Threads that compute. [dim]Default: one
 Speculate = Annotated[
     str | None,
     _option(
-        "ngram, or a smaller model with the same tokens: guess what comes, and verify many tokens at once. The text stays"
+        "ngram, or a smaller model with the same tokens: guess what comes, verify many tokens at once. The text stays"
         " the same.",
         _MODEL,
         metavar="ngram|MODEL",
