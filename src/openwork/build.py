@@ -316,6 +316,7 @@ def make_recorder(record: RecordSettings, wired: Wired, tell: Callable[[str], No
         admission=wired.admission,
         tenants=wired.scheduler.cache.tenants.known,
         version=VERSION,
+        weights=wired.examiner.fingerprint(),
     )
     return FlightRecorder(record, began, tell)
 

@@ -48,6 +48,10 @@ class Examiner:
     def contract_id(self) -> str:
         return self.model.ops.contract_id
 
+    def fingerprint(self) -> int:
+        """A name in 64 bits for weights, number formats and arithmetic: the hash of the logits behind token 0 alone."""
+        return next(self.examine([0]).rows())[2]
+
     def num_bytes(self, num_tokens: int) -> int:
         """Memory that the keys and values of an examination take."""
         spec, blocks = self.model.spec, -(-num_tokens // BLOCK)
