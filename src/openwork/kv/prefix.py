@@ -61,14 +61,19 @@ class Node:
         return found[::-1]
 
     def closest(self, tokens: Tokens) -> tuple[Node | None, int]:
-        """The child with the longest common beginning, and how long that is; None when they share nothing."""
+        """The child with the longest common beginning, and how long that is; None when they share nothing.
+
+        Of equals the one that came first: which it is must not depend on what tokens are called, or a recording that
+        keeps no tokens could not be replayed.
+        """
         place = bisect_left(self.order, tokens)
-        best, longest = None, 0
-        for key in self.order[max(0, place - 1) : place + 1]:
-            length = common(key, tokens)
-            if length > longest:
-                best, longest = self.children[key], length
-        return best, longest
+        longest = max((common(key, tokens) for key in self.order[max(0, place - 1) : place + 1]), default=0)
+        if not longest:
+            return None, 0
+        shared = tokens[:longest]  # those that share as much stand together
+        first = bisect_left(self.order, shared)
+        end = bisect_left(self.order, (*shared[:-1], shared[-1] + 1), first)
+        return min((self.children[key] for key in self.order[first:end]), key=lambda node: node.serial), longest
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ class Plan:
     voice: Voice
     is_stream: bool
     shown: frozenset[int] = frozenset()  # special tokens that belong to the text
+    name: str | None = None  # what the answer is called, for a recording
 
 
 async def answer(call: Call, engine: AsyncEngine, bounds: Bounds, prepare: Callable[[], Awaitable[Plan]]) -> None:
@@ -72,7 +73,7 @@ async def answer(call: Call, engine: AsyncEngine, bounds: Bounds, prepare: Calla
         plan = await prepare()
         most = sum(len(each.prompt) + each.params.n * each.max_tokens for each in plan.requests)
         with call.caller.reserve(most) as place:
-            generation = Generation(engine, plan.requests, plan.tokenizer, plan.shown)
+            generation = Generation(engine, plan.requests, plan.tokenizer, plan.shown, plan.name)
             try:
                 async with generation:
                     if plan.is_stream:

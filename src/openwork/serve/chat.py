@@ -79,8 +79,9 @@ async def plan_chat(body: ChatBody, texts: Texts, facts: Facts, caller: Caller, 
     def speak() -> Spoken:
         return Spoken.begin(dialect, names, prompt.text, is_parallel=body.parallel_tool_calls is not False)
 
-    voice = ChatVoice(body, Stamp.new("chatcmpl-", "chat.completion", facts), tokenizer, speak, facts)
-    return Plan([request], tokenizer, voice, bool(body.stream), dialect.shown_ids(tokenizer))
+    stamp = Stamp.new("chatcmpl-", "chat.completion", facts)
+    voice = ChatVoice(body, stamp, tokenizer, speak, facts)
+    return Plan([request], tokenizer, voice, bool(body.stream), dialect.shown_ids(tokenizer), stamp.id)
 
 
 class ChatVoice:

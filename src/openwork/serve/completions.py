@@ -60,8 +60,9 @@ async def plan_completion(body: CompletionBody, texts: Texts, facts: Facts, call
         for place, each in enumerate(ids)
     ]
     shown = [_shown(each, known, tokenizer, body) for each, known in zip(prompts, ids, strict=True)]
-    voice = CompletionVoice(body, Stamp.new("cmpl-", "text_completion", facts), tokenizer, shown, facts)
-    return Plan(requests, tokenizer, voice, bool(body.stream))
+    stamp = Stamp.new("cmpl-", "text_completion", facts)
+    voice = CompletionVoice(body, stamp, tokenizer, shown, facts)
+    return Plan(requests, tokenizer, voice, bool(body.stream), name=stamp.id)
 
 
 class CompletionVoice:

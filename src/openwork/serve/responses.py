@@ -82,7 +82,7 @@ async def plan_response(
     spoken = Spoken.begin(dialect, names, prompt.text, is_parallel=body.parallel_tool_calls is not False)
     stamp = Stamp.new("resp_", "response", facts)
     voice = ResponseVoice(body, params, stamp, spoken, messages, Place(shelf, caller.tenant))
-    return Plan([request], tokenizer, voice, bool(body.stream), dialect.shown_ids(tokenizer))
+    return Plan([request], tokenizer, voice, bool(body.stream), dialect.shown_ids(tokenizer), stamp.id)
 
 
 class ResponseVoice:

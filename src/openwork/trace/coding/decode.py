@@ -133,8 +133,10 @@ class Decoder:
             return None
         search: Search = self._records.read(Search, said if self._has_tokens else said[0])
         if search.choose is not None and not self._has_tokens:
-            options = tuple(tuple(self._words.walk(place, array("I", words))[0]) for words in said[1])
-            search = replace(search, choose=replace(search.choose, options=options))
+            options = {at: tuple(self._words.walk(place, array("I", words))[0]) for at, words in said[1]}
+            search = replace(
+                search, choose=replace(search.choose, options=tuple(options[at] for at in sorted(options)))
+            )
         return search
 
     def _cancelled(self, time: float, body: Bytes) -> Cancelled:

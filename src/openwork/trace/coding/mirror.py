@@ -41,12 +41,17 @@ class Asked:
     prompt_len: int
     place: Place  # where its prompt ends
     prompt: list[int] = field(default_factory=list)  # for the reader
-    ends: frozenset[int] = frozenset()
+    stops: frozenset[int] = frozenset()
     lines: dict[int, Line] = field(default_factory=dict)
     said: dict[int, Line] = field(default_factory=dict)  # of a search: what it gives out, which are no lines of its own
     scores: dict[int, Logprob] = field(default_factory=dict)  # for the reader: of the prompt
     is_search: bool = False
     is_whole: bool = True
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens that end a line whenever they are chosen: under a constraint the model's own, ignored or not."""
+        return self.stops if self.request.params.constraint is None else self.stops | self.request.limits.eos_ids
 
     def line(self, index: int) -> Line:
         """One of its sequences; a new one begins behind the prompt, where others of them have been."""
@@ -79,6 +84,7 @@ class Slot:
     num_drafts: int = 0
     score: tuple[int, int, int] | None = None  # targets, top, first
     drafts: tuple[int, ...] = ()
+    among: tuple[int, ...] | None = None  # for the reader: the places that tokens asked for have in the log
 
     @property
     def position(self) -> int:

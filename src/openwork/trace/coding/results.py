@@ -184,4 +184,6 @@ class ResultReader:
 
     def _candidates(self, slot: Slot, words: bytes, logprobs: list[float], among: list[float]) -> Candidates:
         tokens = [self._words.next(slot.line.place, word) for word in array("I", words)]
-        return Candidates(tuple(zip(tokens, map(float, logprobs), strict=True)), tuple(map(float, among)))
+        order = range(len(among)) if slot.among is None else slot.among
+        top = tuple(zip(tokens, map(float, logprobs), strict=True))
+        return Candidates(top, tuple(float(among[place]) for place in order))

@@ -156,12 +156,13 @@ class StepWriter:
             for number in slot.score:
                 put(out, number)
         if (expand := work.expand) is not None:
-            ends = self.mirror.asked[line.number].ends
+            asked = self.mirror.asked[line.number]
+            ends, stops = asked.ends, asked.stops
             put(out, expand.top)
             put(out, len(expand.among))
             out += self._words.next(line.place, expand.among, ends).tobytes()
-            put(out, NOTHING if not expand.without else ITS_ENDS if expand.without == ends else THESE)
-            if expand.without and expand.without != ends:
+            put(out, NOTHING if not expand.without else ITS_ENDS if expand.without == stops else THESE)
+            if expand.without and expand.without != stops:
                 put(out, len(expand.without))
                 out += self._words.next(line.place, sorted(expand.without), ends).tobytes()
         if drafts:
@@ -263,12 +264,14 @@ class StepReader:
                 raise TraceError("a step scores tokens that are not there")
             found["score"] = Score(targets, top, first)
         if more & MORE_EXPAND:
-            top = body.number()
-            among = tuple(self._words.next(line.place, word) for word in body.words(body.count(4)))
+            top, words = body.number(), body.words(body.count(4))
+            asked_for = [self._words.next(line.place, word) for word in words]
+            slot.among = self._words.order(words, asked_for)
+            among = tuple(asked_for[at] for at in slot.among)
             what, without = body.number(), frozenset[int]()
             if what == THESE:
                 without = frozenset(self._words.next(line.place, word) for word in body.words(body.count(4)))
-            found["expand"] = Expand(top, among, asked.ends if what == ITS_ENDS else without)
+            found["expand"] = Expand(top, among, asked.stops if what == ITS_ENDS else without)
         if more & MORE_DRAFTS:
             words = body.words(body.count(4))
             found["drafts"] = slot.drafts = tuple(self._words.walk(line.place, words)[0])
@@ -287,7 +290,7 @@ def _draw(asked: Asked, line: Line, slot: Slot, place: int) -> Draw:
         index=place if slot.num_draws > 1 else line.index,
         position=slot.position,
         generated=slot.position - asked.prompt_len,
-        stop_ids=asked.ends,
+        stop_ids=asked.stops,
         history=tuple(line.tokens) if params.has_penalties else (),
         prompt_len=asked.prompt_len,
         output=() if params.constraint is None else tuple(line.tokens[asked.prompt_len :]),
