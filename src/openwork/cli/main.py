@@ -20,7 +20,17 @@ from openwork.cli import terminal
 from openwork.core.errors import OpenworkError, RequestError
 
 SUBCOMMANDS = (
-    "generate", "chat", "choose", "search", "serve", "trace", "replay", "info", "quantize", "bench"
+    "generate",
+    "chat",
+    "choose",
+    "search",
+    "serve",
+    "trace",
+    "replay",
+    "report",
+    "info",
+    "quantize",
+    "bench",
 )
 # Newer versions of typer carry a copy of click, older ones import it: this is whichever is in use.
 UsageError = cast(type[Exception], typer.BadParameter.__bases__[0])

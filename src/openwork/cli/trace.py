@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from openwork.cli import terminal
+from openwork.cli import recorded, terminal
 
 if TYPE_CHECKING:
     from openwork.trace.recording import Recording
     from openwork.trace.story import Line, Story
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
+recorded.add_to(app)  # check, what-if, timeline, export
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The directory that --record was given.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The request, as openwork trace ls names it.")]
@@ -33,6 +34,7 @@ def trace() -> None:
     \b
     [bold]openwork trace ls DIR[/]           every request
     [bold]openwork trace show DIR ID[/]      one of them, token by token
+    [bold]openwork trace check DIR[/]        does the scheduler decide again what it decided?
     """
 
 
@@ -44,7 +46,7 @@ def ls(directory: Directory, as_json: Json = False) -> None:
     if as_json:
         _print_json({"requests": [story.as_record() for story in stories], "damage": list(recording.damage)})
         return
-    lines = [("id", "arrived", "prompt", "cached", "output", "took", "ended by")]
+    lines: list[tuple[str, ...]] = [("id", "arrived", "prompt", "cached", "output", "took", "ended by")]
     lines += [_row(story) for story in stories]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
