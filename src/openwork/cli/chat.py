@@ -47,6 +47,8 @@ def chat(
     record: options.Record = None,
     record_prompts: options.RecordPrompts = True,
     record_bytes: options.RecordBytes = None,
+    speculate: options.Speculate = None,
+    max_draft: options.MaxDraft = None,
     temperature: options.Temperature = None,
     top_p: options.TopP = None,
     top_k: options.TopK = None,

@@ -18,14 +18,25 @@ if TYPE_CHECKING:
     from openwork.llm import LLM
 
 
-_CHOICES = ("dtype", "kv_dtype", "backend", "kv_cache_bytes", "context", "threads", "weight_cache")
-_RECORDING = ("record", "record_prompts", "record_bytes")  # of those subcommands that may be recorded
+_CHOICES = (
+    "dtype",
+    "kv_dtype",
+    "backend",
+    "kv_cache_bytes",
+    "context",
+    "threads",
+    "weight_cache",
+    "speculate",
+    "max_draft",
+    "record",
+    "record_prompts",
+    "record_bytes",
+)
 
 
 def choices(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What ``open_llm`` takes of a subcommand's arguments: those of options.py that speak of the model."""
-    chosen = {name: arguments[name] for name in _CHOICES}
-    chosen |= {name: arguments[name] for name in _RECORDING if name in arguments}
+    chosen = {name: arguments[name] for name in _CHOICES if name in arguments}
     return {name: value.value if isinstance(value, StrEnum) else value for name, value in chosen.items()}
 
 
@@ -42,6 +53,8 @@ def open_llm(
     record: Path | None = None,
     record_prompts: bool = True,
     record_bytes: str | None = None,
+    speculate: str | None = None,
+    max_draft: int | None = None,
     progress: Progress | None = None,
 ) -> LLM:
     """Load a model as the options say. Raises what LLM raises."""
@@ -61,5 +74,7 @@ def open_llm(
         record=record,
         record_prompts=record_prompts,
         record_bytes=room,
+        speculate=speculate,
+        max_draft=max_draft,
         progress=progress,
     )

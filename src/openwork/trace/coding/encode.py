@@ -62,7 +62,7 @@ class Encoder:
         error: str,
     ) -> bytes:
         words, place = self._words.walk(self._words.root, request.prompt)
-        asked = Asked(number, name, request, len(request.prompt), place, stops=request.stop_ids)
+        asked = Asked(number, name, request, len(request.prompt), place)
         asked.is_search = request.search is not None
         parts = [words]
         begun: dict[int, int] | None = None if so_far is None else {}
