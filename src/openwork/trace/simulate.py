@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from random import Random
 
 from openwork.core.errors import OpenworkError
 from openwork.core.event import Arrived, Event, Token
@@ -143,12 +144,13 @@ class _Runner:
         self._cost = cost
         self._clock = clock
         self._scheduler = scheduler
+        self._random = Random(0)  # the same question has the same answer
         self._free_at = 0.0
         self.num_steps = 0
 
     def submit(self, step: Step) -> tuple[float, Result]:
         self.num_steps += 1
-        seconds = self._cost.seconds(work_of(step))
+        seconds = self._cost.draw(work_of(step), self._random)
         outcomes = tuple(self._outcome(work) for work in step.works)
         return self._clock.now(), Result(step.number, outcomes, seconds)
 
