@@ -6,6 +6,8 @@
 // finds what disks and truncated copies do to a file; it is no defence against somebody who can write that file.
 //
 // Words are read as the machine has them: a file of weights is never carried to a machine of the other byte order.
+#include "checksum.h"
+
 #include <array>
 #include <cstring>
 
@@ -34,32 +36,54 @@ constexpr std::array<std::uint32_t, kWords> make_keys() {
 
 constexpr std::array<std::uint32_t, kWords> kKeys = make_keys();
 
-std::uint64_t page_sum(const char* page, std::uint64_t number) {
+// Over `count` words that begin with word `first` of a page, both multiples of sixteen.
+std::uint64_t words_sum(const char* data, int first, int count) {
   std::uint64_t sums[kSums] = {};
-  for (int i = 0; i < kWords; i += 2 * kSums) {
+  for (int i = 0; i < count; i += 2 * kSums) {
     std::uint32_t words[2 * kSums];
-    std::memcpy(words, page + sizeof(std::uint32_t) * i, sizeof words);
+    std::memcpy(words, data + sizeof(std::uint32_t) * i, sizeof words);
+    const std::uint32_t* keys = kKeys.data() + first + i;
     for (int j = 0; j < kSums; j++) {
-      const std::uint32_t low = words[2 * j] + kKeys[i + 2 * j], high = words[2 * j + 1] + kKeys[i + 2 * j + 1];
+      const std::uint32_t low = words[2 * j] + keys[2 * j], high = words[2 * j + 1] + keys[2 * j + 1];
       sums[j] += std::uint64_t{low} * high;
     }
   }
   std::uint64_t all = 0;
   for (int j = 0; j < kSums; j++) all += sums[j];
-  return mix(all ^ mix(number));
+  return all;
 }
 
 // The last page as if zeros followed.
 std::uint64_t pages_sum(const char* data, std::int64_t bytes, std::uint64_t first_page) {
   std::uint64_t sum = 0;
-  for (; bytes >= kPage; bytes -= kPage, data += kPage) sum += page_sum(data, first_page++);
+  for (; bytes >= kPage; bytes -= kPage, data += kPage) sum += page_hash(words_sum(data, 0, kWords), first_page++);
   if (bytes == 0) return sum;
   char last[kPage] = {};
   std::memcpy(last, data, static_cast<std::size_t>(bytes));
-  return sum + page_sum(last, first_page);
+  return sum + page_hash(words_sum(last, 0, kWords), first_page);
 }
 
 }  // namespace
+
+std::uint64_t half_page_sum(const float* x, std::int64_t size, int half) {
+  const auto* data = reinterpret_cast<const char*>(x);
+  const int first = half * static_cast<int>(kHalfPage);
+  if (size == kHalfPage) return words_sum(data, first, kHalfPage);
+  char padded[kPage / 2] = {};
+  if (size > 0) std::memcpy(padded, data, sizeof(float) * static_cast<std::size_t>(size));
+  return words_sum(padded, first, kHalfPage);
+}
+
+std::uint64_t page_hash(std::uint64_t sum, std::uint64_t number) { return mix(sum ^ mix(number)); }
+
+void Device::hash_rows(const float* x, std::int64_t rows, std::int64_t size, std::uint64_t* out) {
+  const Turn turn(*this);
+  const auto bytes = static_cast<std::int64_t>(sizeof(float)) * size;
+  split(rows, 1, rows * size, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t row = begin; row < end; row++)
+      out[row] = pages_sum(reinterpret_cast<const char*>(x + row * size), bytes, 0);
+  });
+}
 
 std::uint64_t Device::checksum(const void* data, std::int64_t bytes, std::uint64_t first_page) {
   const Turn turn(*this);

@@ -28,6 +28,7 @@ from openwork.load.assemble import GenerationDefaults, Loaded
 from openwork.load.formats import choose_dtype, choose_kv_dtype
 from openwork.ops.paged import KVDType, PagedKV
 from openwork.ops.reference import Reference
+from openwork.run.capture import Examiner
 from openwork.run.clock import MonotonicClock
 from openwork.run.memory import available_bytes, plan_blocks
 from openwork.run.runner import Tap, TensorRunner
@@ -74,6 +75,7 @@ class Wired:
     limits: Limits
     generation: GenerationDefaults
     info: Info
+    examiner: Examiner  # looks into sequences with this model
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,6 +90,7 @@ class Built:
     limits: Limits
     generation: GenerationDefaults
     info: Info
+    examiner: Examiner  # computes its sequences again, with this model
 
 
 def make_ops(backend: str = "auto", threads: int | None = None) -> Reference:
@@ -115,18 +118,20 @@ def build(
     schedule: ScheduleSettings,
     progress: Progress | None = None,
     tap: Tap | None = None,
+    hashes: bool = False,
 ) -> Built:
     """Load a checkpoint and wire an engine around it.
 
     ``model`` None is the embedded one; ``progress`` hears of bytes loaded, packed and saved, ``tap`` sees every row of
-    logits. Raises ModelError, MemoryTooSmall, BackendError or RequestError, each saying what to do.
+    logits, ``hashes`` gives each choice the hash of its row. Raises ModelError, MemoryTooSmall, BackendError or
+    RequestError, each saying what to do.
     """
     plan = _plan(model, settings)
     with ThreadPoolExecutor(1) as beside:  # a large tokenizer takes as long to read as mapped weights take to check
         reading = beside.submit(_tokenizer, plan.directory, plan.spec)
-        loaded = _load(plan, settings, progress)
+        loaded = _load(plan.directory, plan.ops, plan.context, settings, progress)
         tokenizer = reading.result()
-    wired = _wire(str(model or source.EMBEDDED), loaded, plan, schedule, tap, tokenizer=tokenizer)
+    wired = _wire(str(model or source.EMBEDDED), loaded, plan, schedule, tap, tokenizer=tokenizer, hashes=hashes)
     return _face(wired, tokenizer)
 
 
@@ -137,14 +142,29 @@ def wire(
     admission: AdmissionSettings,
     tenants: Tenants,
     progress: Progress | None = None,
+    hashes: bool = False,
 ) -> Wired:
     """Load a checkpoint, without its tokenizer, for a loop of the caller's own.
 
-    ``tenants`` is kept: what is replaced in it later takes effect. Raises as build does.
+    ``tenants`` is kept: what is replaced in it later takes effect. ``hashes`` as in build. Raises as build does.
     """
     plan = _plan(model, settings)
-    loaded = _load(plan, settings, progress)
-    return _wire(str(model or source.EMBEDDED), loaded, plan, schedule, None, admission, tenants)
+    loaded = _load(plan.directory, plan.ops, plan.context, settings, progress)
+    return _wire(str(model or source.EMBEDDED), loaded, plan, schedule, None, admission, tenants, hashes=hashes)
+
+
+def examiner(model: str | Path | None, settings: LoadSettings, progress: Progress | None = None) -> Examiner:
+    """Load a checkpoint to compute sequences again and look into them, without an engine and its cache.
+
+    ``kv_cache_bytes`` and ``block_size`` of the settings are not used. Raises as build does.
+    """
+    directory, ops, survey, kv_dtype = _inspect(model, settings)
+    _check_weights(survey.packed_bytes)
+    loaded = _load(directory, ops, settings.context, settings, progress)
+    context = loaded.spec.max_positions if settings.context is None else settings.context
+    limits = Limits(loaded.spec.vocab_size, context, frozenset(loaded.generation.eos_ids))
+    guide = Guide(lambda: _tokenizer(directory, loaded.spec), limits.vocab_size, limits.eos_ids)
+    return Examiner(loaded.model, kv_dtype, limits, str(model or source.EMBEDDED), loaded.dtype, guide)
 
 
 def build_shape(name: str, config: Mapping[str, Any], settings: LoadSettings, schedule: ScheduleSettings) -> Built:
@@ -174,21 +194,25 @@ class _Plan:
     context: int
 
 
-def _plan(model: str | Path | None, settings: LoadSettings) -> _Plan:
+def _inspect(model: str | Path | None, settings: LoadSettings) -> tuple[Path, Reference, assemble.Inspection, KVDType]:
     choose_kv_dtype(settings.kv_dtype, choose_dtype(settings.dtype, "BF16"))  # refused before anything is downloaded
     directory = source.resolve(model)
     ops = make_ops(settings.backend, settings.threads)
     survey = assemble.inspect(directory, dtype=settings.dtype, context=settings.context)
-    kv_dtype = choose_kv_dtype(settings.kv_dtype, survey.dtype)
+    return directory, ops, survey, choose_kv_dtype(settings.kv_dtype, survey.dtype)
+
+
+def _plan(model: str | Path | None, settings: LoadSettings) -> _Plan:
+    directory, ops, survey, kv_dtype = _inspect(model, settings)
     cache, context = _plan_cache(survey.spec, kv_dtype, survey.packed_bytes, settings)
     return _Plan(directory, survey.spec, ops, kv_dtype, cache, context)
 
 
-def _load(plan: _Plan, settings: LoadSettings, progress: Progress | None) -> Loaded:
+def _load(
+    directory: Path, ops: Reference, context: int | None, settings: LoadSettings, progress: Progress | None
+) -> Loaded:
     use: assemble.CacheUse = "big" if settings.cache else "never"
-    return assemble.load(
-        plan.directory, plan.ops, dtype=settings.dtype, context=plan.context, progress=progress, cache=use
-    )
+    return assemble.load(directory, ops, dtype=settings.dtype, context=context, progress=progress, cache=use)
 
 
 def _wire(
@@ -200,12 +224,13 @@ def _wire(
     admission: AdmissionSettings | None = None,
     tenants: Tenants | None = None,
     tokenizer: Tokenizer | None = None,
+    hashes: bool = False,
 ) -> Wired:
     spec, ops, cache = loaded.spec, plan.ops, plan.cache
     kv = _allocate(spec, cache, plan.kv_dtype)
     limits = Limits(spec.vocab_size, plan.context, frozenset(loaded.generation.eos_ids))
     guide = Guide(lambda: tokenizer or _tokenizer(plan.directory, spec), spec.vocab_size, limits.eos_ids)
-    runner = TensorRunner(ops, loaded.model, ops.bind(kv), tap, guide)
+    runner = TensorRunner(ops, loaded.model, ops.bind(kv), tap, guide, hashes)
     info = Info(
         model=name,
         directory=str(loaded.directory),
@@ -234,24 +259,29 @@ def _wire(
         limits=limits,
         generation=loaded.generation,
         info=info,
+        examiner=Examiner(loaded.model, plan.kv_dtype, limits, name, loaded.dtype, guide),
     )
 
 
 def _face(wired: Wired, tokenizer: Tokenizer | None) -> Built:
-    engine = Engine(Loop(wired.scheduler, wired.runner, wired.clock))
-    return Built(engine, wired.ops, wired.guide, tokenizer, wired.spec, wired.limits, wired.generation, wired.info)
+    return Built(
+        engine=Engine(Loop(wired.scheduler, wired.runner, wired.clock)),
+        ops=wired.ops,
+        guide=wired.guide,
+        tokenizer=tokenizer,
+        spec=wired.spec,
+        limits=wired.limits,
+        generation=wired.generation,
+        info=wired.info,
+        examiner=wired.examiner,
+    )
 
 
 def _plan_cache(
     spec: ModelSpec, kv_dtype: KVDType, packed_bytes: int, settings: LoadSettings
 ) -> tuple[CacheSettings, int]:
     """The cache and the longest sequence. Raises MemoryTooSmall when the model or one full window does not fit."""
-    size, available = settings.block_size, available_bytes()
-    if packed_bytes >= available:
-        raise MemoryTooSmall(
-            f"the weights need {packed_bytes:,} bytes, more than the {available:,} that are free",
-            "Use a smaller model, or fewer bits: dtype bfloat16, int8 or int4.",
-        )
+    size, available = settings.block_size, _check_weights(packed_bytes)
     block_bytes = PagedKV.block_bytes(spec.num_layers, spec.num_kv_heads, spec.head_dim, size, kv_dtype)
     wanted = spec.max_positions if settings.context is None else settings.context
     free = available - packed_bytes
@@ -263,6 +293,17 @@ def _plan_cache(
             "Ask for a shorter context, or give the cache more with kv_cache_bytes.",
         )
     return cache, min(wanted, cache.capacity)
+
+
+def _check_weights(packed_bytes: int) -> int:
+    """The bytes that are free, of which the weights take some. Raises MemoryTooSmall when those do not fit."""
+    available = available_bytes()
+    if packed_bytes >= available:
+        raise MemoryTooSmall(
+            f"the weights need {packed_bytes:,} bytes, more than the {available:,} that are free",
+            "Use a smaller model, or fewer bits: dtype bfloat16, int8 or int4.",
+        )
+    return available
 
 
 def _allocate(spec: ModelSpec, cache: CacheSettings, kv_dtype: KVDType) -> PagedKV:

@@ -8,6 +8,7 @@ import pytest
 from openwork import SamplingParams
 from openwork.core.step import Copy, Draw, Expand, Score, Step, Work
 from openwork.load.assemble import load
+from openwork.ops.checksum import checksum
 from openwork.ops.cpu import Cpu, available
 from openwork.ops.paged import PagedKV
 from openwork.ops.reference import Reference
@@ -29,10 +30,10 @@ def model(tmp_path_factory):
 def make(model):
     made = []
 
-    def one(blocks=8, tap=None):
+    def one(blocks=8, tap=None, hashes=False):
         spec = model.spec
         kv = PagedKV.empty(spec.num_layers, blocks, spec.num_kv_heads, spec.head_dim, 16, "float32")
-        made.append(TensorRunner(OPS, model, OPS.bind(kv), tap))
+        made.append(TensorRunner(OPS, model, OPS.bind(kv), tap, hashes=hashes))
         return made[-1]
 
     yield one
@@ -203,3 +204,21 @@ def test_a_row_that_is_expanded_fails_alone(make):
     good, bad = run(runner, Work(1, 0, (5, 6), False, (1,), expand=ask), Work(0, 2, (7,), False, (0,), expand=ask))
     assert good.candidates is not None and good.failure is None
     assert bad.candidates is None and "not finite" in bad.failure
+
+
+def test_a_choice_carries_the_hash_of_its_row_when_that_is_wanted(make):
+    """By every way a row is looked at: plainly greedy, drawn, adjusted; and as the model gave it."""
+    rows = {}
+    watched = make(tap=lambda sequence, position, row: rows.__setitem__(sequence, checksum(row)), hashes=True)
+    plain, silent = make(hashes=True), make()
+    biased = SamplingParams(temperature=0.5, seed=3, logit_bias={7: 50.0}, repetition_penalty=1.3)
+    greedy = (Work(0, 0, (5, 6, 7), False, (2,), (draw(3),)), Work(1, 0, (9, 4), False, (3,), (draw(2), draw(2))))
+    drawn = (*greedy, Work(2, 0, (1, 2), False, (1,), (draw(2, biased),)))
+    for works in (greedy, drawn):
+        seen = run(watched, *works)
+        for outcome, sequence in zip(seen, range(3), strict=False):
+            assert {choice.row_hash for choice in outcome.choices} == {rows[sequence]}
+        assert run(plain, *works) == seen
+        for outcome in run(silent, *works):
+            assert all(choice.row_hash is None for choice in outcome.choices)
+    assert len(set(rows.values())) == 3

@@ -49,16 +49,24 @@ class _Ticket:
 class TensorRunner:
     """``tap`` sees every row of logits that is computed, before anything is chosen from it.
 
-    ``guide`` says what a constraint allows; None: there is no vocabulary, and constrained sequences fail.
+    ``guide`` says what a constraint allows; None: there is no vocabulary, and constrained sequences fail. ``hashes``:
+    each choice carries the hash of the row it was made from, as the model gave it (docs/numeric-contract.md).
     """
 
     def __init__(
-        self, ops: Reference, model: Decoder, kv: PagedKV, tap: Tap | None = None, guide: Guide | None = None
+        self,
+        ops: Reference,
+        model: Decoder,
+        kv: PagedKV,
+        tap: Tap | None = None,
+        guide: Guide | None = None,
+        hashes: bool = False,
     ) -> None:
         self._ops = ops
         self._model = model
         self._kv = kv
         self._tap = tap
+        self._hashes = hashes
         self._masks = Masks(guide, model.spec.vocab_size)
         self._chosen: dict[int, int] = {}  # sequence -> token chosen in the step before
         self._rows_at_once = max(1, LOGITS_BYTES // (4 * model.spec.vocab_size))
@@ -123,12 +131,14 @@ class TensorRunner:
         wanted = _wanted(step, batch)
         if not wanted:
             return [Outcome() for _ in step.works]
-        ids, finite = self._model.best(hidden[[row for _, row in wanted]])
+        kept = np.empty(len(wanted), np.uint64) if self._hashes else None
+        ids, finite = self._model.best(hidden[[row for _, row in wanted]], kept)
+        hashes = [None] * len(wanted) if kept is None else kept.tolist()
         outcomes = [Outcome() for _ in step.works]
-        for (index, _), token, is_sound in zip(wanted, ids.tolist(), finite.tolist(), strict=True):
+        for (index, _), token, is_sound, row_hash in zip(wanted, ids.tolist(), finite.tolist(), hashes, strict=True):
             draws = step.works[index].draws
             failed = Outcome(failure=" ".join(_NOT_FINITE))
-            outcomes[index] = Outcome(tuple(Choice(token, None) for _ in draws)) if is_sound else failed
+            outcomes[index] = Outcome(tuple(Choice(token, None, row_hash) for _ in draws)) if is_sound else failed
         return outcomes
 
     def _outcomes(
@@ -156,7 +166,8 @@ class TensorRunner:
                     newest = int(batch.ids[row]) if work.is_pending else None
                     try:
                         allowed = masks[index].result() if index in masks else None
-                        choices[index] = [choose(self._ops, logits[place], d, newest, allowed) for d in work.draws]
+                        found = [choose(self._ops, logits[place], d, newest, allowed) for d in work.draws]
+                        choices[index] = self._hashed(logits[place : place + 1], found)
                     except DeadEnd as error:
                         failed[index] = Outcome(failure=str(error), failed="grammar")
                     if work.expand is not None:
@@ -165,6 +176,13 @@ class TensorRunner:
             failed[i] if i in failed else Outcome(tuple(choices[i]), tuple(scores[i]), candidates=expanded.get(i))
             for i in range(len(step.works))
         ]
+
+    def _hashed(self, row: np.ndarray, choices: list[Choice]) -> list[Choice]:
+        """The choices with the hash of the row (1, vocab) they were made from, if hashes are wanted."""
+        if not self._hashes or not choices:
+            return choices
+        row_hash = int(self._ops.hash_rows(row)[0])
+        return [Choice(choice.token, choice.logprob, row_hash) for choice in choices]
 
     def _logits(
         self, wanted: list[tuple[int, int]], hidden: np.ndarray
