@@ -112,6 +112,10 @@ class Scheduler:
         self.cache.eviction.advance(now)
         return self.cache.eviction.pin(terms.realm, tokens, until)
 
+    def sequence(self, number: int) -> Sequence | None:
+        """A living sequence by the id that works name it by."""
+        return self._sequences.get(number)
+
     def requests_of(self, step: Step) -> set[int]:
         """The living requests whose sequences have work in a step."""
         found = (self._sequences.get(work.sequence) for work in step.works)
