@@ -2,9 +2,9 @@
 
     entries -> gather(id) -> Journey -> request_document -> JSON
 
-A Journey is the request's story and its part in every step, over all engine processes that had it. Numbers in the document
-are measured (they stand in the recording) or derived (they follow from those that do); ``marks`` says which. What the
-recording does not hold is None and named in ``missing``. It knows no model and no text: ``text_of`` gives a token's.
+A Journey is the request's story and its part in every step, over all engine processes that had it. Numbers in the
+document are measured (they stand in the recording) or derived (they follow from those that do); ``marks`` says which.
+What the recording does not hold is None and named in ``missing``. It knows no model and no text.
 """
 
 from __future__ import annotations
@@ -233,7 +233,9 @@ def _told(journey: Journey, arrived: float) -> list[dict[str, Any]]:
         number = part.step.number
         for index, work in part.works:
             cached = adopted.get((index, number))
-            new = list(work.blocks) if cached is not None else [b for b in work.blocks if b not in tables.get(index, ())]
+            new = (
+                list(work.blocks) if cached is not None else [b for b in work.blocks if b not in tables.get(index, ())]
+            )
             shared = new[: (cached or 0) // size]
             if shared:
                 say(number, part.time, "share", f"{cached} positions were in the cache", index, blocks=shared)

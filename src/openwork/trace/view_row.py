@@ -12,40 +12,18 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from openwork.core.request import Request
+from openwork.run.row import Lens, Row
 from openwork.trace.view_request import TextOf
 
 TOP = 24  # tokens that are listed of a distribution
 LENS = 3  # tokens that are listed of a layer
 
 Source = dict[str, Any]
-
-
-class Parts(Protocol):
-    """One layer of a row."""
-
-    q_before: np.ndarray  # (heads, head_dim), before rope
-    q: np.ndarray
-    k_before: np.ndarray  # (kv_heads, head_dim)
-    k: np.ndarray
-    v: np.ndarray
-    weights: np.ndarray  # (heads, position + 1)
-
-
-class Row(Protocol):
-    """One row, computed again."""
-
-    position: int
-    token: int
-    row_hash: int | None
-    logits: np.ndarray  # (vocab,)
-    lens: Sequence[Sequence[tuple[int, float]]]  # by layer, the embedding first: (token, log-probability)
-    residual: np.ndarray  # (layers + 1, hidden)
-    layers: Sequence[Parts]
 
 
 def array(values: np.ndarray) -> dict[str, Any]:
@@ -66,9 +44,8 @@ def row_document(
     history: Sequence[int] = (),
 ) -> dict[str, Any]:
     """The document of a row. ``history`` are the tokens up to and with the row's own; ``served`` the recorded hash."""
-    logits = row.logits.astype(np.float64)
-    mass = _logsumexp(logits)
-    logprobs = logits - mass
+    logits = row.logits.row.astype(np.float64)
+    logprobs = logits - row.logits.logsumexp
     probabilities = np.exp(logprobs)
     generated = row.position + 1 - len(request.prompt)
     is_chosen = generated >= 0
@@ -87,9 +64,9 @@ def row_document(
             "rank": int((logits > logits[token]).sum() + (logits[:token] == logits[token]).sum()) + 1,
         }
         if cuts is not None:
-            entry |= {"share": float(cuts.shares[token]), "cut": cuts.reasons.get(int(cuts.reason[token]))}
+            entry |= {"share": float(cuts.shares[token]), "cut": _REASONS.get(int(cuts.reason[token]))}
         top.append(entry)
-    hashed = None if row.row_hash is None else f"{row.row_hash:016x}"
+    hashed = f"{row.logits.row_hash:016x}"
     return {
         "position": row.position,
         "index": index,
@@ -99,44 +76,46 @@ def row_document(
         "next_is": "chosen" if is_chosen else "prompt",
         "top": top,
         "rest": float(max(0.0, 1 - probabilities[listed].sum())),
-        "entropy": float(-(probabilities * np.where(probabilities > 0, logprobs, 0)).sum()),
-        "margin": float(logprobs[order[0]] - logprobs[order[1]]) if len(order) > 1 else None,
-        "logsumexp": float(mass),
+        "entropy": row.logits.entropy,
+        "margin": row.logits.margin,
+        "logsumexp": row.logits.logsumexp,
         "cut": None if cuts is None else cuts.masses(probabilities),
         "hash": hashed,
         "hash_served": served,
-        "served": None if served is None or hashed is None else served == hashed,
-        "lens": [[{"id": t, "text": text_of(t), "logprob": float(p)} for t, p in each] for each in row.lens],
+        "served": None if served is None else served == hashed,
+        "lens": None if row.lens is None else _lens(row.lens, text_of),
         "residual_norms": [float(x) for x in np.sqrt(np.square(row.residual.astype(np.float64)).mean(axis=1))],
         "attention": _attention(row, sources),
-        "marks": {"top": "measured", "entropy": "derived", "cut": "derived", "lens": "derived"},
+        "marks": {"top": "measured", "entropy": "derived", "cut": "derived", "lens": "derived", "attention": "derived"},
     }
 
 
 def layer_document(row: Row, layer: int, sources: Sequence[Source], block_size: int) -> dict[str, Any]:
-    """The document of one layer of a row."""
-    parts = row.layers[layer]
-    weights = parts.weights.astype(np.float64)
+    """The document of one layer of a row, which was opened with that layer among others."""
+    place = row.layers.index(layer)
+    weights = row.attention[place].astype(np.float64)
     starts = np.arange(0, weights.shape[1], block_size)
     return {
         "position": row.position,
         "layer": layer,
-        "q_before": array(parts.q_before),
-        "q": array(parts.q),
-        "k_before": array(parts.k_before),
-        "k": array(parts.k),
-        "v": array(parts.v),
-        "weights": array(parts.weights),
+        "q_before": array(row.q_before[place]),
+        "q": array(row.q[place]),
+        "k_before": array(row.k_before[place]),
+        "k": array(row.k[place]),
+        "v": array(row.v[place]),
+        "mixed": array(row.mixed[place]),
+        "weights": array(row.attention[place]),
         "sources": array(_by_source(weights, sources)),
         "blocks": array(np.add.reduceat(weights, starts, axis=1)),
-        "marks": {"q": "measured", "weights": "measured", "sources": "derived", "blocks": "derived"},
+        "marks": {"q": "measured", "weights": "derived", "sources": "derived", "blocks": "derived"},
     }
+
+
+_REASONS = {1: "minimum length", 2: "constraint", 3: "temperature 0", 4: "min_p", 5: "top_k", 6: "top_p"}
 
 
 class _Cuts:
     """What was left of a distribution for the draw. ``reason`` is 0 for a token that could be drawn."""
-
-    reasons = {1: "minimum length", 2: "constraint", 3: "temperature 0", 4: "min_p", 5: "top_k", 6: "top_p"}
 
     def __init__(self, size: int) -> None:
         self.reason = np.zeros(size, np.int8)
@@ -148,7 +127,7 @@ class _Cuts:
     def masses(self, probabilities: np.ndarray) -> list[dict[str, Any]]:
         """What each cut took away, of the model's own distribution."""
         found = []
-        for number, name in self.reasons.items():
+        for number, name in _REASONS.items():
             gone = self.reason == number
             if gone.any():
                 found.append({"by": name, "tokens": int(gone.sum()), "mass": float(probabilities[gone].sum())})
@@ -205,11 +184,19 @@ def _outside(size: int, kept: np.ndarray) -> np.ndarray:
     return gone
 
 
+def _lens(lens: Lens, text_of: TextOf) -> list[list[dict[str, Any]]]:
+    logprobs = lens.logits.astype(np.float64) - lens.logsumexp[:, None]
+    return [
+        [{"id": int(t), "text": text_of(int(t)), "logprob": float(p)} for t, p in zip(ids, values, strict=True)]
+        for ids, values in zip(lens.ids, logprobs, strict=True)
+    ]
+
+
 def _attention(row: Row, sources: Sequence[Source]) -> dict[str, Any]:
-    """Of every layer and head: the mass of each source, and the entropy over positions in bits of its greatest."""
+    """Of every layer and head: the mass of each source, and the entropy over positions in nats."""
     masses, spreads = [], []
-    for parts in row.layers:
-        weights = parts.weights.astype(np.float64)
+    for each in row.attention:
+        weights = each.astype(np.float64)
         masses.append(_by_source(weights, sources))
         logs = np.log(np.where(weights > 0, weights, 1))
         spreads.append(-(weights * logs).sum(axis=1))
@@ -221,8 +208,3 @@ def _by_source(weights: np.ndarray, sources: Sequence[Source]) -> np.ndarray:
     return np.array([weights[:, each["first"] : each["end"]].sum(axis=1) for each in sources]).T.reshape(
         len(weights), len(sources)
     )
-
-
-def _logsumexp(values: np.ndarray) -> float:
-    high = float(values.max())
-    return high + float(np.log(np.exp(values - high).sum()))

@@ -1,0 +1,270 @@
+"""View: the documents of the microscope for one request, by their paths. The page, a file and the command line have the
+same.
+
+    request            what the recording says of the request
+    costs              both phases and every step: bytes, operations, seconds
+    timeline           the whole engine while it lived
+    row/S/P            one row of sequence S, at position P, computed again
+    layer/S/P/L        one layer of that row
+    diff/ID            this request beside another one of the recording, to the first row that differs
+    requests           all requests of the recording that may be seen
+
+It guarantees that what cannot be shown is an error that says why, that a document is JSON, and that what is kept of
+examinations is bounded. It computes in whatever thread asks, one at a time. Who may ask is not its business.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from openwork.core.constraint import Constraint
+from openwork.core.errors import OpenworkError, RequestError
+from openwork.run.capture import Examination, Examiner
+from openwork.run.row import Row
+from openwork.trace.entry import Entry
+from openwork.trace.story import gather as gather_stories
+from openwork.trace.timeline import timeline
+from openwork.trace.view_costs import Shape, costs_document
+from openwork.trace.view_diff import diff_document
+from openwork.trace.view_request import Journey, TextOf, gather, request_document
+from openwork.trace.view_row import LENS, layer_document, row_document
+
+MOST_EXAMINED = 2  # sequences whose keys and values are kept
+MOST_ROWS = 64  # rows that are kept open; of each all layers and heads
+ROW_BYTES = 64 << 20  # of rows that are kept open
+Allowed = Callable[[Constraint, Sequence[int]], np.ndarray | None]  # (constraint, output so far) -> (vocab,) bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lamp:
+    """What lights a recording up: a model to compute rows again with, its words, and the machine's ceilings."""
+
+    examiner: Examiner | None = None
+    dark: str = "No model was opened, so rows cannot be computed again."  # said when there is no examiner
+    text_of: TextOf = lambda token: None
+    shape: Shape | None = None
+    ceilings: Mapping[str, Any] | None = None
+    allowed: Allowed | None = None
+    examine_bytes: int = 1 << 30  # of keys and values of one examination
+
+
+class View:
+    """One request of a recording. ``entries`` gives its lines anew each time.
+
+    Raises RequestError when there is no such request.
+    """
+
+    def __init__(
+        self, entries: Callable[[], Iterable[Entry]], id: str, lamp: Lamp, may_see: Callable[[str], bool] | None = None
+    ) -> None:
+        self._entries = entries
+        self._lamp = lamp
+        self._may_see = may_see or (lambda tenant: True)  # whose other requests may be shown beside this one
+        self.journey = _found(entries, id, self._may_see)
+        self._request = request_document(self.journey, lamp.text_of)
+        self._examined: OrderedDict[int, Examination] = OrderedDict()
+        self._rows: OrderedDict[tuple[int, int], Row] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def why_dark(self) -> str:
+        """Why no row can be opened; empty when it can."""
+        if self._lamp.examiner is None:
+            return self._lamp.dark
+        if not self.journey.story.has_tokens:
+            return "The recording keeps no prompts, so nothing can be computed again: record with prompts kept."
+        return ""
+
+    def document(self, path: str) -> dict[str, Any]:
+        """The document at a path. Raises RequestError when there is none, and says why."""
+        kind, *places = path.split("/")
+        with self._lock:
+            match kind, places:
+                case "request", []:
+                    return self._request
+                case "costs", []:
+                    return costs_document(self._request, self._lamp.shape, self._lamp.ceilings)
+                case "timeline", []:
+                    return self._timeline()
+                case "diff", [other]:
+                    return self._diff(other)
+                case "row", [sequence, position]:
+                    return self._row(_whole(sequence), _whole(position))
+                case "layer", [sequence, position, layer]:
+                    return self._layer(_whole(sequence), _whole(position), _whole(layer))
+        raise RequestError("names no document of a request", param="path")
+
+    def last_position(self, sequence: int) -> int:
+        """Of the row that chose the last token."""
+        return len(self._tokens(sequence)) - 2
+
+    # -- documents -----------------------------------------------------------------------------------------------
+
+    def _row(self, sequence: int, position: int) -> dict[str, Any]:
+        row, tokens = self._open(sequence, position), self._tokens(sequence)
+        request, line = self.journey.request, self._line(sequence)
+        prompt_len = len(request.prompt)
+        generated = position + 1 - prompt_len
+        is_chosen = 0 <= generated < len(line["ids"])
+        allowed = None
+        unmasked = ""
+        if request.params.constraint is not None and is_chosen:
+            if self._lamp.allowed is not None:
+                allowed = self._lamp.allowed(request.params.constraint, line["ids"][:generated])
+            if allowed is None:
+                unmasked = "What the constraint took away cannot be shown here."
+        document = row_document(
+            row,
+            request,
+            tokens[position + 1] if position + 1 < len(tokens) else None,
+            sequence,
+            self._request["sources"][sequence],
+            line["hashes"][generated] if is_chosen else None,
+            self._lamp.text_of,
+            allowed,
+            tokens[: position + 1],
+        )
+        return document | {"unmasked": unmasked}
+
+    def _layer(self, sequence: int, position: int, layer: int) -> dict[str, Any]:
+        row = self._open(sequence, position)
+        if layer not in row.layers:
+            raise RequestError(f"is {layer}; there are {len(row.layers)} layers, from 0", param="layer")
+        return layer_document(row, layer, self._request["sources"][sequence], self._request["block_size"] or 16)
+
+    def _timeline(self) -> dict[str, Any]:
+        document = timeline(self._entries(), *self._window())
+        hidden = {each["id"] for each in document["requests"] if not self._may_see(each["tenant"])}
+        return _without(document, hidden) if hidden else document
+
+    def _window(self) -> tuple[int, int]:
+        """Steps of the whole recording from a little before this request to a little after it."""
+        first = last = None
+        place = -1
+        own = {(part.run, part.step.number) for part in self.journey.parts}
+        run = 0
+        for entry in self._entries():
+            run = getattr(entry, "run", run)
+            step = getattr(entry, "step", None)
+            if step is not None and not isinstance(step, int):
+                place += 1
+                if (run, step.number) in own:
+                    first, last = place if first is None else first, place
+        return (0, 400) if first is None or last is None else (max(0, first - 20), last - max(0, first - 20) + 21)
+
+    def _diff(self, other: str) -> dict[str, Any]:
+        journey = _found(self._entries, other, self._may_see)
+        beside = request_document(journey, self._lamp.text_of)
+        position = None
+        found = diff_document(self._request, beside)
+        position = found["row"]
+        if position is not None and not self.why_dark and journey.story.has_tokens:
+            found["rows"] = [self._open(0, position), self._open_other(journey, position)]
+            found["rows"] = _beside(found["rows"], self._lamp.text_of)
+        return found
+
+    # -- rows ----------------------------------------------------------------------------------------------------
+
+    def _line(self, sequence: int) -> dict[str, Any]:
+        lines: list[dict[str, Any]] = self._request["sequences"]
+        if not 0 <= sequence < len(lines):
+            raise RequestError(f"is {sequence}; there are {len(lines)}, from 0", param="sequence")
+        return lines[sequence]
+
+    def _tokens(self, sequence: int) -> list[int]:
+        return [*self.journey.request.prompt, *self._line(sequence)["ids"]]
+
+    def _open(self, sequence: int, position: int) -> Row:
+        if self.why_dark:
+            raise RequestError(self.why_dark)
+        key = (sequence, position)
+        if key in self._rows:
+            self._rows.move_to_end(key)
+            return self._rows[key]
+        tokens = self._tokens(sequence)
+        if not 0 <= position < len(tokens):
+            raise RequestError(f"is {position}; there are {len(tokens)}, from 0", param="position")
+        examination = self._examined.get(sequence)
+        if examination is None:
+            examination = self._examine(tokens)
+            self._examined[sequence] = examination
+        self._examined.move_to_end(sequence)
+        while len(self._examined) > MOST_EXAMINED:
+            self._examined.popitem(last=False)
+        row = self._rows[key] = examination.row(position, lens=LENS)
+        while len(self._rows) > 1 and (len(self._rows) > MOST_ROWS or _num_bytes(self._rows.values()) > ROW_BYTES):
+            self._rows.popitem(last=False)
+        return row
+
+    def _examine(self, tokens: Sequence[int]) -> Examination:
+        assert self._lamp.examiner is not None
+        return self._lamp.examiner.examine(tokens, self._lamp.examine_bytes)
+
+    def _open_other(self, journey: Journey, position: int) -> Row:
+        line = journey.story.lines[journey.indices[0]]
+        return self._examine([*journey.request.prompt, *line.tokens]).row(position, lens=LENS)
+
+
+def requests_document(entries: Iterable[Entry], may_see: Callable[[str], bool] = lambda tenant: True) -> dict[str, Any]:
+    """All requests of a recording that may be seen, the latest first."""
+    stories = [story for story in gather_stories(entries).values() if may_see(story.tenant)]
+    return {"requests": [story.as_record() for story in reversed(stories)]}
+
+
+def _found(entries: Callable[[], Iterable[Entry]], id: str, may_see: Callable[[str], bool]) -> Journey:
+    journey = gather(entries(), id)
+    if journey is None or not may_see(journey.story.tenant):  # what is another's is as if it were not there
+        raise RequestError("names no request of this recording", "openwork trace ls shows what there is.", param="id")
+    return journey
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise RequestError("has places that are not numbers", param="path")
+    return int(text)
+
+
+def _num_bytes(rows: Iterable[Row]) -> int:
+    return sum(row.attention.nbytes + row.residual.nbytes + row.logits.row.nbytes + 5 * row.q.nbytes for row in rows)
+
+
+def _without(document: dict[str, Any], hidden: set[int]) -> dict[str, Any]:
+    """A timeline with the requests of others left as nameless work: that it was there is seen, whose it was is not."""
+    shown = [each for each in document["requests"] if each["id"] not in hidden]
+    steps = [
+        {**step, "works": [work if work[0] not in hidden else [None, 0, *work[2:]] for work in step["works"]]}
+        | {"left_out": [each for each in step["left_out"] if each[0] not in hidden]}
+        for step in document["steps"]
+    ]
+    events = [each for each in document["events"] if each["request"] not in hidden and each.get("by") not in hidden]
+    memory = document["memory"]
+    if memory is not None:
+        moves = [
+            [m[0], m[1], m[2], None, None, "", "", *m[7:]] if m[3] in hidden else [*m[:6], "", *m[7:]]
+            for m in memory["moves"]
+        ]
+        memory = memory | {"moves": moves, "start": [[state, ""] for state, _ in memory["start"]]}
+        memory["in_time"] = [{k: v for k, v in each.items() if k != "by_tenant"} for each in memory["in_time"]]
+    processes = [{**each, "tenants": []} for each in document["processes"]]
+    return document | {"requests": shown, "steps": steps, "events": events, "memory": memory, "processes": processes}
+
+
+def _beside(rows: Sequence[Row], text_of: TextOf) -> dict[str, Any]:
+    """Two rows at one position: what each would say, and how far apart they are from layer to layer."""
+    apart = np.abs(rows[0].residual - rows[1].residual).max(axis=1)
+    said = []
+    for row in rows:
+        logprobs = row.logits.top_logits.astype(np.float64) - row.logits.logsumexp
+        pairs = zip(row.logits.top_ids.tolist(), logprobs.tolist(), strict=True)
+        said.append([{"id": t, "text": text_of(t), "logprob": p} for t, p in pairs])
+    first = next((layer for layer, each in enumerate(apart) if each > 0), None)
+    return {"apart": [float(x) for x in apart], "first_layer": first, "top": said}
+
+
+__all__ = ["Lamp", "OpenworkError", "View", "requests_document"]
