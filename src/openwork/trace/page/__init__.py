@@ -15,20 +15,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-SCRIPTS = (
-    "paper",
-    "documents",
-    "cursor",
-    "decoding",
-    "composition",
-    "pool",
-    "cache",
-    "tokens",
-    "lens",
-    "tree",
-    "phases",
-)
-SCRIPTS += ("timeline", "diff", "transport", "page")
+FIRST = ("paper", "documents", "cursor")
+VIEWS = ("decoding", "composition", "cache", "tokens", "lens", "tree", "phases", "timeline", "diff")
+SCRIPTS = (*FIRST, "pool", *VIEWS, "transport", "page")
 
 
 def page(data: dict[str, Any], is_live: bool) -> str:
