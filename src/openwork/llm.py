@@ -28,6 +28,7 @@ from openwork.core.search import Beam, BestFirst, Budget, Choose, Search, as_sea
 from openwork.core.settings import LoadSettings, ScheduleSettings
 from openwork.core.spec import ModelSpec
 from openwork.engine.service import Stream
+from openwork.run.explain import Explainer, Source
 from openwork.text.answer import Answer
 from openwork.text.options import Options, as_chosen, place
 from openwork.text.tokenizer import Tokenizer
@@ -36,6 +37,7 @@ from openwork.text.trial import Trial
 if TYPE_CHECKING:
     import numpy as np
 
+    from openwork.run.row import Row
     from openwork.text.chat import ChatTemplate
 
 Prompt = str | Sequence[int]
@@ -93,6 +95,7 @@ class LLM:
         self._engine = built.engine
         self._limits = built.limits
         self._guide = built.guide
+        self._explainer = Explainer(built.examiner)
         self._template: ChatTemplate | None = None
         self._turn = threading.RLock()
         self._trial = Trial()
@@ -195,12 +198,22 @@ class LLM:
         request = Request(placed.prompt_ids, plain.params, self._limits, search=Search(choose=how, trace=trace))
         return as_chosen(self._run([(request, prompt)], None)[0], placed, options, bool(how.end))
 
+    # -- looking inside ------------------------------------------------------------------------------------------
+
+    def explain(self, output: Output, i: int = 0, **how: Any) -> Row:
+        """What is inside this model when token ``i`` of a completion is chosen, given as Output.explain is.
+
+        ``output.explain(i)`` asks the LLM that the output came from. Raises as that does.
+        """
+        return self._explainer.explain(output, i, **how)
+
     # -- living --------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Cancel what is running and stop the engine's thread. Does nothing the second time."""
         with self._turn:
             self._engine.close()
+        self._explainer.close()
         self._trial.close()
 
     def __enter__(self) -> LLM:
@@ -248,7 +261,8 @@ class LLM:
         with self._turn:
             stream = self._engine.submit(request)
             arrived = next(event.time for event in stream.take() if isinstance(event, Arrived))
-        return stream, Answer(request, self.tokenizer, prompt if isinstance(prompt, str) else None, arrived)
+        text = prompt if isinstance(prompt, str) else None
+        return stream, Answer(request, self.tokenizer, text, arrived, source=Source(self._explainer))
 
     def _follow(self, running: Sequence[tuple[Stream, Answer]], progress: Progress | None) -> Iterator[Chunk]:
         """Turn the engine until these requests have ended; whatever else is running moves with them."""

@@ -122,14 +122,14 @@ class RemoteEngine:
         """Tokens of the prefix cache that were brought back at the start."""
         return 0 if self._supervisor.ready is None else self._supervisor.ready.restored
 
-    async def submit(self, request: Request) -> RemoteStream:
+    async def submit(self, request: Request, name: str | None = None) -> RemoteStream:
         if self._state != "ready" or self._is_draining:
             raise self._unavailable()
         self._check(request)
         if not self._ledger.entries:
             self._moved_at = time.perf_counter()
         stream = RemoteStream(self, request)
-        stream.entry = self._ledger.add(request, stream.put)
+        stream.entry = self._ledger.add(request, stream.put, name)
         accepted = self._accepting[stream.entry.id] = asyncio.get_running_loop().create_future()
         try:
             self._say_all()

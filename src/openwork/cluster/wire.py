@@ -42,11 +42,15 @@ class Start(Message, tag=1):
 
 
 class Submit(Message, tag=2):
-    """``so_far`` is None for a request that never began; else what of its unfinished sequences was given out."""
+    """``so_far`` is None for a request that never began; else what of its unfinished sequences was given out.
+
+    ``name`` is what it is called in a recording, whichever process has it.
+    """
 
     id: int
     request: Request
     so_far: dict[int, list[int]] | None = None
+    name: str | None = None
 
 
 class Cancel(Message, tag=3):

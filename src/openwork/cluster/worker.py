@@ -48,7 +48,7 @@ from openwork.cluster.wire import (
 )
 from openwork.core.errors import OpenworkError
 from openwork.core.event import Ended, Event
-from openwork.core.step import Result, Step
+from openwork.core.step import Step
 from openwork.core.terms import Tenants
 from openwork.engine.face import Facts
 from openwork.engine.loop import Loop
@@ -67,7 +67,7 @@ class Worker:
         self._scheduler = wired.scheduler
         self._clock = wired.clock
         self._guide = wired.guide
-        self._loop = Loop(wired.scheduler, wired.runner, wired.clock, recorder=self)
+        self._loop = Loop(wired.scheduler, wired.runner, wired.clock, before=self._announce)
         self._num_planned = self._num_landed = 0
         self._report_at = 0.0
         self._is_reported = False  # all that happened
@@ -96,15 +96,12 @@ class Worker:
 
     # -- a turn --------------------------------------------------------------------------------------------------
 
-    def planned(self, step: Step, events: Sequence[Event]) -> None:
-        """Recorder: the parent has it in hand before the runner begins."""
+    def _announce(self, step: Step) -> None:
+        """The parent has it in hand before the runner begins."""
         self._num_planned = step.number + 1
-        requests = sorted(self._scheduler.requests_of(step))
+        requests = sorted({sequence.request_id for sequence in self._scheduler.sequences_of(step)})
         self._pipe.post(Planned(step.number, step.num_rows, requests))
         self._pipe.flush()
-
-    def ran(self, step: Step, result: Result, events: Sequence[Event]) -> None:
-        """Recorder: what came back is told with the turn."""
 
     def turn(self) -> None:
         """One turn of the loop, if there is anything to do."""
@@ -139,25 +136,24 @@ class Worker:
     def apply(self, message: Down) -> None:
         """Do what the parent says."""
         self._is_reported = False
-        now = self._clock.now()
         match message:
             case Submit():
-                self._submit(message, now)
+                self._submit(message)
             case Cancel(id=id, index=index, reason=reason):
-                self._tell(self._scheduler.cancel(id, now, index, reason))
+                self._tell(self._loop.cancel(id, index, reason))
             case Withdraw(id=id):
-                self._scheduler.cancel(id, now)
+                self._loop.cancel(id)
                 self._pipe.post(Withdrawn(id))
             case Pin(ask=ask, terms=terms, tokens=tokens, seconds=seconds):
-                self._pipe.post(Pinned(ask, self._scheduler.pin(terms, tokens, now, now + seconds)))
+                self._pipe.post(Pinned(ask, self._loop.pin(terms, tokens, seconds)))
             case Replace(tenants=tenants):
-                self._tenants.replace(tenants)
+                self._loop.replace_tenants(tenants)
             case _:
                 raise ValueError(f"a {type(message).__name__} message has no place here")
 
-    def _submit(self, message: Submit, now: float) -> None:
+    def _submit(self, message: Submit) -> None:
         try:
-            events = self._scheduler.add(message.id, message.request, now, message.so_far)
+            events = self._loop.add(message.id, message.request, message.so_far, message.name)
         except OpenworkError as error:
             self._pipe.post(Rejected(message.id, as_trouble(error)))
         else:

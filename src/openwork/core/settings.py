@@ -123,3 +123,24 @@ class AdmissionSettings:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise OpenworkError(f"{name} is {value!r}", "It must be a whole number from 1 up, or None.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordSettings:
+    """Where an engine is recorded (docs/recorder.md).
+
+    directory      of the recording; what is there already stays, until room is needed
+    keeps_prompts  prompts and answers are kept as token ids; else nothing is kept that says what was written
+    max_bytes      of all files together: the oldest go first
+    """
+
+    directory: str
+    keeps_prompts: bool = False
+    max_bytes: int = 256 << 20
+
+    def __post_init__(self) -> None:
+        if not self.directory:
+            raise RequestError("is empty", "Name a directory.", param="record")
+        is_whole = isinstance(self.max_bytes, int) and not isinstance(self.max_bytes, bool)
+        if not is_whole or not 1 << 20 <= self.max_bytes <= 2**50:
+            raise RequestError(f"must be at least 1 MiB, not {self.max_bytes!r} bytes", param="record_bytes")

@@ -26,7 +26,7 @@ from openwork.ops.weights import Attention
 from openwork.run.masks import Guide
 from openwork.run.memory import available_bytes
 from openwork.run.row import Lens, Logits, Row
-from openwork.run.watch import Watched
+from openwork.run.watch import Heads, Watched
 
 BLOCK = 16
 CHUNK = 512  # rows of the prefill at a time
@@ -53,8 +53,8 @@ class Examiner:
         spec, blocks = self.model.spec, -(-num_tokens // BLOCK)
         return blocks * PagedKV.block_bytes(spec.num_layers, spec.num_kv_heads, spec.head_dim, BLOCK, self.kv_dtype)
 
-    def examine(self, tokens: Sequence[int], max_bytes: int | None = None) -> Examination:
-        """Tokens in the order of their positions; nothing is computed yet.
+    def examine(self, tokens: Sequence[int], max_bytes: int | None = None, room: int = 0) -> Examination:
+        """Tokens in the order of their positions; nothing is computed yet. ``room`` is for others, later: turn_to.
 
         Raises RequestError for ids or lengths that the model does not have, MemoryTooSmall when keys and values need
         more than ``max_bytes``, or than is free.
@@ -65,21 +65,22 @@ class Examiner:
         strange = next((token for token in tokens if not 0 <= token < vocab), None)
         if strange is not None:
             raise RequestError(f"hold {strange}; ids are 0 to {vocab - 1}", param="tokens")
-        needed, free = self.num_bytes(len(tokens)), available_bytes()
+        room = max(room, len(tokens))
+        needed, free = self.num_bytes(room), available_bytes()
         allowed = free if max_bytes is None else min(max_bytes, free)
         if needed > allowed:
             raise MemoryTooSmall(
-                f"to examine {len(tokens)} tokens takes {needed:,} bytes for keys and values; {allowed:,} may be used",
+                f"to examine {room} tokens takes {needed:,} bytes for keys and values; {allowed:,} may be used",
                 "Examine fewer tokens, or allow more.",
             )
-        return Examination(self.model, self.kv_dtype, tokens)
+        return Examination(self.model, self.kv_dtype, tokens, room)
 
 
 class Examination:
     """One sequence. For one thread at a time."""
 
-    def __init__(self, model: Decoder, kv_dtype: KVDType, tokens: Sequence[int]) -> None:
-        spec, blocks = model.spec, -(-len(tokens) // BLOCK)
+    def __init__(self, model: Decoder, kv_dtype: KVDType, tokens: Sequence[int], room: int) -> None:
+        spec, blocks = model.spec, -(-room // BLOCK)
         self.spec: ModelSpec = spec
         self.tokens = np.array(tokens, np.int32)
         self._model = model
@@ -87,6 +88,16 @@ class Examination:
         self._kv = model.ops.bind(kv)
         self._table = np.arange(blocks, dtype=np.int32)
         self._computed = 0  # positions whose keys and values are in the cache
+
+    def turn_to(self, tokens: Sequence[int]) -> None:
+        """Examine another sequence, which needs no more room; what both begin with is not computed again."""
+        other = np.array(tokens, np.int32)
+        if len(other) > len(self._table) * BLOCK:
+            raise RequestError(f"are {len(other)}; there is room for {len(self._table) * BLOCK}", param="tokens")
+        shared = min(self._computed, len(other))
+        differs = np.flatnonzero(self.tokens[:shared] != other[:shared])
+        self._computed = int(differs[0]) if len(differs) else shared
+        self.tokens = other
 
     # -- one pass ------------------------------------------------------------------------------------------------
 
@@ -96,9 +107,9 @@ class Examination:
             self._forward(self._model, first, min(first + CHUNK, len(self.tokens)))
 
     def rows(self, first: int = 0) -> Iterator[tuple[int, np.ndarray, int]]:
-        """Compute all positions in one pass -> (position, logits (vocab,), their hash) of each from ``first`` on."""
+        """Compute in one pass -> (position, logits (vocab,), their hash) of each position from ``first`` on."""
         at_once = max(1, LOGITS_BYTES // (4 * self.spec.vocab_size))
-        for begin in range(0, len(self.tokens), CHUNK):
+        for begin in range(min(first, self._computed), len(self.tokens), CHUNK):
             hidden = self._forward(self._model, begin, min(begin + CHUNK, len(self.tokens)))
             for at in range(max(0, first - begin), len(hidden), at_once):
                 logits = self._model.logits(hidden[at : at + at_once])
@@ -174,6 +185,32 @@ class Examination:
         by_row = np.stack(stream, axis=1)  # (rows, layers + 1, hidden_size)
         return [self._lens(residual, top) for residual in by_row]
 
+    def disagreement(self, position: int) -> tuple[int, str] | None:
+        """Where ways of computing one row part that must give the same bits; None: they do.
+
+        In a chunk behind other rows, alone, and alone in single operations. The first layer and what of it: "project",
+        "norm or rope", "attend", "output or feed-forward", or "in one call" when only the layer as a whole differs from
+        its operations; the layer behind the last is the "head".
+        """
+        _check("position", [position], len(self.tokens))
+        self.prefill()
+        begin, num_layers = max(0, position - BLOCK + 1), self.spec.num_layers
+        streams: list[list[np.ndarray]] = [[], [], [], []]
+        watched = [Watched(self._model.ops, range(num_layers)) for _ in range(2)]
+        single, chunk = (self._model.through(each) for each in watched)
+        ways = ((self._model, position), (self._model, begin), (single, position), (chunk, begin))
+        rows = [
+            self._forward(model, first, position + 1, stream)[-1:]
+            for (model, first), stream in zip(ways, streams, strict=True)
+        ]
+        for layer in range(num_layers):
+            alone, behind, *singles = (stream[layer + 1][-1].tobytes() for stream in streams)
+            if singles[0] != singles[1]:
+                return layer, _first_part(*(each.seen[layer] for each in watched))
+            if not alone == behind == singles[0]:
+                return layer, "in one call"
+        return (num_layers, "head") if len({self._model.logits(row).tobytes() for row in rows}) > 1 else None
+
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _forward(self, model: Decoder, first: int, last: int, stream: list[np.ndarray] | None = None) -> np.ndarray:
@@ -246,6 +283,15 @@ def _as_cached(q: np.ndarray, dtype: KVDType) -> np.ndarray:
         return bfloat16_round(q)
     codes, scale = to_codes(q, FINE_STEPS)
     return np.asarray(codes * scale)
+
+
+def _first_part(one: Heads, other: Heads) -> str:
+    """What of an attention block is the first to differ in the last row."""
+    parts = {"project": ("q_before", "k_before", "v"), "norm or rope": ("q", "k"), "attend": ("mixed",)}
+    for part, names in parts.items():
+        if any(getattr(one, name)[-1].tobytes() != getattr(other, name)[-1].tobytes() for name in names):
+            return part
+    return "output or feed-forward"
 
 
 def _check(name: str, chosen: Sequence[int], count: int) -> Sequence[int]:

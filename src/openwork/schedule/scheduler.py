@@ -116,10 +116,9 @@ class Scheduler:
         """A living sequence by the id that works name it by."""
         return self._sequences.get(number)
 
-    def requests_of(self, step: Step) -> set[int]:
-        """The living requests whose sequences have work in a step."""
-        found = (self._sequences.get(work.sequence) for work in step.works)
-        return {sequence.request_id for sequence in found if sequence is not None}
+    def sequences_of(self, step: Step) -> list[Sequence]:
+        """Whose the works of a step are, which has just been planned."""
+        return [self._sequences[work.sequence] for work in step.works]
 
     def gauges(self) -> tuple[Gauges, dict[str, Gauges]]:
         """Where the blocks are, for everybody and by tenant."""

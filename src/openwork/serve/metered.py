@@ -29,8 +29,8 @@ class Metered:
     def facts(self) -> Facts:
         return self._engine.facts
 
-    async def submit(self, request: Request) -> AsyncStream:
-        return MeteredStream(await self._engine.submit(request), self._metrics)
+    async def submit(self, request: Request, name: str | None = None) -> AsyncStream:
+        return MeteredStream(await self._engine.submit(request, name), self._metrics)
 
     def status(self) -> Status:
         return self._engine.status()

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from openwork.core.event import Admitted, Arrived, Ended, Event, Finished, Token
-from openwork.core.output import Chunk, Completion, FinishReason, Logprob, Output, Timings
+from openwork.core.output import Chunk, Completion, Explains, FinishReason, Logprob, Output, Timings
 from openwork.core.request import Request
 from openwork.text.stream import TextStream
 from openwork.text.tokenizer import Tokenizer
@@ -33,8 +33,8 @@ class Answer:
     """Feed it every event of one request, in order.
 
     ``to_cancel`` holds the sequences that a stop string has ended and the engine does not know of yet; ``failure`` says
-    what went wrong when the engine failed the request. ``arrived`` is for whoever has taken that event already, and
-    ``shown`` are special tokens that are a part of the text.
+    what went wrong when the engine failed the request. ``arrived`` is for whoever has taken that event already,
+    ``shown`` are special tokens that are a part of the text, and ``source`` goes into the Output.
     """
 
     def __init__(
@@ -44,12 +44,14 @@ class Answer:
         prompt: str | None = None,
         arrived: float = 0.0,
         shown: Collection[int] = (),
+        source: Explains | None = None,
     ) -> None:
         self.to_cancel: list[int] = []
         self.output: Output | None = None
         self.failure = ""
         self._request = request
         self._prompt = prompt
+        self._source = source
         self._lines = [_Line(_text_stream(request, tokenizer, shown)) for _ in range(request.params.n)]
         self._arrived = arrived
         self._admitted: float | None = None
@@ -122,6 +124,7 @@ class Answer:
             ended.prompt_logprobs,
             ended.account.cached,
             ended.search,
+            self._source,
         )
 
     def _timings(self, ended: Ended) -> Timings:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from openwork.core.event import Event
+from openwork.core.event import Admitted, Arrived, Ended, Event, Finished, Preempted, Prefilled, Token
 from openwork.core.output import FinishReason
 from openwork.core.request import Request
 from openwork.core.settings import AdmissionSettings, CacheSettings, ScheduleSettings
@@ -127,3 +127,20 @@ class Failed:
 
 
 Entry = Began | Restored | Submitted | Cancelled | Pinned | Replaced | Planned | Waited | Ran | Failed
+
+# Whatever of these is written field by field: a log says which field has which number (coding/plain.py).
+WRITTEN: tuple[type, ...] = (
+    Began,
+    Request,
+    Step,
+    Result,
+    Arrived,
+    Admitted,
+    Preempted,
+    Prefilled,
+    Token,
+    Finished,
+    Ended,
+    Terms,
+    Tenant,
+)

@@ -14,6 +14,7 @@ from typing import Any
 from openwork.core.event import Account, Admitted, Ended, Event, Finished, Preempted, Token
 from openwork.core.output import FinishReason, SearchReport
 from openwork.core.request import Request
+from openwork.trace.coding.mirror import Asked, Mirror
 from openwork.trace.entry import Began, Cancelled, Entry, Failed, Planned, Ran, Submitted, Waited
 
 
@@ -26,6 +27,7 @@ class Line:
     times: list[float | None] = field(default_factory=list)  # on the clock of the process that ran it
     steps: list[int | None] = field(default_factory=list)  # numbers of the steps that chose them, in that process
     runs: list[int] = field(default_factory=list)  # the process
+    num_missing: int = 0  # tokens that are not in the recording: those listed may have gaps between them
     finish_reason: FinishReason | None = None
     stop_id: int | None = None
     message: str = ""
@@ -122,14 +124,22 @@ class Stories:
                 self._step = None
                 self._happen(entry.events)
 
-    def goes_on(self, number: int, name: str, prompt_len: int, tenant: str) -> Story:
-        """A request is under way here whose beginning is not in the recording."""
-        story = self.by_id.get(name)
+    def rejoin(self, mirror: Mirror) -> None:
+        """Lines are missing before this; these requests are under way behind the gap."""
+        for story in self._living.values():
+            story.is_whole = False
+        self._living = {number: self._goes_on(asked) for number, asked in mirror.asked.items()}
+
+    def _goes_on(self, asked: Asked) -> Story:
+        story = self.by_id.get(asked.name)
         if story is None:
-            has_tokens = self._began is None or self._began.has_tokens
-            story = self.by_id[name] = Story(name, number, self._run, None, prompt_len, tenant, has_tokens)
+            story = self.by_id[asked.name] = Story(asked.name, asked.number, self._run)
+            story.prompt_len, story.tenant = asked.prompt_len, asked.request.terms.tenant
+            story.has_tokens = self._began is None or self._began.has_tokens
         story.is_whole = False
-        self._living[number] = story
+        for index, line in (asked.said if asked.is_search else asked.lines).items():
+            known = story.line(index)
+            known.num_missing = line.length - asked.prompt_len - len(known.tokens)
         return story
 
     def _submit(self, entry: Submitted) -> None:
