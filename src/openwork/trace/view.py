@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from openwork.core.constraint import Constraint
-from openwork.core.errors import OpenworkError, RequestError
+from openwork.core.errors import RequestError
+from openwork.core.step import Draw, Step, Work
 from openwork.run.capture import Examination, Examiner
+from openwork.run.masks import DeadEnd, Masks
 from openwork.run.row import Row
 from openwork.trace.entry import Entry
 from openwork.trace.story import gather as gather_stories
@@ -38,7 +39,6 @@ from openwork.trace.view_row import LENS, layer_document, row_document
 MOST_EXAMINED = 2  # sequences whose keys and values are kept
 MOST_ROWS = 64  # rows that are kept open; of each all layers and heads
 ROW_BYTES = 64 << 20  # of rows that are kept open
-Allowed = Callable[[Constraint, Sequence[int]], np.ndarray | None]  # (constraint, output so far) -> (vocab,) bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,6 @@ class Lamp:
     text_of: TextOf = lambda token: None
     shape: Shape | None = None
     ceilings: Mapping[str, Any] | None = None
-    allowed: Allowed | None = None
     examine_bytes: int = 1 << 30  # of keys and values of one examination
 
 
@@ -100,6 +99,11 @@ class View:
                     return self._layer(_whole(sequence), _whole(position), _whole(layer))
         raise RequestError("names no document of a request", param="path")
 
+    @property
+    def num_layers(self) -> int:
+        """Of the model that rows are computed again with; 0 when there is none."""
+        return 0 if self._lamp.examiner is None else self._lamp.examiner.model.spec.num_layers
+
     def last_position(self, sequence: int) -> int:
         """Of the row that chose the last token."""
         return len(self._tokens(sequence)) - 2
@@ -115,8 +119,7 @@ class View:
         allowed = None
         unmasked = ""
         if request.params.constraint is not None and is_chosen:
-            if self._lamp.allowed is not None:
-                allowed = self._lamp.allowed(request.params.constraint, line["ids"][:generated])
+            allowed = self._allowed(sequence, line["ids"][:generated])
             if allowed is None:
                 unmasked = "What the constraint took away cannot be shown here."
         document = row_document(
@@ -131,6 +134,20 @@ class View:
             tokens[: position + 1],
         )
         return document | {"unmasked": unmasked}
+
+    def _allowed(self, sequence: int, output: Sequence[int]) -> np.ndarray | None:
+        """What the request's constraint left of the vocabulary (vocab,) after this output; None: nothing."""
+        request, examiner = self.journey.request, self._lamp.examiner
+        assert examiner is not None
+        position = len(request.prompt) + len(output)
+        draw = Draw(request.params, sequence, position, len(output), request.stop_ids, output=tuple(output))
+        masks = Masks(examiner.guide, examiner.limits.vocab_size)
+        try:
+            return masks.begin(Step(0, (Work(0, 0, (0,), False, (), (draw,)),)), {})[0].result()
+        except DeadEnd:
+            return None
+        finally:
+            masks.close()
 
     def _layer(self, sequence: int, position: int, layer: int) -> dict[str, Any]:
         row = self._open(sequence, position)
@@ -161,12 +178,11 @@ class View:
     def _diff(self, other: str) -> dict[str, Any]:
         journey = _found(self._entries, other, self._may_see)
         beside = request_document(journey, self._lamp.text_of)
-        position = None
         found = diff_document(self._request, beside)
         position = found["row"]
         if position is not None and not self.why_dark and journey.story.has_tokens:
-            found["rows"] = [self._open(0, position), self._open_other(journey, position)]
-            found["rows"] = _beside(found["rows"], self._lamp.text_of)
+            rows = [self._open(0, position), self._open_other(journey, position)]
+            found["rows"] = _beside(rows, self._lamp.text_of)
         return found
 
     # -- rows ----------------------------------------------------------------------------------------------------
@@ -211,7 +227,7 @@ class View:
         return self._examine([*journey.request.prompt, *line.tokens]).row(position, lens=LENS)
 
 
-def requests_document(entries: Iterable[Entry], may_see: Callable[[str], bool] = lambda tenant: True) -> dict[str, Any]:
+def requests_document(entries: Iterable[Entry], may_see: Callable[[str], bool]) -> dict[str, Any]:
     """All requests of a recording that may be seen, the latest first."""
     stories = [story for story in gather_stories(entries).values() if may_see(story.tenant)]
     return {"requests": [story.as_record() for story in reversed(stories)]}
@@ -265,6 +281,3 @@ def _beside(rows: Sequence[Row], text_of: TextOf) -> dict[str, Any]:
         said.append([{"id": t, "text": text_of(t), "logprob": p} for t, p in pairs])
     first = next((layer for layer, each in enumerate(apart) if each > 0), None)
     return {"apart": [float(x) for x in apart], "first_layer": first, "top": said}
-
-
-__all__ = ["Lamp", "OpenworkError", "View", "requests_document"]

@@ -86,7 +86,7 @@
     select.parentElement.hidden = !see.documents.isLive || see.documents.page.request !== null;
     see.fill(select, ids.map((r) => h("option", { value: r.id }, `${r.id} · ${r.prompt_tokens} + ${r.output_tokens.join(" + ")}`)));
     select.onchange = () => show(select.value).catch(fail);
-    const fixed = see.documents.page.request, wanted = fixed || (ids.some((r) => r.id === place.request) ? place.request : ids.length ? ids[0].id : null);
+    const { request: fixed, first } = see.documents.page, wanted = fixed || place.request || first || (ids.length ? ids[0].id : null);
     if (wanted === null) { see.fill(at("empty"), see.missing(found.why || "Nothing was recorded yet.")); return; }
     select.value = wanted;
     await show(wanted, place);
