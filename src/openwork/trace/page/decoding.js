@@ -94,17 +94,17 @@
     const x = 900, parts = [
       svg("path", { d: `M${LINE.x + LINE.width + 24} ${LINE.y}H872`, class: "ink", "stroke-width": 1.4, "marker-end": "url(#arrow)" }),
       text(x, 44, "linear map · softmax", { "font-weight": 600 }), 
-      svg("text", { x, y: 62, class: "soft serif", "font-size": 14 }, "Pr( y", small("i"), svg("tspan", { dy: -3 }, " | x, y"), small("<i"), svg("tspan", { dy: -3 }, " )"))];
+      svg("text", { x, y: 64, class: "soft serif", "font-size": 15 }, "Pr( y", small("i"), svg("tspan", { dy: -3 }, " | x, y"), small("<i"), svg("tspan", { dy: -3 }, " )"))];
     if (!row) return parts;
     const shown = row.top.slice(0, 9), chosen = row.top.find((t) => t.id === row.next);
     if (chosen && !shown.includes(chosen)) shown[8] = chosen;
     const high = Math.max(...shown.map((t) => Math.exp(t.logprob)));
     shown.forEach((token, i) => {
       const y = 84 + i * 30, p = Math.exp(token.logprob), isChosen = token.id === row.next;
+      if (isChosen) parts.push(svg("rect", { x: x - 12, y: y - 5, width: 286, height: 27, fill: "var(--shade)" }), svg("rect", { x: x - 12, y: y - 5, width: 3, height: 27, fill: "var(--brass)" }));
       parts.push(text(x + 82, y + 13, cut(see.plainToken(token.text, token.id), 11), { class: "serif", "text-anchor": "end", "font-size": 15, "font-weight": isChosen ? 600 : 400 }),
         svg("rect", { x: x + 92, y: y + 1, width: Math.max(1, 112 * p / high), height: 15, fill: token.cut ? "url(#p-cut)" : "url(#p-weight)" }),
-        text(x + 98 + Math.max(1, 112 * p / high), y + 13, see.percent(p), { class: "mono", "font-size": 11 }),
-        isChosen ? svg("circle", { cx: x + 218, cy: y + 8, r: 4.5, fill: "var(--brass)" }, svg("title", {}, "chosen")) : null);
+        text(x + 98 + Math.max(1, 112 * p / high), y + 13, see.percent(p), { class: "mono", "font-size": 11 }));
     });
     parts.push(text(x + 92, 84 + shown.length * 30 + 12, `and ${see.percent(row.rest)} beyond those listed`, { class: "soft", "font-size": 11 }));
     return parts;

@@ -113,7 +113,10 @@
     see.transport.open();
     cursor.listeners.push(() => { if (cursor.told) see.draw(); });
     let wide = 0;
-    new ResizeObserver(() => { cancelAnimationFrame(wide); wide = requestAnimationFrame(() => { if (cursor.told) see.draw(); }); }).observe(at("panels"), {});
+    new ResizeObserver(([{ contentRect }]) => { // of its width alone: drawing changes the height
+      if (wide !== contentRect.width && cursor.told && wide) see.draw();
+      wide = contentRect.width;
+    }).observe(at("main"));
     await list(place);
     document.documentElement.dataset.ready = "true";
   };

@@ -42,7 +42,7 @@
     const here = timeline.steps.findIndex((step) => found && step.number === found.step.number && (step.works.some((w) => w[0] === own)));
     const canvas = h("canvas", { class: "wide", role: "img", tabindex: 0, "aria-label": `${memory.num_blocks} blocks over ${window.count} steps` });
     const wasted = memory.in_time.find((s) => s.step === window.first + here) || memory.in_time.filter((s) => s.step <= window.first + Math.max(0, here)).pop();
-    requestAnimationFrame(() => {
+    Promise.resolve().then(() => { // when it stands on the page
       const tall = Math.max(120, Math.min(420, memory.num_blocks * 7)), { context, width } = see.canvas(canvas, tall + 22), ink = see.ink();
       const dx = width / window.count, dy = tall / memory.num_blocks, names = ["free", "cached", "other", "both", "generated"];
       const fills = Object.fromEntries(names.map((n) => [n, n === "free" ? ink.sheet : see.pattern(context, n)]));

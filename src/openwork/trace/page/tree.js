@@ -16,7 +16,7 @@
     const visit = (i, depth, parent) => {
       const node = { i, depth, parent, y: 0, leads: leads.has(i) };
       nodes.push(node);
-      const best = children[i].slice().sort((a, b) => (trace[b].bound ?? -1e9) - (trace[a].bound ?? -1e9) || a - b);
+      const best = children[i].slice().sort((a, b) => leads.has(b) - leads.has(a) || (trace[b].bound ?? -1e9) - (trace[a].bound ?? -1e9) || a - b);
       const drawn = nodes.length > MOST ? [] : best.filter((child, place) => place < WIDE || leads.has(child));
       const left = best.filter((child) => !drawn.includes(child)), ys = drawn.map((child) => visit(child, depth + 1, node));
       if (left.length) {
