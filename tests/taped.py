@@ -6,6 +6,7 @@
 from simulation import Simulation
 
 from openwork.core.errors import OpenworkError
+from openwork.core.settings import RecordSettings
 from openwork.trace.entry import (
     Began,
     Cancelled,
@@ -17,23 +18,41 @@ from openwork.trace.entry import (
     Submitted,
     Waited,
 )
+from openwork.trace.log import FlightRecorder
+from openwork.trace.recording import Recording
 
 
 class Tape(list):
     """The lines, one process after the other."""
 
-    def __init__(self, unix_s=1_700_000_000.0):
+    def __init__(self, unix_s=1_700_000_000.0, record=None):
         super().__init__()
         self.unix_s = unix_s
         self.name = str
+        self.record = record  # RecordSettings of a flight recorder that hears the same
+        self.recorder = None
 
     def on(self, scheduler, cache, schedule, admission, time=0.0, tenants=None, vocab_size=50, model="echo"):
         """Record one scheduler from now on: an engine process began."""
         known = dict(scheduler.cache.tenants._known) if tenants is None else tenants
         about = (model, "test", "float32", "float32", 1, vocab_size, True)
-        self.append(Began(time, self.unix_s + time, *about, cache, schedule, admission, known))
+        began = Began(time, self.unix_s + time, *about, cache, schedule, admission, known)
+        self.append(began)
+        self.scheduler = scheduler
+        if self.record is not None:
+            self.close()
+            self.recorder = FlightRecorder(self.record, began)
         for name in ("add", "cancel", "pin", "plan", "commit", "fail"):
             setattr(scheduler, name, getattr(self, f"_{name}")(getattr(scheduler, name)))
+
+    def close(self):
+        if self.recorder is not None:
+            self.recorder.closed()
+
+    def keep(self, entry, say=None):
+        self.append(entry)
+        if self.recorder is not None and say is not None:
+            say(self.recorder)
 
     def replaced(self, time, tenants):
         self.append(Replaced(time, dict(tenants)))
@@ -44,23 +63,30 @@ class Tape(list):
             try:
                 events = add(number, request, now, so_far)
             except OpenworkError as error:
-                self.append(Submitted(now, number, self.name(number), request, given, str(error)))
+                self._submitted(Submitted(now, number, self.name(number), request, given, str(error)))
                 raise
-            self.append(Submitted(now, number, self.name(number), request, given))
+            self._submitted(Submitted(now, number, self.name(number), request, given))
             return events
 
         return taped
 
+    def _submitted(self, entry):
+        about = (entry.time, entry.number, entry.name, entry.request, entry.so_far, entry.error)
+        self.keep(entry, lambda recorder: recorder.submitted(*about))
+
     def _cancel(self, cancel):
         def taped(number, now, index=None, reason="cancelled"):
-            self.append(Cancelled(now, number, index, reason))
-            return cancel(number, now, index, reason)
+            events = cancel(number, now, index, reason)
+            say = (lambda recorder: recorder.cancelled(now, number, index, reason, events)) if events else None
+            self.keep(Cancelled(now, number, index, reason, tuple(events)), say)
+            return events
 
         return taped
 
     def _pin(self, pin):
         def taped(terms, tokens, now, until):
-            self.append(Pinned(now, terms, tuple(tokens), until))
+            entry = Pinned(now, terms, tuple(tokens), until)
+            self.keep(entry, lambda recorder: recorder.pinned(now, terms, tuple(tokens), until))
             return pin(terms, tokens, now, until)
 
         return taped
@@ -69,9 +95,12 @@ class Tape(list):
         def taped(now):
             step, events = plan(now)
             if step is not None:
-                self.append(Planned(now, step, tuple(events)))
-            else:
-                self.append(Waited(now, tuple(events)))
+                sequences = self.scheduler.sequences_of(step)
+                owners = tuple((each.request_id, each.index) for each in sequences)
+                entry = Planned(now, step, tuple(events), owners)
+                self.keep(entry, lambda recorder: recorder.planned(now, step, sequences, events))
+            elif not self.scheduler.is_idle:
+                self.keep(Waited(now, tuple(events)), lambda recorder: recorder.waited(now, events))
             return step, events
 
         return taped
@@ -79,7 +108,7 @@ class Tape(list):
     def _commit(self, commit):
         def taped(step, result, now):
             events = commit(step, result, now)
-            self.append(Ran(now, result, tuple(events)))
+            self.keep(Ran(now, result, tuple(events)), lambda recorder: recorder.ran(now, step, result, events))
             return events
 
         return taped
@@ -87,7 +116,8 @@ class Tape(list):
     def _fail(self, fail):
         def taped(step, message, now):
             events = fail(step, message, now)
-            self.append(Failed(now, step.number, message, tuple(events)))
+            entry = Failed(now, step.number, message, tuple(events))
+            self.keep(entry, lambda recorder: recorder.failed(now, step, message, events))
             return events
 
         return taped
@@ -105,8 +135,10 @@ def taped_llm(tape, llm):
 class Taped(Simulation):
     """A drawn world that is recorded."""
 
+    record = None
+
     def __post_init__(self):
-        self.tape = Tape()
+        self.tape = Tape(record=self.record)
         super().__post_init__()
 
     def start(self):
@@ -117,3 +149,10 @@ class Taped(Simulation):
 def drawn(seed):
     """The recording of a drawn world."""
     return list(Taped(seed).run().tape)
+
+
+def drawn_to(directory, seed, keeps_prompts):
+    """The same, in files."""
+    world = type("Filed", (Taped,), {"record": RecordSettings(directory=str(directory), keeps_prompts=keeps_prompts)})(seed)
+    world.run().tape.close()
+    return Recording.open(directory)

@@ -7,20 +7,22 @@ afterwards. Nothing is left half-built: what cannot work is refused before memor
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openwork.core.errors import BackendError, MemoryTooSmall, ModelError
 from openwork.core.request import Limits
-from openwork.core.settings import AdmissionSettings, CacheSettings, LoadSettings, ScheduleSettings
+from openwork.core.settings import AdmissionSettings, CacheSettings, LoadSettings, RecordSettings, ScheduleSettings
 from openwork.core.spec import ModelSpec
 from openwork.core.terms import Tenants
+from openwork.core.version import VERSION
 from openwork.engine.loop import Loop
-from openwork.engine.ports import Clock, Runner
+from openwork.engine.ports import Clock, Recorder, Runner
 from openwork.engine.service import Engine
 from openwork.kv.cache import KVCache
 from openwork.load import assemble, invent, source
@@ -35,6 +37,9 @@ from openwork.run.runner import Tap, TensorRunner
 from openwork.schedule.scheduler import Scheduler
 from openwork.text.guide import Guide
 from openwork.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from openwork.trace.log import FlightRecorder
 
 BACKENDS = ("auto", "cpu", "reference")
 Progress = Callable[[str, int, int], None]  # (stage, done, total)
@@ -76,6 +81,9 @@ class Wired:
     generation: GenerationDefaults
     info: Info
     examiner: Examiner  # looks into sequences with this model
+    cache: CacheSettings
+    schedule: ScheduleSettings
+    admission: AdmissionSettings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,20 +127,23 @@ def build(
     progress: Progress | None = None,
     tap: Tap | None = None,
     hashes: bool = False,
+    record: RecordSettings | None = None,
 ) -> Built:
     """Load a checkpoint and wire an engine around it.
 
     ``model`` None is the embedded one; ``progress`` hears of bytes loaded, packed and saved, ``tap`` sees every row of
-    logits, ``hashes`` gives each choice the hash of its row. Raises ModelError, MemoryTooSmall, BackendError or
-    RequestError, each saying what to do.
+    logits, ``hashes`` gives each choice the hash of its row, ``record`` writes a recording, with hashes where it keeps
+    tokens. Raises ModelError, MemoryTooSmall, BackendError, RequestError or TraceError, each saying what to do.
     """
     plan = _plan(model, settings)
     with ThreadPoolExecutor(1) as beside:  # a large tokenizer takes as long to read as mapped weights take to check
         reading = beside.submit(_tokenizer, plan.directory, plan.spec)
         loaded = _load(plan.directory, plan.ops, plan.context, settings, progress)
         tokenizer = reading.result()
+    hashes = hashes or (record is not None and record.keeps_prompts)
     wired = _wire(str(model or source.EMBEDDED), loaded, plan, schedule, tap, tokenizer=tokenizer, hashes=hashes)
-    return _face(wired, tokenizer)
+    recorder = None if record is None else make_recorder(record, wired, _warn)
+    return _face(wired, tokenizer, recorder)
 
 
 def wire(
@@ -248,6 +259,7 @@ def _wire(
         kv_bytes=kv.num_bytes,
         is_mapped=loaded.is_mapped,
     )
+    admission = admission or AdmissionSettings()
     return Wired(
         scheduler=Scheduler(schedule, KVCache(cache, tenants), admission),
         runner=runner,
@@ -260,12 +272,44 @@ def _wire(
         generation=loaded.generation,
         info=info,
         examiner=Examiner(loaded.model, plan.kv_dtype, limits, name, loaded.dtype, guide),
+        cache=cache,
+        schedule=schedule,
+        admission=admission,
     )
 
 
-def _face(wired: Wired, tokenizer: Tokenizer | None) -> Built:
+def make_recorder(record: RecordSettings, wired: Wired, tell: Callable[[str], None]) -> FlightRecorder:
+    """A flight recorder for a loop around ``wired``. Raises TraceError when there is no place to write to."""
+    from openwork.trace.entry import Began
+    from openwork.trace.log import FlightRecorder
+
+    info, now = wired.info, wired.clock.now()
+    began = Began(
+        time=now,
+        unix_s=time.time(),
+        model=info.model,
+        contract_id=info.contract_id,
+        dtype=info.dtype,
+        kv_dtype=info.kv_dtype,
+        threads=info.threads,
+        vocab_size=wired.limits.vocab_size,
+        has_tokens=record.keeps_prompts,
+        cache=wired.cache,
+        schedule=wired.schedule,
+        admission=wired.admission,
+        tenants=wired.scheduler.cache.tenants.known,
+        version=VERSION,
+    )
+    return FlightRecorder(record, began, tell)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def _face(wired: Wired, tokenizer: Tokenizer | None, recorder: Recorder | None = None) -> Built:
     return Built(
-        engine=Engine(Loop(wired.scheduler, wired.runner, wired.clock)),
+        engine=Engine(Loop(wired.scheduler, wired.runner, wired.clock, recorder)),
         ops=wired.ops,
         guide=wired.guide,
         tokenizer=tokenizer,

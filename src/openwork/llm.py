@@ -25,7 +25,7 @@ from openwork.core.event import Arrived, Ended, Event, Prefilled
 from openwork.core.output import Chosen, Chunk, Output
 from openwork.core.request import Request, SamplingParams
 from openwork.core.search import Beam, BestFirst, Budget, Choose, Search, as_search
-from openwork.core.settings import LoadSettings, ScheduleSettings
+from openwork.core.settings import LoadSettings, RecordSettings, ScheduleSettings
 from openwork.core.spec import ModelSpec
 from openwork.engine.service import Stream
 from openwork.run.explain import Explainer, Source
@@ -59,10 +59,15 @@ class LLM:
     weight_cache    keep the packed weights of a big model in a file, and map it the next time (docs/quantization.md)
     progress        called with (stage, done, total) while weights are packed, saved or loaded, in bytes
     tap             called with (sequence, position, row) for each row of logits (vocab,) before a token is chosen
+    record          a directory: the engine's flight recorder writes there (docs/recorder.md)
+    record_prompts  keep prompts and answers in it as token ids. Here whoever records is whoever asks, so they are kept
+                    unless this is False; a server keeps other people's, and does not unless it is told to
+    record_bytes    of its files together: the oldest go first
 
     A checkpoint without a tokenizer works with token ids; ``tokenizer`` is None then, and texts are empty.
 
-    Raises ModelError, MemoryTooSmall or BackendError. Close it, or use it in a ``with`` statement, to stop its thread.
+    Raises ModelError, MemoryTooSmall, BackendError or TraceError. Close it, or use it in a ``with`` statement, to stop
+    its thread.
     """
 
     def __init__(
@@ -80,6 +85,9 @@ class LLM:
         schedule: ScheduleSettings | None = None,
         progress: Progress | None = None,
         tap: Callable[[int, int, np.ndarray], None] | None = None,
+        record: str | Path | None = None,
+        record_prompts: bool = True,
+        record_bytes: int = 256 << 20,
     ) -> None:
         settings = LoadSettings(
             dtype=dtype,
@@ -91,7 +99,10 @@ class LLM:
             block_size=block_size,
             cache=weight_cache,
         )
-        built = build(model, settings, schedule or ScheduleSettings(), progress, tap)
+        recording = None
+        if record is not None:
+            recording = RecordSettings(directory=str(record), keeps_prompts=record_prompts, max_bytes=record_bytes)
+        built = build(model, settings, schedule or ScheduleSettings(), progress, tap, record=recording)
         self._engine = built.engine
         self._limits = built.limits
         self._guide = built.guide

@@ -8,7 +8,7 @@ One pass; what grows with the recording are the steps, the requests and four byt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -115,21 +115,25 @@ class _Gathering:
             stepped.order, stepped.bound, stepped.budget = step.why.order, step.why.bound, step.why.rows
         self._in_flight[step.number] = self._at
         self.course.steps.append(stepped)
+        owners: Sequence[tuple[int, int] | None] = entry.owners
+        owners = owners or [self._owner(work.sequence, process) for work in step.works]
+        self._works(step, stepped, owners)
         if process is None:
             return
         self.course.replayed += 1
-        self._works(step, stepped, process)
         for number, cause in step.why.left_out[:MOST_LEFT_OUT] if step.why is not None else ():
-            if (found := self._whose(number, process)) is not None:
-                stepped.left_out.append((*found, cause))
+            owner = self._owner(number, process)
+            if owner is not None and owner[0] in self._places:
+                stepped.left_out.append((self._places[owner[0]], owner[1], cause))
 
-    def _works(self, step: Step, stepped: Stepped, process: Rerun) -> None:
+    def _works(self, step: Step, stepped: Stepped, owners: Sequence[tuple[int, int] | None]) -> None:
         detail: list[tuple[int, int, int, int, str, int]] = []
-        for work in step.works:
-            whose = self._whose(work.sequence, process)
-            if whose is None:
+        for work, owner in zip(step.works, owners, strict=False):
+            place = None if owner is None else self._places.get(owner[0])
+            if owner is None or place is None:
                 continue
-            asked, line = self.course.requests[whose[0]], self._line(*whose)
+            whose = place, owner[1]
+            asked, line = self.course.requests[place], self._line(*whose)
             again = max(0, min(work.start + work.count, line.computed) - work.start)
             line.computed = max(line.computed, work.start + work.count)
             line.worked.append(self._at)
@@ -142,10 +146,10 @@ class _Gathering:
         if self._at in self._window:
             self.course.detail.works[self._at] = detail
 
-    def _whose(self, number: int, process: Rerun) -> tuple[int, int] | None:
-        sequence = process.scheduler.sequence(number)
-        place = None if sequence is None else self._places.get(sequence.request_id)
-        return None if place is None or sequence is None else (place, sequence.index)
+    def _owner(self, sequence_id: int, process: Rerun | None) -> tuple[int, int] | None:
+        """The number of the request of a living sequence, and its index there."""
+        sequence = None if process is None else process.scheduler.sequence(sequence_id)
+        return None if sequence is None else (sequence.request_id, sequence.index)
 
     def _land(self, entry: Ran | Failed) -> None:
         number = entry.result.step if isinstance(entry, Ran) else entry.step

@@ -10,11 +10,11 @@ no model. Whoever wants to see what the scheduler saw (the timeline, the report)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from openwork.core.errors import OpenworkError
-from openwork.core.event import Event
+from openwork.core.event import Ended, Event
 from openwork.core.settings import CacheSettings
 from openwork.core.step import Step
 from openwork.core.terms import Tenants
@@ -140,8 +140,7 @@ class Rerun:
         self.step, self.events = self.scheduler.plan(entry.time)
         line = f"step {entry.step.number}"
         found = first_difference(entry.step, self.step, "step")
-        if found is None and entry.events:
-            found = first_difference(tuple(entry.events), tuple(self.events), "events")
+        found = found or self._compare(entry.events)
         if self.step is not None:
             self.in_flight[self.step.number] = self.step
         return None if found is None else self._differs(line, *found)
@@ -158,8 +157,15 @@ class Rerun:
             self.events = self.scheduler.commit(self.landed, entry.result, entry.time)
         else:
             self.events = self.scheduler.fail(self.landed, entry.message, entry.time)
-        found = first_difference(tuple(entry.events), tuple(self.events), "events") if entry.events else None
+        found = self._compare(entry.events)
         return None if found is None else self._differs(line, *found)
+
+    def _compare(self, recorded: tuple[Event, ...]) -> tuple[str, Any, Any] | None:
+        """Events, where the line has any; what a search found is not kept where tokens are not."""
+        if not recorded:
+            return None
+        now = self.events if self.began.has_tokens else [_without_words(event) for event in self.events]
+        return first_difference(recorded, tuple(now), "events")
 
     def _differs(self, line: str, where: str, recorded: Any, replayed: Any) -> Difference:
         return Difference(self.process, line, where, recorded, replayed)
@@ -214,6 +220,10 @@ def first_difference(recorded: Any, replayed: Any, where: str) -> tuple[str, Any
             if one != other:
                 return first_difference(one, other, f"{where}[{place}]")
     return where, recorded, replayed
+
+
+def _without_words(event: Event) -> Event:
+    return replace(event, search=None) if isinstance(event, Ended) else event
 
 
 def _short(value: Any) -> str:
