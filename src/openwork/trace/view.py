@@ -4,6 +4,7 @@ same.
     request            what the recording says of the request
     costs              both phases and every step: bytes, operations, seconds
     timeline           the whole engine while it lived
+    strip/S            how sure the model was of each token of sequence S, all rows computed again in one pass
     row/S/P            one row of sequence S, at position P, computed again
     layer/S/P/L        one layer of that row
     diff/ID            this request beside another one of the recording, to the first row that differs
@@ -34,7 +35,7 @@ from openwork.trace.timeline import timeline
 from openwork.trace.view_costs import Shape, costs_document
 from openwork.trace.view_diff import diff_document
 from openwork.trace.view_request import Journey, TextOf, gather, request_document
-from openwork.trace.view_row import LENS, layer_document, row_document
+from openwork.trace.view_row import LENS, layer_document, row_document, strip_document
 
 MOST_EXAMINED = 2  # sequences whose keys and values are kept
 MOST_ROWS = 64  # rows that are kept open; of each all layers and heads
@@ -69,6 +70,7 @@ class View:
         self._request = request_document(self.journey, lamp.text_of)
         self._examined: OrderedDict[int, Examination] = OrderedDict()
         self._rows: OrderedDict[tuple[int, int], Row] = OrderedDict()
+        self._strips: dict[int, dict[str, Any]] = {}
         self._lock = threading.Lock()
 
     @property
@@ -93,6 +95,8 @@ class View:
                     return self._timeline()
                 case "diff", [other]:
                     return self._diff(other)
+                case "strip", [sequence]:
+                    return self._strip(_whole(sequence))
                 case "row", [sequence, position]:
                     return self._row(_whole(sequence), _whole(position))
                 case "layer", [sequence, position, layer]:
@@ -134,6 +138,13 @@ class View:
             tokens[: position + 1],
         )
         return document | {"unmasked": unmasked}
+
+    def _strip(self, sequence: int) -> dict[str, Any]:
+        line, first = self._line(sequence), len(self.journey.request.prompt) - 1
+        if sequence not in self._strips:
+            rows = self._examination(sequence).rows(first)
+            self._strips[sequence] = strip_document(rows, line["ids"], line["hashes"], first)
+        return self._strips[sequence]
 
     def _allowed(self, sequence: int, output: Sequence[int]) -> np.ndarray | None:
         """What the request's constraint left of the vocabulary (vocab,) after this output; None: nothing."""
@@ -196,9 +207,18 @@ class View:
     def _tokens(self, sequence: int) -> list[int]:
         return [*self.journey.request.prompt, *self._line(sequence)["ids"]]
 
-    def _open(self, sequence: int, position: int) -> Row:
+    def _examination(self, sequence: int) -> Examination:
         if self.why_dark:
             raise RequestError(self.why_dark)
+        examination = self._examined.get(sequence)
+        if examination is None:
+            examination = self._examined[sequence] = self._examine(self._tokens(sequence))
+        self._examined.move_to_end(sequence)
+        while len(self._examined) > MOST_EXAMINED:
+            self._examined.popitem(last=False)
+        return examination
+
+    def _open(self, sequence: int, position: int) -> Row:
         key = (sequence, position)
         if key in self._rows:
             self._rows.move_to_end(key)
@@ -206,14 +226,7 @@ class View:
         tokens = self._tokens(sequence)
         if not 0 <= position < len(tokens):
             raise RequestError(f"is {position}; there are {len(tokens)}, from 0", param="position")
-        examination = self._examined.get(sequence)
-        if examination is None:
-            examination = self._examine(tokens)
-            self._examined[sequence] = examination
-        self._examined.move_to_end(sequence)
-        while len(self._examined) > MOST_EXAMINED:
-            self._examined.popitem(last=False)
-        row = self._rows[key] = examination.row(position, lens=LENS)
+        row = self._rows[key] = self._examination(sequence).row(position, lens=LENS)
         while len(self._rows) > 1 and (len(self._rows) > MOST_ROWS or _num_bytes(self._rows.values()) > ROW_BYTES):
             self._rows.popitem(last=False)
         return row

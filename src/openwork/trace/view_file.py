@@ -25,6 +25,8 @@ def file_documents(
     used = sum(_size(each) for each in documents.values())
     if view.why_dark:
         return documents, view.why_dark
+    for sequence in range(len(view.journey.indices)):
+        documents[f"strip/{sequence}"] = view.document(f"strip/{sequence}")
     wanted = list(_paths(view, has_layers))
     held = {"row": 0, "layer": 0}
     for path in wanted:

@@ -1,7 +1,8 @@
-"""What was inside one row of one request: two documents, made from a row that was computed again with everything kept.
+"""What was inside one row of one request: documents made from a row that was computed again with everything kept.
 
     row     the distribution, what sampling and a constraint cut away from it, what every layer would have said, and how
             much attention each head gave to each source
+    strip   of a whole answer: how likely each token was, and whether its row is the one that was served
     layer   of one layer: q, k and v of each head before and after rope, and the attention weights of every head
 
 By the numeric contract a row computed again is the row that was served; ``served`` says whether the hashes agree.
@@ -11,7 +12,7 @@ Arrays are float32, little-endian, in base64, so that the page draws the very bi
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def row_document(
             "text": text_of(token),
             "logit": float(logits[token]),
             "logprob": float(logprobs[token]),
-            "rank": int((logits > logits[token]).sum() + (logits[:token] == logits[token]).sum()) + 1,
+            "rank": _rank(logits, token),
         }
         if cuts is not None:
             entry |= {"share": float(cuts.shares[token]), "cut": _REASONS.get(int(cuts.reason[token]))}
@@ -112,6 +113,36 @@ def layer_document(row: Row, layer: int, sources: Sequence[Source], block_size: 
 
 
 _REASONS = {1: "minimum length", 2: "constraint", 3: "temperature 0", 4: "min_p", 5: "top_k", 6: "top_p"}
+
+
+def strip_document(
+    rows: Iterable[tuple[int, np.ndarray, int]], ids: Sequence[int], hashes: Sequence[str | None], first: int
+) -> dict[str, Any]:
+    """How sure the model was of each token of an answer, from rows that were computed again, ``first`` on."""
+    found: dict[str, list[Any]] = {"logprob": [], "rank": [], "entropy": [], "margin": [], "served": []}
+    for position, row, row_hash in rows:
+        place = position - first
+        if not 0 <= place < len(ids):
+            continue
+        logits = row.astype(np.float64)
+        high = float(logits.max())
+        mass = high + float(np.log(np.exp(logits - high).sum()))
+        logprobs = logits - mass
+        best = np.partition(logits, len(logits) - 2)[-2:] if len(logits) > 1 else logits
+        token = ids[place]
+        found["logprob"].append(float(logprobs[token]))
+        found["rank"].append(_rank(logits, token))
+        found["entropy"].append(float(-(np.exp(logprobs) * logprobs).sum()))
+        found["margin"].append(float(best[-1] - best[0]))
+        served = hashes[place]
+        found["served"].append(None if served is None else served == f"{row_hash:016x}")
+    marks = {"logprob": "measured", "rank": "measured", "entropy": "derived", "margin": "derived", "served": "measured"}
+    return {"first": first, **found, "sum": sum(found["logprob"]), "marks": marks}
+
+
+def _rank(logits: np.ndarray, token: int) -> int:
+    """1 is the likeliest; of equals the lowest id comes first."""
+    return int((logits > logits[token]).sum() + (logits[:token] == logits[token]).sum()) + 1
 
 
 class _Cuts:

@@ -6,12 +6,11 @@
   const branches = new Map(); // request/sequence -> branches
   const WINDOW = 500;
 
-  const chip = (cursor, row, p, extra) => {
-    const known = row && row.top.find((t) => t.id === row.next), surprise = known ? -known.logprob : null;
-    const depth = surprise === null ? 0 : Math.min(1, surprise / 5), isGiven = p < cursor.promptLength;
-    const text = cursor.text(p);
-    return h("button", { type: "button", class: isGiven ? "given" : extra || "", "aria-pressed": p === cursor.position + 1 ? "true" : "false",
-      title: `position ${p}` + (known ? `: ${see.percent(Math.exp(known.logprob))}, rank ${known.rank}, entropy ${see.number(row.entropy)} nats` : isGiven ? ", of the prompt" : ""),
+  const chip = (cursor, strip, p) => {
+    const place = p - cursor.promptLength, surprise = strip && place >= 0 ? -strip.logprob[place] : null;
+    const depth = surprise === null ? 0 : Math.min(1, surprise / 5), text = cursor.text(p);
+    return h("button", { type: "button", class: place < 0 ? "given" : "", "aria-pressed": p === cursor.position + 1 ? "true" : "false",
+      title: `position ${p}` + (surprise !== null ? `: ${see.percent(Math.exp(-surprise))}, rank ${strip.rank[place]}, entropy ${see.number(strip.entropy[place])} nats` : place < 0 ? ", of the prompt" : ""),
       style: surprise === null ? null : { boxShadow: `inset 0 -${(2 + 8 * depth).toFixed(1)}px 0 color-mix(in srgb, var(--brass-fill) ${Math.round(18 + 62 * depth)}%, transparent)` },
       onclick: () => see.cursor.set({ position: p - 1 }) },
       text === null ? `#${cursor.id(p)} ` : text.replaceAll("\n", "↵\n"));
@@ -46,9 +45,9 @@
   see.views.push({
     key: "tokens", title: "The strip of tokens",
     build(root) {
-      const strip = h("div", { class: "strip" }), side = h("div", {}), facts = h("div", {}), cuts = h("div", {}), below = h("div", { "aria-live": "polite" });
+      const strips = h("div", { class: "strip" }), side = h("div", {}), facts = h("div", {}), cuts = h("div", {}), below = h("div", { "aria-live": "polite" });
       root.append(h("div", { class: "plates" },
-        see.plate("What was given, and what was said", "The stronger the line under a token, the less likely the model held it. Click a token, or step with the arrows.", strip, below),
+        see.plate("What was given, and what was said", "The stronger the line under a token, the less likely the model held it. Click a token, or step with the arrows.", strips, below),
         h("div", { class: "plates two" }, see.plate("What else it might have said", "", side), h("div", { class: "plates" }, see.plate("How sure it was", "", facts), see.plate("What was cut away", "Of the model's own distribution, by the first rule that took it.", cuts)))));
       let busy = false;
       const fork = async (cursor, row, token) => {
@@ -69,25 +68,20 @@
       return {
         async draw(cursor, isCurrent) {
           const first = Math.max(0, cursor.position - WINDOW / 2), end = Math.min(cursor.promptLength + cursor.line.ids.length, first + WINDOW);
-          const paths = [];
-          for (let p = Math.max(first, cursor.promptLength); p < end; p++) paths.push(p);
-          const wanted = paths.slice(0, 160);
-          const [row, ...rows] = await Promise.all([see.tryGet(`row/${cursor.sequence}/${cursor.position}`), ...wanted.map((p) => see.tryGet(`row/${cursor.sequence}/${p - 1}`))]);
+          const [row, strip] = await Promise.all([see.tryGet(`row/${cursor.sequence}/${cursor.position}`), see.tryGet(`strip/${cursor.sequence}`)]);
           if (!isCurrent()) return;
-          const byPosition = new Map(wanted.map((p, i) => [p, rows[i].value]));
           const chips = [];
-          for (let p = first; p < end; p++) chips.push(chip(cursor, byPosition.get(p), p));
-          see.fill(strip, first ? h("span", { class: "note" }, `… ${first} tokens before … `) : null, chips, end < cursor.promptLength + cursor.line.ids.length ? h("span", { class: "note" }, " … more after") : null);
-          const known = [...byPosition.values()].filter(Boolean).map((r) => (r.top.find((t) => t.id === r.next) || {}).logprob).filter((x) => x !== undefined);
-          const isWhole = known.length === cursor.line.ids.length;
+          for (let p = first; p < end; p++) chips.push(chip(cursor, strip.value, p));
+          see.fill(strips, first ? h("span", { class: "note" }, `… ${first} tokens before … `) : null, chips, end < cursor.promptLength + cursor.line.ids.length ? h("span", { class: "note" }, " … more after") : null);
+          const sum = strip.value && strip.value.sum, count = cursor.line.ids.length, proved = strip.value ? strip.value.served.filter((each) => each === true).length : 0;
           see.caption(row.value && row.value.next !== null ? ["Before position ", h("b", {}, String(cursor.position + 1)), " the model had ", h("b", {}, see.number(row.value.entropy) + " nats"), " of doubt over ",
             see.count(cursor.shape.vocab, "token"), "; ", see.quoted(cursor.text(cursor.position + 1), row.value.next), row.value.next_is === "chosen" ? " was drawn." : " was given."] : ["Nothing follows this position."]);
           if (!row.value) { see.fill(side, see.missing(row.why)); see.fill(facts); see.fill(cuts); return; }
           see.fill(side, alternatives(cursor, row.value, (t) => fork(cursor, row.value, t), busy), see.documents.page.can_fork ? null : h("p", { class: "note" }, "“What if” needs the engine: open this recording with openwork see, without --html."));
           const own = row.value.top.find((t) => t.id === row.value.next);
           see.fill(facts, see.facts(own && ["log Pr of the token", see.number(own.logprob, 4), "measured"], own && ["rank", String(own.rank), "measured"], ["entropy", see.number(row.value.entropy) + " nats", "derived"],
-            ["margin", see.number(row.value.margin) + " nats", "derived", "between the two likeliest"], [isWhole ? "log Pr of the whole" : `log Pr of ${known.length} tokens`, known.length ? see.number(known.reduce((a, b) => a + b, 0), 5) : "—", "derived", "sum over what was generated"],
-            ["perplexity", known.length ? see.number(Math.exp(-known.reduce((a, b) => a + b, 0) / known.length), 4) : "—", "derived"]),
+            ["margin", see.number(row.value.margin) + " nats", "derived", "between the two likeliest"], ["log Pr of the whole", strip.value ? see.number(sum, 5) : "—", "derived", "sum over what was generated"],
+            ["perplexity", strip.value && count ? see.number(Math.exp(-sum / count), 4) : "—", "derived", "of what was generated"], strip.value ? ["rows with the bits that were served", h("span", {}, String(proved), h("small", {}, ` of ${count}`)), "measured", "hashes of rows computed again, beside those recorded"] : null),
             h("p", { class: "note", style: { marginTop: ".8rem" } }, "Asked for: " + Object.entries(cursor.told.sampling).map(([k, v]) => `${k} ${typeof v === "object" ? JSON.stringify(v) : v}`).join(", ") + (cursor.told.constraint ? `, a constraint (${cursor.told.constraint})` : "") + ".")),
           see.fill(cuts, row.value.cut === null ? h("p", { class: "note" }, "Nothing is drawn inside a prompt.") : row.value.cut.length ? h("table", {}, row.value.cut.map((each) => h("tr", {}, h("td", {}, h("span", { class: "tag" }, each.by)), h("td", { class: "num" }, see.count(each.tokens, "token")), h("td", { class: "num" }, see.percent(each.mass))))) : h("p", { class: "note" }, "Nothing: every token could be drawn."),
             row.value.unmasked ? h("p", { class: "note" }, row.value.unmasked) : null);
