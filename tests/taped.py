@@ -153,6 +153,8 @@ def drawn(seed):
 
 def drawn_to(directory, seed, keeps_prompts):
     """The same, in files."""
-    world = type("Filed", (Taped,), {"record": RecordSettings(directory=str(directory), keeps_prompts=keeps_prompts)})(seed)
+    world = type("Filed", (Taped,), {"record": RecordSettings(directory=str(directory), keeps_prompts=keeps_prompts)})(
+        seed
+    )
     world.run().tape.close()
     return Recording.open(directory)
