@@ -1,10 +1,10 @@
 """What is written is what happened: every line of drawn engines comes back as it was."""
 
 import pytest
-
-from openwork.trace.recording import Recording
 from recorded import Kept, began
 from simulation import VOCAB, Simulation
+
+from openwork.trace.recording import Recording
 
 
 class Recorded(Simulation):

@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from openwork.cli import terminal
 from openwork.core.errors import OpenworkError, RequestError
 
-SUBCOMMANDS = ("generate", "chat", "choose", "search", "serve", "see", "info", "quantize", "bench")
+SUBCOMMANDS = ("generate", "chat", "choose", "search", "serve", "trace", "see", "info", "quantize", "bench")
 # Newer versions of typer carry a copy of click, older ones import it: this is whichever is in use.
 UsageError = cast(type[Exception], typer.BadParameter.__bases__[0])
 

@@ -95,6 +95,9 @@ class _Collecting:
 
     def take(self, entry: Entry, process: Rerun | None) -> None:
         recorded = self.recorded
+        if process is not None and (process.difference is not None or process.gap):
+            recorded.notes.append(f"The schedule cannot be replayed to its end: {process.difference or process.gap}.")
+            process = None
         self._until = max(self._until, entry.time + self._offset)
         match entry:
             case Began():
@@ -121,8 +124,6 @@ class _Collecting:
             self._happen(event)
         if process is not None and isinstance(process.cache, WatchedCache):
             recorded.counting.evicted += sum(move.what == "evict" for move in process.cache.take_moves())
-        if process is not None and process.difference is not None:
-            recorded.notes.append(f"The schedule does not replay: {process.difference}.")
 
     def _begin(self, began: Began) -> None:
         recorded = self.recorded

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from openwork.core.event import Account, Miss, Preempted
 from openwork.core.gauges import Gauges
 from openwork.trace.entry import Began
-from openwork.trace.schedule import Difference
 from openwork.trace.watch import Move
 
 
@@ -128,7 +127,7 @@ class Course:
     requests: list[Asked] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     evicted: Counter[tuple[str, str]] = field(default_factory=Counter)  # (for whose sake, whose) -> blocks
-    differences: list[Difference] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)  # why replays ended, in words
     replayed: int = 0
     detail: Detail = field(default_factory=Detail)
 

@@ -46,7 +46,10 @@ class _Gathering:
 
     def take(self, entry: Entry, process: Rerun | None) -> None:
         if process is not None and process.difference is not None:
-            self.course.differences.append(process.difference)
+            self.course.differences.append(str(process.difference))
+            process = None
+        elif process is not None and process.gap:
+            self.course.differences.append(process.gap)
             process = None
         self._at = max(0, len(self.course.steps) - 1)
         match entry:

@@ -67,7 +67,8 @@ class Checked:
     steps: int  # compared and found equal
     requests: int
     differences: tuple[Difference, ...] = ()
-    unread: int = 0  # lines that were not compared: those after a difference, and those whose beginning is not there
+    gaps: tuple[str, ...] = ()  # where lines are missing; nothing after one can be compared
+    unread: int = 0  # lines that were not compared: after a difference or a gap, or without their beginning
 
     @property
     def is_equal(self) -> bool:
@@ -93,6 +94,8 @@ class Rerun:
         self.step: Step | None = None
         self.landed: Step | None = None  # the step whose result the last line brought
         self.difference: Difference | None = None  # the first; nothing may be fed after it
+        self.gap = ""  # what is missing before the last line; nor after this
+        self._num_steps = 0
 
     def feed(self, entry: Entry) -> None:
         """Do again what a line says was done."""
@@ -137,6 +140,10 @@ class Rerun:
         return self._differs(line, "error", entry.error, "") if entry.error else None
 
     def _plan(self, entry: Planned) -> Difference | None:
+        if entry.step.number != self._num_steps:
+            self.gap = f"process {self.process}: lines are missing before step {entry.step.number}"
+            return None
+        self._num_steps += 1
         self.step, self.events = self.scheduler.plan(entry.time)
         line = f"step {entry.step.number}"
         found = first_difference(entry.step, self.step, "step")
@@ -174,8 +181,8 @@ class Rerun:
 def rerun(entries: Iterable[Entry], make_cache: MakeCache = KVCache) -> Iterator[tuple[Entry, Rerun | None]]:
     """Every line of a recording, and the process that was told it again.
 
-    None: its beginning is not in the recording, or it has begun to differ; a line that differs comes with its process,
-    whose ``difference`` says how.
+    None: its beginning is not in the recording, lines are missing, or it has begun to differ. The first line that
+    differs comes with its process, whose ``difference`` says how; the first behind a gap likewise, and ``gap``.
     """
     num_processes, current = 0, None
     for entry in entries:
@@ -185,7 +192,7 @@ def rerun(entries: Iterable[Entry], make_cache: MakeCache = KVCache) -> Iterator
         elif current is not None:
             current.feed(entry)
         yield entry, current
-        if current is not None and current.difference is not None:
+        if current is not None and (current.difference is not None or current.gap):
             current = None
 
 
@@ -193,8 +200,12 @@ def check(entries: Iterable[Entry]) -> Checked:
     """Replay a whole recording. Never raises for what it says: whatever differs is in the answer."""
     processes = steps = requests = unread = 0
     differences: list[Difference] = []
+    gaps: list[str] = []
     for entry, process in rerun(entries):
         if process is None:
+            unread += 1
+        elif process.gap:
+            gaps.append(process.gap)
             unread += 1
         elif process.difference is not None:
             differences.append(process.difference)
@@ -202,7 +213,7 @@ def check(entries: Iterable[Entry]) -> Checked:
             processes += isinstance(entry, Began)
             steps += isinstance(entry, Planned)
             requests += isinstance(entry, Submitted)
-    return Checked(processes, steps, requests, tuple(differences), unread)
+    return Checked(processes, steps, requests, tuple(differences), tuple(gaps), unread)
 
 
 def first_difference(recorded: Any, replayed: Any, where: str) -> tuple[str, Any, Any] | None:

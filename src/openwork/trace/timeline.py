@@ -69,7 +69,7 @@ def document(course: Course, window: range) -> dict[str, Any]:
             "is_equal": course.is_replayed,
             "steps": course.replayed,
             "of": len(course.steps),
-            "difference": str(course.differences[0]) if course.differences else None,
+            "difference": course.differences[0] if course.differences else None,
         },
         "processes": [_process(at, began) for at, began in course.processes],
         "window": {"first": steps.start, "count": len(steps), "total": len(course.steps)},
