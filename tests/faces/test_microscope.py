@@ -1,6 +1,6 @@
 """The page of the microscope in a real browser, over a real recording: every view, the keys, the pointer, the numbers.
 
-It needs Debian's chromium and playwright, and is skipped where they are not. ``--screenshots`` writes those of the docs.
+It needs Debian's chromium and playwright, and is skipped where they are not. ``--screenshots`` writes the docs' own.
 """
 
 import contextlib
@@ -16,6 +16,8 @@ from pathlib import Path
 import looked_into
 import pytest
 from looked_into import BOUND, FILTERED, FORKED, HOSTILE_ID, SEARCHED
+
+from openwork.cli.seeing import Seeing
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
@@ -37,19 +39,18 @@ def command(*arguments):
 
 @pytest.fixture(scope="module")
 def file_of(recording, tmp_path_factory):
+    """The page of a request in a file: whole, or with so many bytes, or without a model."""
     made = {}
+    with contextlib.ExitStack() as stack:
+        seeing = {each: stack.enter_context(Seeing(recording, has_model=each)) for each in (True, False)}
 
-    def at(id, *more):
-        if (id, *more) not in made:
-            path = tmp_path_factory.mktemp("pages") / "page.html"
-            done = subprocess.run(
-                command(id, "--record", recording, "--html", path, *more), capture_output=True, text=True, timeout=120
-            )
-            assert done.returncode == 0, done.stderr
-            made[(id, *more)] = path
-        return made[(id, *more)]
+        def at(id, max_bytes=8 << 20, has_model=True):
+            if (id, max_bytes, has_model) not in made:
+                path = made[(id, max_bytes, has_model)] = tmp_path_factory.mktemp("pages") / "page.html"
+                path.write_text(seeing[has_model].file(id, max_bytes), encoding="utf-8")
+            return made[(id, max_bytes, has_model)]
 
-    return at
+        yield at
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,15 @@ class Page:
         self.settle()
 
     def settle(self):
-        self.it.wait_for_function("see.drawn.then(() => true)")
+        self.it.evaluate("async () => { for (let last = null; last !== see.drawn;) { last = see.drawn; await last; } }")
+
+    def until(self, expression):
+        """Wait until it holds; the page's own policy forbids to have the browser do so."""
+        for _ in range(WAIT_MS // 50):
+            if self.it.evaluate(expression):
+                return
+            self.it.wait_for_timeout(50)
+        raise AssertionError(expression)
 
     def press(self, *keys):
         for key in keys:
@@ -191,7 +200,7 @@ def test_it_plays_and_pauses_and_is_scrubbed(file_of, open_page):
     page = open_page(file_of(FILTERED))
     page.it.evaluate("see.cursor.set({rate: 12})")
     page.press("Home", " ")
-    page.it.wait_for_function("see.cursor.position >= see.cursor.first + 3")
+    page.until("see.cursor.position >= see.cursor.first + 3")
     page.press(" ")
     stopped = page.at("position")
     page.it.wait_for_timeout(400)
@@ -274,7 +283,7 @@ def test_a_live_page_asks_its_server_and_forks(live, open_page):
     assert page.it.locator(".branch-line .branch").count() > 5
     assert f"Branch at position {page.at('position') + 1}" in page.text(".branch-line h4")
     page.it.locator("#request").select_option(FORKED)
-    page.it.wait_for_function(f"see.cursor.told && see.cursor.told.id === '{FORKED}'")
+    page.until(f"see.cursor.told && see.cursor.told.id === '{FORKED}'")
     page.settle()
     for place in range(1, 10):
         page.press(str(place))
@@ -286,7 +295,7 @@ def test_a_live_page_without_its_key_shows_nothing(live, open_page):
     assert page.it.locator("#which div").count() == 0
     page.it.locator("#key-value").fill(live.split("key=")[1])
     page.it.keyboard.press("Enter")
-    page.it.wait_for_function("see.cursor.told !== null")
+    page.until("see.cursor.told !== null")
     page.settle()
     page.wrong[:] = [each for each in page.wrong if "401" not in each]
 
@@ -301,11 +310,7 @@ def test_everything_has_a_name_and_can_be_read(file_of, open_page, theme):
         assert page.it.evaluate("document.documentElement.dataset.theme") == theme
         for place in range(1, 10):
             page.press(str(place))
-            assert page.it.evaluate(NAMED) == [], place
-            assert page.it.evaluate(CONTRAST) == [], place
-        assert page.it.evaluate(
-            "new Set([...document.querySelectorAll('[id]')].map((e) => e.id)).size"
-        ) == page.it.evaluate("document.querySelectorAll('[id]').length")
+            assert page.it.evaluate(LEGIBLE) == {"nameless": [], "faint": [], "twice": []}, (place, id)
 
 
 def test_it_can_be_used_without_a_pointer(file_of, open_page):
@@ -327,25 +332,28 @@ def test_a_small_window_hides_nothing(file_of, open_page):
 
 
 def test_what_is_not_in_the_file_says_so(file_of, open_page):
-    page = open_page(file_of(FORKED, "--html-bytes", "300KB"))
+    page = open_page(file_of(FORKED, 300_000))
     page.it.evaluate("see.cursor.set({view: 1, position: 2})")
     page.settle()
     assert "This file holds" in page.text("#panel-composition .missing")
-    bare = open_page(file_of(FORKED, "--no-model"))
+    bare = open_page(file_of(FORKED, has_model=False))
     bare.press("1")
     assert "No model was opened" in bare.text("#panel-decoding .missing")
     bare.press("8")
     assert bare.it.locator("#panel-timeline canvas").is_visible()
 
 
-def test_screenshots(request, file_of, chromium):
+def test_screenshots(request, recording, chromium, tmp_path):
     if not request.config.getoption("--screenshots"):
         pytest.skip("--screenshots writes them")
     DOCS.mkdir(exist_ok=True)
+    pages = {id: tmp_path / f"{id}.html" for id in (FILTERED, SEARCHED)}
+    for id, path in pages.items():
+        subprocess.run(command(id, "--record", recording, "--html", path, "--ceilings"), check=True, timeout=300)
     for theme in ("light", "dark"):
         for place, view in enumerate(VIEWS, 1):
             id = SEARCHED if view == "search" else FILTERED
-            page = Page(chromium, file_of(id, "--ceilings").as_uri(), color_scheme=theme)
+            page = Page(chromium, pages[id].as_uri(), color_scheme=theme)
             page.it.evaluate("see.cursor.set({position: see.cursor.first + 9, layer: 3, head: 2})")
             page.press(str(place))
             path = DOCS / f"{view}-{theme}.png"

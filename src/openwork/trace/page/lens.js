@@ -12,7 +12,7 @@
         const best = rows[i].value && rows[i].value.lens[l] && rows[i].value.lens[l][0];
         if (!best) return h("td", {}, h("button", { type: "button", disabled: true }, "·"));
         const share = Math.exp(best.logprob), isNext = best.id === rows[i].value.next, isHere = p === cursor.position && l === cursor.layer + 1;
-        return h("td", {}, h("button", { type: "button", class: isHere ? "here" : "", style: { background: `color-mix(in srgb, var(--brass-fill) ${Math.round(62 * share)}%, var(--sheet))`, fontWeight: isNext ? "600" : "400",
+        return h("td", {}, h("button", { type: "button", class: isHere ? "here" : "", style: { background: `color-mix(in srgb, var(--brass-fill) ${Math.round(50 * share)}%, var(--sheet))`, fontWeight: isNext ? "600" : "400",
           textDecoration: isNext ? "underline" : "none" }, title: `position ${p}, ${l === 0 ? "the embedding" : "after layer " + (l - 1)}: ` + rows[i].value.lens[l].map((t) => `${see.plainToken(t.text, t.id)} ${see.percent(Math.exp(t.logprob))}`).join(", "),
           "aria-label": `position ${p}, layer ${l}: ${see.plainToken(best.text, best.id)}, ${see.percent(share)}${isNext ? ", what followed" : ""}`,
           onclick: () => see.cursor.set({ position: p, layer: Math.max(0, l - 1) }) }, see.plainToken(best.text, best.id)));

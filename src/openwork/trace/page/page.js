@@ -87,7 +87,7 @@
     see.fill(select, ids.map((r) => h("option", { value: r.id }, `${r.id} · ${r.prompt_tokens} + ${r.output_tokens.join(" + ")}`)));
     select.onchange = () => show(select.value).catch(fail);
     const { request: fixed, first } = see.documents.page, wanted = fixed || place.request || first || (ids.length ? ids[0].id : null);
-    if (wanted === null) { see.fill(at("empty"), see.missing(found.why || "Nothing was recorded yet.")); return; }
+    if (wanted === null || !found.value) { see.fill(at("empty"), see.missing(found.why || "Nothing was recorded yet.")); return; }
     select.value = wanted;
     await show(wanted, place);
   };
@@ -118,8 +118,7 @@
       wide = contentRect.width;
     }).observe(at("main"));
     await list(place);
-    document.documentElement.dataset.ready = "true";
   };
 
-  open().catch(fail);
+  open().catch(fail).then(() => { document.documentElement.dataset.ready = "true"; });
 })();

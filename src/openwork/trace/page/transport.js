@@ -64,7 +64,7 @@
         ",": () => cursor.set({ head: cursor.head - 1 }), ".": () => cursor.set({ head: cursor.head + 1 }),
         n: () => cursor.set({ sequence: (cursor.sequence + 1) % cursor.told.sequences.length }),
         "+": () => cursor.set({ rate: Math.min(12, cursor.rate * 1.5) }), "-": () => cursor.set({ rate: Math.max(0.25, cursor.rate / 1.5) }),
-        "/": () => document.getElementById("jump").focus(), "?": () => document.getElementById("help").showModal(), t: () => see.theme(),
+        "/": () => { document.getElementById("jump").focus(); document.getElementById("jump").select(); }, "?": () => document.getElementById("help").showModal(), t: () => see.theme(),
       };
       if (event.key === " " && !(tag === "BUTTON" && !isTab)) keys[" "] = () => cursor.play();
       if (/^[1-9]$/.test(event.key)) keys[event.key] = () => cursor.set({ view: Number(event.key) - 1 });
