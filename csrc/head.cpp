@@ -115,7 +115,7 @@ void Device::best(const float* x, std::int64_t rows, const Linear& w, float soft
           const std::int64_t id = first * kLanes + kernels_.first_equal(own, size, high);
           const auto place = static_cast<std::size_t>(piece * rows + row + i);
           found[place] = {high, id};
-          if (hashes) halves[place] = half_page_sum(own, size, piece % 2);
+          if (hashes) halves[place] = half_page_sum(kernels_, own, size, piece % 2);
         }
       }
     }
@@ -130,7 +130,7 @@ void Device::best(const float* x, std::int64_t rows, const Linear& w, float soft
     finite[row] = std::isfinite(top.logit);
   }
   if (!hashes) return;
-  const std::uint64_t nothing = half_page_sum(nullptr, 0, 1);
+  const std::uint64_t nothing = half_page_sum(kernels_, nullptr, 0, 1);
   for (std::int64_t row = 0; row < rows; row++) {
     hashes[row] = 0;
     for (std::int64_t piece = 0; piece < pieces; piece += 2) {

@@ -1,4 +1,4 @@
-"""Requests served under whatever makes schedules differ, and what a recorder saw of them.
+"""Requests served under whatever makes schedules differ, and recorded.
 
 Small batches and chunks, a cache so small that sequences are preempted, prompts that begin alike, cancels, several
 sequences a request, penalties, biases, constraints, and engine processes that are killed and gone on for.
@@ -7,16 +7,17 @@ sequences a request, penalties, biases, constraints, and engine processes that a
 from dataclasses import replace
 from random import Random
 
+import pytest
+
 from openwork import SamplingParams
-from openwork.build import wire
+from openwork.build import make_recorder, wire
 from openwork.core.constraint import Constraint
-from openwork.core.event import Finished, Token
+from openwork.core.event import Admitted, Finished, Preempted, Token
 from openwork.core.request import Request
-from openwork.core.settings import AdmissionSettings, CacheSettings, LoadSettings, ScheduleSettings
+from openwork.core.settings import AdmissionSettings, LoadSettings, RecordSettings, ScheduleSettings
 from openwork.core.terms import Tenants
 from openwork.engine.loop import Loop
 from openwork.engine.service import Engine
-from openwork.trace.entry import Began, Planned, Ran, Submitted
 
 CONSTRAINTS = (
     Constraint.regex("[a-z ]{3,40}[.]"),
@@ -26,12 +27,11 @@ CONSTRAINTS = (
 
 
 class Served:
-    """``entries`` are the lines of a recording of all that is asked here."""
+    """Writes a recording into ``directory``; ``counts`` is what happened to requests."""
 
-    def __init__(self, model, seed, blocks=16, constraints=CONSTRAINTS, **load):
+    def __init__(self, directory, model, seed, blocks=16, constraints=CONSTRAINTS, **load):
+        self.directory = directory
         self.random = Random(seed)
-        self.entries = []
-        self.lives = 0
         settings = LoadSettings(**{"threads": 2, "context": 160} | load)
         self._open = lambda: self._life(model, _with_blocks(model, settings, blocks))
         self._constraints = constraints
@@ -45,24 +45,9 @@ class Served:
         """An engine process."""
         schedule = ScheduleSettings(max_step_tokens=self.random.choice([9, 17, 40]), max_running=8)
         self.wired = wire(model, settings, schedule, AdmissionSettings(), Tenants(), hashes=True)
-        info, limits = self.wired.info, self.wired.limits
-        about = (info.model, info.contract_id, info.dtype, info.kv_dtype, info.threads, limits.vocab_size, True)
-        cache = CacheSettings(info.num_blocks, info.block_size)
-        self.entries.append(Began(0.0, 0.0, *about, cache, schedule, AdmissionSettings(), run=self.lives))
-        self.lives += 1
-        self.engine = Engine(Loop(self.wired.scheduler, self.wired.runner, self.wired.clock, recorder=self))
-
-    # -- recorder ------------------------------------------------------------------------------------------------
-
-    def planned(self, step, events):
-        self.entries.append(Planned(0.0, step, tuple(events)))
-        for event in events:
-            name = type(event).__name__
-            self.counts["preemptions"] += name == "Preempted"
-            self.counts["hits"] += name == "Admitted" and event.cached > 0
-
-    def ran(self, step, result, events):
-        self.entries.append(Ran(0.0, result, tuple(events)))
+        record = RecordSettings(directory=str(self.directory), keeps_prompts=True)
+        recorder = make_recorder(record, self.wired, pytest.fail)
+        self.engine = Engine(Loop(self.wired.scheduler, self.wired.runner, self.wired.clock, recorder))
 
     # -- what happens --------------------------------------------------------------------------------------------
 
@@ -89,10 +74,7 @@ class Served:
         self._submit(f"cmpl-{number}", Request(prompt, SamplingParams(**how), self.wired.limits))
 
     def _submit(self, name, request, so_far=None):
-        stream = self.engine.submit(request, so_far)
-        given = None if so_far is None else {index: tuple(tokens) for index, tokens in so_far.items()}
-        self.entries.append(Submitted(0.0, stream.request_id, name, request, given))
-        self._living[name] = stream
+        self._living[name] = self.engine.submit(request, so_far, name)
 
     def turn(self):
         self.engine.turn()
@@ -103,6 +85,8 @@ class Served:
                     lines.setdefault(event.index, []).append(event.choice.token)
                 elif isinstance(event, Finished):
                     self._over.add((name, event.index))
+                self.counts["preemptions"] += isinstance(event, Preempted)
+                self.counts["hits"] += isinstance(event, Admitted) and event.cached > 0
             if stream.has_ended:
                 del self._living[name]
             elif self.random.random() < 0.002:
@@ -113,7 +97,7 @@ class Served:
         """The process is gone, with what was in flight; another goes on with what readers had been given."""
         self.counts["kills"] += 1
         left, self._living = self._living, {}
-        self.engine.abandon()
+        self.wired.runner.close()  # and the recorder is told nothing
         self._open()
         for name, stream in left.items():
             lines = self._given.get(name, {})
@@ -122,7 +106,7 @@ class Served:
             self._submit(name, stream.request, open_)
 
     def run(self, requests, kills=1):
-        """Ask for so many requests, some at a time, and turn until all are over; the lines of the recording."""
+        """Ask for so many requests, some at a time, and turn until all are over."""
         deaths = {self.random.randrange(5, 5 + 3 * requests) for _ in range(kills)}
         asked = turns = 0
         while asked < requests or self._living:
@@ -135,7 +119,6 @@ class Served:
             if turns in deaths:
                 self.kill()
         self.engine.close()
-        return self.entries
 
 
 def _with_blocks(model, settings, blocks):

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,8 +101,10 @@ class Built:
     examiner: Examiner  # computes its sequences again, with this model
 
 
-def make_ops(backend: str = "auto", threads: int | None = None) -> Reference:
+def make_ops(backend: str = "auto", threads: int | None = None, isa: str | None = None) -> Reference:
     """The operations: the C++ core where it is installed, else the NumPy reference with a warning.
+
+    ``isa`` is the core's instruction set; None: the best there is, or what the environment says.
 
     Raises BackendError for an unknown name, or when "cpu" is asked for and not there.
     """
@@ -112,7 +114,7 @@ def make_ops(backend: str = "auto", threads: int | None = None) -> Reference:
         from openwork.ops.cpu import Cpu
 
         try:
-            return Cpu(threads)
+            return Cpu(threads, isa)
         except BackendError as error:
             if backend == "cpu" or not error.is_missing:
                 raise
@@ -164,12 +166,25 @@ def wire(
     return _wire(str(model or source.EMBEDDED), loaded, plan, schedule, None, admission, tenants, hashes=hashes)
 
 
-def examiner(model: str | Path | None, settings: LoadSettings, progress: Progress | None = None) -> Examiner:
+def examiner(
+    model: str | Path | None,
+    settings: LoadSettings,
+    progress: Progress | None = None,
+    contract_id: str | None = None,
+) -> Examiner:
     """Load a checkpoint to compute sequences again and look into them, without an engine and its cache.
 
+    ``contract_id`` names arithmetic to be used if this machine has it, in place of the settings' backend;
     ``kv_cache_bytes`` and ``block_size`` of the settings are not used. Raises as build does.
     """
-    directory, ops, survey, kv_dtype = _inspect(model, settings)
+    isa = None
+    if contract_id is not None:
+        from openwork.ops.cpu import available
+
+        isa = next((each for each in available() if contract_id.rsplit("-", 1)[0] == each), None)
+        is_reference = contract_id == Reference.contract_id
+        settings = replace(settings, backend="reference" if is_reference else settings.backend)
+    directory, ops, survey, kv_dtype = _inspect(model, settings, isa)
     _check_weights(survey.packed_bytes)
     loaded = _load(directory, ops, settings.context, settings, progress)
     context = loaded.spec.max_positions if settings.context is None else settings.context
@@ -205,10 +220,12 @@ class _Plan:
     context: int
 
 
-def _inspect(model: str | Path | None, settings: LoadSettings) -> tuple[Path, Reference, assemble.Inspection, KVDType]:
+def _inspect(
+    model: str | Path | None, settings: LoadSettings, isa: str | None = None
+) -> tuple[Path, Reference, assemble.Inspection, KVDType]:
     choose_kv_dtype(settings.kv_dtype, choose_dtype(settings.dtype, "BF16"))  # refused before anything is downloaded
     directory = source.resolve(model)
-    ops = make_ops(settings.backend, settings.threads)
+    ops = make_ops(settings.backend, settings.threads, isa)
     survey = assemble.inspect(directory, dtype=settings.dtype, context=settings.context)
     return directory, ops, survey, choose_kv_dtype(settings.kv_dtype, survey.dtype)
 

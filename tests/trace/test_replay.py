@@ -14,18 +14,18 @@ from openwork.core.search import Beam, Search
 from openwork.core.settings import LoadSettings
 from openwork.ops.reference import Reference
 from openwork.testing.checkpoint import write_checkpoint
-from openwork.trace.entry import Began
+from openwork.trace.recording import Recording
 from openwork.trace.replay import Verdict, replay
-from openwork.trace.story import gather
 
 CONTEXT = {"threads": 2, "context": 160}
 
 
 def replayed(served, model, **load):
     """Every request of a recording, replayed: verdicts by id."""
-    examines = examiner(model, LoadSettings(**CONTEXT | load))
-    began = next(entry for entry in served.entries if isinstance(entry, Began))
-    return {name: replay(examines, began, story) for name, story in gather(served.entries).items()}
+    examines, recording = examiner(model, LoadSettings(**CONTEXT | load)), Recording.open(served.directory)
+    began = next(recording.entries())
+    assert recording.damage == ()
+    return {story.id: replay(examines, began, story) for story in recording.requests()}
 
 
 def check_all(served, verdicts, count):
@@ -38,9 +38,9 @@ def check_all(served, verdicts, count):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_every_request_of_the_embedded_model_is_equal(seed, is_long, positions_compared):
+def test_every_request_of_the_embedded_model_is_equal(seed, tmp_path, is_long, positions_compared):
     """Under batches, hits, preemptions, cancels, kills; with penalties, biases, constraints, several sequences."""
-    served, count = Served(None, seed), 900 if is_long else 60
+    served, count = Served(tmp_path / "recording", None, seed), 900 if is_long else 60
     served.run(count, kills=8 if is_long else 1)
     tokens = check_all(served, replayed(served, None), count)
     positions_compared[f"recorded and replayed, {count} requests of stories"] = tokens
@@ -58,18 +58,19 @@ def test_every_request_of_the_embedded_model_is_equal(seed, is_long, positions_c
 def test_every_request_of_other_architectures_is_equal(architecture, kinds, tmp_path, is_long):
     model, count = write_checkpoint(tmp_path / "model", architecture, seed=3), 300 if is_long else 40
     load = {"dtype": kinds[0], "kv_dtype": kinds[1]}
-    served = Served(str(model), 11, constraints=(), **load)
+    served = Served(tmp_path / "recording", str(model), 11, constraints=(), **load)
     served.run(count, kills=4 if is_long else 1)
     check_all(served, replayed(served, str(model), **load), count)
 
 
 @pytest.fixture(scope="module")
-def small():
-    """A recording of the embedded model, its lines, and what replays them."""
-    served = Served(None, 5, constraints=())
+def small(tmp_path_factory):
+    """A recording of the embedded model: who served, its requests by id, and what replays them."""
+    served = Served(tmp_path_factory.mktemp("recording"), None, 5, constraints=())
     served.run(12, kills=0)
-    began = served.entries[0]
-    return began, gather(served.entries), examiner(None, LoadSettings(**CONTEXT))
+    recording = Recording.open(served.directory)
+    stories = {story.id: story for story in recording.requests()}
+    return next(recording.entries()), stories, examiner(None, LoadSettings(**CONTEXT))
 
 
 def of(stories, num_lines=1, least=4, **params):
@@ -138,7 +139,7 @@ def test_tokens_without_a_hash_are_counted_and_their_choice_compared(small):
 
 def test_other_weights_differ_at_the_first_token(tmp_path):
     ours, theirs = (str(write_checkpoint(tmp_path / str(seed), seed=seed)) for seed in (1, 2))
-    served = Served(ours, 1, constraints=())
+    served = Served(tmp_path / "recording", ours, 1, constraints=())
     served.run(5, kills=0)
     for verdict in replayed(served, theirs).values():
         first = verdict.first_difference
@@ -148,7 +149,7 @@ def test_other_weights_differ_at_the_first_token(tmp_path):
 def test_a_machine_that_disagrees_with_itself_is_told_where(tmp_path, monkeypatch):
     """A fault planted in one operation of one layer, for rows that are not alone."""
     model = str(write_checkpoint(tmp_path / "model"))
-    served = Served(model, 1, constraints=(), backend="reference")
+    served = Served(tmp_path / "recording", model, 1, constraints=(), backend="reference")
     served.run(3, kills=0)
     faults = {"attend": "attend", "linear": "project", "mlp_block": "output or feed-forward"}
     for operation, part in faults.items():

@@ -19,7 +19,19 @@ from typer.core import TyperGroup
 from openwork.cli import terminal
 from openwork.core.errors import OpenworkError, RequestError
 
-SUBCOMMANDS = ("generate", "chat", "choose", "search", "serve", "trace", "see", "info", "quantize", "bench")
+SUBCOMMANDS = (
+    "generate",
+    "chat",
+    "choose",
+    "search",
+    "serve",
+    "trace",
+    "replay",
+    "see",
+    "info",
+    "quantize",
+    "bench",
+)
 # Newer versions of typer carry a copy of click, older ones import it: this is whichever is in use.
 UsageError = cast(type[Exception], typer.BadParameter.__bases__[0])
 
@@ -106,6 +118,7 @@ def openwork(
     [bold]openwork choose "it was " --options good,bad[/]        the likeliest answer, with a proof
     [bold]openwork search "the cat" --beam 4[/]                  the likeliest text, by search
     [bold]openwork see --record DIR[/]                           every step of a recorded request, and what was inside
+    [bold]openwork replay ID --record DIR[/]                     the bits of a recorded request, once more
     [bold]openwork info ./checkpoint[/]                          what a model costs
     [bold]openwork quantize --dtype int8[/]                      smaller weights, and what they cost
     [bold]openwork bench --shape qwen3-0.6b[/]                   how fast it is here, and could be

@@ -74,12 +74,9 @@ def replay(examiner: Examiner, began: Began, story: Story, token: int | None = N
     ``began`` is the process that served it. Raises TraceError when the recording does not hold what this takes, or was
     made with another model or contract id; MemoryTooSmall when the sequence does not fit.
     """
-    request = _request_of(story)
+    request = check(story, token)
     _check_model(examiner, began)
     lines = {index: line for index, line in sorted(story.lines.items()) if len(line.tokens) > (token or 0)}
-    if token is not None and not lines:
-        longest = max((len(line.tokens) for line in story.lines.values()), default=0)
-        raise TraceError(f"request {story.id} has no token {token}", f"It has {longest}, counted from 0.")
     compared = unhashed = 0
     chooser = _Chooser(examiner, request)
     try:
@@ -103,18 +100,8 @@ def replay(examiner: Examiner, began: Began, story: Story, token: int | None = N
     return Verdict(story.id, compared, unhashed, None)
 
 
-_OTHER_CHOICE = (
-    "the row of logits is the one that was recorded, so the choice was made otherwise: with other parameters, or by a "
-    "version that chooses otherwise"
-)
-_AGREES = (
-    "alone, in a chunk and in single operations this row has the same bits here in every layer, so this machine agrees "
-    "with itself: other weights under the same name, or a fault of the machine that served it"
-)
-
-
-def _request_of(story: Story) -> Request:
-    """What was asked, if the recording has it and it is something that can be derived again."""
+def check(story: Story, token: int | None = None) -> Request:
+    """What was asked, if the recording has it and it is something that can be derived again; else TraceError."""
     what, request = f"request {story.id}", story.request
     if story.error:
         raise TraceError(f"{what} was not accepted: {story.error}", "Nothing was computed for it.")
@@ -127,7 +114,20 @@ def _request_of(story: Story) -> Request:
         )
     if request.search is not None:
         raise TraceError(f"{what} was a search, which draws no tokens", "Its schedule can be replayed.")
+    longest = max((len(line.tokens) for line in story.lines.values()), default=0)
+    if token is not None and not 0 <= token < longest:
+        raise TraceError(f"{what} has no token {token}", f"It has {longest}, counted from 0.")
     return request
+
+
+_OTHER_CHOICE = (
+    "the row of logits is the one that was recorded, so the choice was made otherwise: with other parameters, or by a "
+    "version that chooses otherwise"
+)
+_AGREES = (
+    "alone, in a chunk and in single operations this row has the same bits here in every layer, so this machine agrees "
+    "with itself: other weights under the same name, or a fault of the machine that served it"
+)
 
 
 def _check_model(examiner: Examiner, began: Began) -> None:
