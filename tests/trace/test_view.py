@@ -14,7 +14,7 @@ from openwork.core.request import Limits
 from openwork.core.settings import LoadSettings, ScheduleSettings
 from openwork.trace.recording import Recording
 from openwork.trace.view import Lamp, View, requests_document
-from openwork.trace.view_costs import Shape
+from openwork.trace.view_costs import Shape, shape_of
 from openwork.trace.view_file import file_documents
 from openwork.trace.view_fork import fork_document, fork_request
 
@@ -33,8 +33,8 @@ def built():
 
 @pytest.fixture(scope="module")
 def lamp(built):
-    info = built.info
-    shape = Shape(built.spec, info.read_bytes_per_token, info.kv_bytes / (info.num_blocks * info.block_size))
+    info, shape = built.info, shape_of(built.examiner)
+    assert shape == Shape(built.spec, info.read_bytes_per_token, info.kv_bytes / (info.num_blocks * info.block_size))
     text = built.tokenizer.piece
     return Lamp(examiner=built.examiner, text_of=lambda token: text(token).decode("utf-8", "replace"), shape=shape)
 

@@ -13,17 +13,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from openwork.cli.records import token_text
-from openwork.core.errors import OpenworkError, RequestError
+from openwork.cli.lighting import light
+from openwork.core.errors import RequestError
+from openwork.core.event import Event
 from openwork.core.request import Limits
+from openwork.core.settings import LoadSettings
 from openwork.trace.recording import Recording
 from openwork.trace.view import Lamp, View, requests_document
-from openwork.trace.view_costs import Shape
 
 if TYPE_CHECKING:
-    from openwork.build import Built
-    from openwork.core.event import Event
     from openwork.core.request import Request
+    from openwork.engine.service import Engine
     from openwork.trace.entry import Began
 
 _EVERYBODY: Callable[[str], bool] = lambda tenant: True  # noqa: E731
@@ -50,7 +50,7 @@ class Seeing:
         self._threads = threads
         self._backend = backend
         self._has_ceilings = has_ceilings
-        self._built: Built | None = None
+        self._engine: Engine | None = None
         self._lamp: Lamp | None = None
 
     def __enter__(self) -> Seeing:
@@ -59,8 +59,8 @@ class Seeing:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._built is not None:
-            self._built.engine.close()
+        if self._engine is not None:
+            self._engine.close()
 
     def named(self, id: str | None) -> str:
         """A request of the recording: this one, or the latest that said something. Raises TraceError, RequestError."""
@@ -151,60 +151,41 @@ class Seeing:
         if not self._has_model:
             return Lamp(dark="No model was opened (--no-model), so rows cannot be computed again.")
         began = _began(self.recording)
-        try:
-            built = self._open(began)
-        except OpenworkError as error:
-            return Lamp(dark=f"The model could not be opened, so rows cannot be computed again: {error}")
-        tokenizer, info = built.tokenizer, built.info
-        shape = Shape(built.spec, info.read_bytes_per_token, info.kv_bytes / (info.num_blocks * info.block_size))
-        return Lamp(
-            examiner=built.examiner,
-            text_of=lambda token: token_text(token, tokenizer),
-            shape=shape,
-            ceilings=measured(built) if self._has_ceilings else None,
-            examine_bytes=self._examine_bytes,
+        return light(
+            self._model or began.model, self._load(began), began.contract_id, self._examine_bytes, self._has_ceilings
         )
 
-    def _open(self, began: Began) -> Built:
-        from openwork.build import build
-        from openwork.core.settings import LoadSettings, ScheduleSettings
-
-        load = LoadSettings(dtype=began.dtype, kv_dtype=began.kv_dtype, threads=self._threads, backend=self._backend)
-        self._built = build(self._model or began.model, load, ScheduleSettings())
-        return self._built
+    def _load(self, began: Began) -> LoadSettings:
+        """As it was loaded when it was recorded. A window in the file may change what positions mean."""
+        requests = (story.request for story in self.recording.requests() if story.request is not None)
+        context = next((request.limits.context for request in requests), None)
+        return LoadSettings(
+            dtype=began.dtype,
+            kv_dtype=began.kv_dtype,
+            context=context,
+            threads=self._threads,
+            backend=self._backend,
+        )
 
     def _limits(self) -> Limits:
-        if self.lamp().examiner is None or self._built is None:
+        examiner = self.lamp().examiner
+        if examiner is None:
             raise RequestError("is not open, so nothing can be computed", param="model")
-        return self._built.limits
+        return examiner.limits
 
     def _compute(self, request: Request) -> list[Event]:
-        """All events of a request that this process computes."""
-        assert self._built is not None
-        engine, events = self._built.engine, []
-        stream = engine.submit(request)
+        """All events of a request, of an engine in this process that is made when it is first needed."""
+        from openwork.build import build
+        from openwork.core.settings import ScheduleSettings
+
+        if self._engine is None:
+            began = _began(self.recording)
+            self._engine = build(self._model or began.model, self._load(began), ScheduleSettings()).engine
+        stream, events = self._engine.submit(request), list[Event]()
         while not stream.has_ended:
-            engine.turn()
+            self._engine.turn()
             events += stream.take()
         return events + stream.take()
-
-
-def measured(built: Built) -> dict[str, Any] | None:
-    """The ceilings of this machine, now; None without the native core."""
-    from openwork.bench.limits import DOTS
-    from openwork.bench.limits import Limits as Ceilings
-    from openwork.ops.cpu import Cpu
-
-    if not isinstance(built.ops, Cpu):
-        return None
-    dot = DOTS[built.info.dtype]
-    found = Ceilings(built.ops).now([built.info.dtype])
-    return {
-        "read_bytes_s": found.read,
-        "operations_s": found.dots[dot],
-        "said": f"Ceilings were measured on this machine when the page was made: {dot} products, {built.info.threads} "
-        "threads. The steps were measured when they ran, perhaps elsewhere.",
-    }
 
 
 def _began(recording: Recording) -> Began:

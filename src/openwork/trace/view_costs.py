@@ -14,7 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from openwork.core.settings import LANES
 from openwork.core.spec import ModelSpec
+from openwork.ops.paged import PagedKV
+from openwork.run.capture import Examiner
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,16 @@ class Shape:
     spec: ModelSpec
     read_bytes: int  # of all matrices that one decode step reads
     kv_token_bytes: float  # of keys and values of one token, all layers
+
+
+def shape_of(examiner: Examiner) -> Shape:
+    """Of a model that is open."""
+    model, spec = examiner.model, examiner.model.spec
+    linears = [model.weights.head]
+    for layer in model.weights.layers:
+        linears += [layer.attention.qkv, layer.attention.out, layer.mlp.up, layer.mlp.down]
+    block = PagedKV.block_bytes(spec.num_layers, spec.num_kv_heads, spec.head_dim, LANES, examiner.kv_dtype)
+    return Shape(spec, sum(each.weight.num_bytes for each in linears), block / LANES)
 
 
 def costs_document(
