@@ -70,7 +70,7 @@ def test_a_request_is_told_as_it_was_recorded(look, recording):
 
 def test_every_document_is_json(look):
     for id in (ALONE, FORKED, HOSTILE_ID, BOUND, SEARCHED):
-        for path in ("request", "costs", "timeline", "strip/0", "row/0/3", "layer/0/5/2"):
+        for path in ("request", "costs", "timeline", "strip/0", "row/0/3", "layer/0/5/2", "heads/0/5"):
             json.dumps(look(id).document(path), allow_nan=False)
 
 
@@ -120,6 +120,10 @@ def test_attention_is_a_distribution_and_its_masses_are_its_own(look):
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(values(layer["sources"]).sum(axis=1), 1, atol=1e-5)
     assert values(layer["sources"]).shape == (8, len(told["sources"][0]))
+    heads = look(FORKED).document(f"heads/0/{position}")
+    np.testing.assert_array_equal(values(heads["sources"])[3], values(layer["sources"]))
+    spread = -(weights * np.log(weights, where=weights > 0, out=np.zeros_like(weights))).sum(axis=1)
+    np.testing.assert_allclose(values(heads["entropy"])[3], spread, atol=1e-4)
     blocks = values(layer["blocks"])
     np.testing.assert_allclose(blocks[:, 1], weights[:, 16:32].sum(axis=1), atol=1e-6)
     for before, after in (("q_before", "q"), ("k_before", "k")):

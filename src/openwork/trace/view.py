@@ -7,6 +7,7 @@ same.
     strip/S            how sure the model was of each token of sequence S, all rows computed again in one pass
     row/S/P            one row of sequence S, at position P, computed again
     layer/S/P/L        one layer of that row
+    heads/S/P          where each head of all layers looked from there, in short
     diff/ID            this request beside another one of the recording, to the first row that differs
     requests           all requests of the recording that may be seen
 
@@ -35,10 +36,10 @@ from openwork.trace.timeline import timeline
 from openwork.trace.view_costs import Shape, costs_document
 from openwork.trace.view_diff import diff_document
 from openwork.trace.view_request import Journey, TextOf, gather, request_document
-from openwork.trace.view_row import LENS, layer_document, row_document, strip_document
+from openwork.trace.view_row import LENS, heads_document, layer_document, row_document, strip_document
 
 MOST_EXAMINED = 2  # sequences whose keys and values are kept
-MOST_ROWS = 64  # rows that are kept open; of each all layers and heads
+MOST_ROWS = 64  # rows that are kept open
 ROW_BYTES = 64 << 20  # of rows that are kept open
 
 
@@ -69,7 +70,7 @@ class View:
         self.journey = _found(entries, id, self._may_see)
         self._request = request_document(self.journey, lamp.text_of)
         self._examined: OrderedDict[int, Examination] = OrderedDict()
-        self._rows: OrderedDict[tuple[int, int], Row] = OrderedDict()
+        self._rows: OrderedDict[tuple[int, int, tuple[int, ...] | None], Row] = OrderedDict()
         self._strips: dict[int, dict[str, Any]] = {}
         self._lock = threading.Lock()
 
@@ -99,6 +100,9 @@ class View:
                     return self._strip(_whole(sequence))
                 case "row", [sequence, position]:
                     return self._row(_whole(sequence), _whole(position))
+                case "heads", [sequence, position]:
+                    row = self._open(_whole(sequence), _whole(position), None)
+                    return heads_document(row, self._request["sources"][_whole(sequence)])
                 case "layer", [sequence, position, layer]:
                     return self._layer(_whole(sequence), _whole(position), _whole(layer))
         raise RequestError("names no document of a request", param="path")
@@ -115,7 +119,7 @@ class View:
     # -- documents -----------------------------------------------------------------------------------------------
 
     def _row(self, sequence: int, position: int) -> dict[str, Any]:
-        row, tokens = self._open(sequence, position), self._tokens(sequence)
+        row, tokens = self._open(sequence, position, ()), self._tokens(sequence)
         request, line = self.journey.request, self._line(sequence)
         prompt_len = len(request.prompt)
         generated = position + 1 - prompt_len
@@ -131,7 +135,6 @@ class View:
             request,
             tokens[position + 1] if position + 1 < len(tokens) else None,
             sequence,
-            self._request["sources"][sequence],
             line["hashes"][generated] if is_chosen else None,
             self._lamp.text_of,
             allowed,
@@ -161,9 +164,9 @@ class View:
             masks.close()
 
     def _layer(self, sequence: int, position: int, layer: int) -> dict[str, Any]:
-        row = self._open(sequence, position)
-        if layer not in row.layers:
-            raise RequestError(f"is {layer}; there are {len(row.layers)} layers, from 0", param="layer")
+        if not self.why_dark and layer >= self.num_layers:
+            raise RequestError(f"is {layer}; there are {self.num_layers}, from 0", param="layer")
+        row = self._open(sequence, position, (layer,))
         return layer_document(row, layer, self._request["sources"][sequence], self._request["block_size"] or 16)
 
     def _timeline(self) -> dict[str, Any]:
@@ -192,7 +195,7 @@ class View:
         found = diff_document(self._request, beside)
         position = found["row"]
         if position is not None and not self.why_dark and journey.story.has_tokens:
-            rows = [self._open(0, position), self._open_other(journey, position)]
+            rows = [self._open(0, position, ()), self._open_other(journey, position)]
             found["rows"] = _beside(rows, self._lamp.text_of)
         return found
 
@@ -218,15 +221,17 @@ class View:
             self._examined.popitem(last=False)
         return examination
 
-    def _open(self, sequence: int, position: int) -> Row:
-        key = (sequence, position)
+    def _open(self, sequence: int, position: int, layers: tuple[int, ...] | None) -> Row:
+        """A row, with the attention of these layers; None: of all, which takes longest."""
+        key = (sequence, position, layers)
         if key in self._rows:
             self._rows.move_to_end(key)
             return self._rows[key]
         tokens = self._tokens(sequence)
         if not 0 <= position < len(tokens):
             raise RequestError(f"is {position}; there are {len(tokens)}, from 0", param="position")
-        row = self._rows[key] = self._examination(sequence).row(position, lens=LENS)
+        lens = 0 if layers is None or layers else LENS
+        row = self._rows[key] = self._examination(sequence).row(position, layers=layers, lens=lens)
         while len(self._rows) > 1 and (len(self._rows) > MOST_ROWS or _num_bytes(self._rows.values()) > ROW_BYTES):
             self._rows.popitem(last=False)
         return row
@@ -237,7 +242,7 @@ class View:
 
     def _open_other(self, journey: Journey, position: int) -> Row:
         line = journey.story.lines[journey.indices[0]]
-        return self._examine([*journey.request.prompt, *line.tokens]).row(position, lens=LENS)
+        return self._examine([*journey.request.prompt, *line.tokens]).row(position, layers=(), lens=LENS)
 
 
 def requests_document(entries: Iterable[Entry], may_see: Callable[[str], bool]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def file_documents(
     for sequence in range(len(view.journey.indices)):
         documents[f"strip/{sequence}"] = view.document(f"strip/{sequence}")
     wanted = list(_paths(view, has_layers))
-    held = {"row": 0, "layer": 0}
+    held = {"row": 0, "heads": 0, "layer": 0}
     for path in wanted:
         document = view.document(path)
         used += _size(document)
@@ -53,8 +53,10 @@ def _paths(view: View, has_layers: bool) -> Iterator[str]:
     decoding = [(s, p) for s in lines for p in range(prompt_len - 1, view.last_position(s) + 1)]
     given = [(s, p) for s in lines for p in range(prompt_len - 1)]
     yield from (f"row/{s}/{p}" for s, p in decoding)
+    yield from (f"heads/{s}/{p}" for s, p in decoding if has_layers)
     yield from (f"layer/{s}/{p}/{layer}" for s, p in decoding for layer in layers)
     yield from (f"row/{s}/{p}" for s, p in given)
+    yield from (f"heads/{s}/{p}" for s, p in given if has_layers)
     yield from (f"layer/{s}/{p}/{layer}" for s, p in given for layer in layers)
 
 

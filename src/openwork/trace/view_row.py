@@ -1,8 +1,8 @@
 """What was inside one row of one request: documents made from a row that was computed again with everything kept.
 
-    row     the distribution, what sampling and a constraint cut away from it, what every layer would have said, and how
-            much attention each head gave to each source
+    row     the distribution, what sampling and a constraint cut away from it, and what every layer would have said
     strip   of a whole answer: how likely each token was, and whether its row is the one that was served
+    heads   of all layers: how much attention each head gave to each source, and over how many positions
     layer   of one layer: q, k and v of each head before and after rope, and the attention weights of every head
 
 By the numeric contract a row computed again is the row that was served; ``served`` says whether the hashes agree.
@@ -38,7 +38,6 @@ def row_document(
     request: Request,
     next_token: int | None,
     index: int,
-    sources: Sequence[Source],
     served: str | None,
     text_of: TextOf,
     allowed: np.ndarray | None = None,
@@ -86,8 +85,7 @@ def row_document(
         "served": None if served is None else served == hashed,
         "lens": None if row.lens is None else _lens(row.lens, text_of),
         "residual_norms": [float(x) for x in np.sqrt(np.square(row.residual.astype(np.float64)).mean(axis=1))],
-        "attention": _attention(row, sources),
-        "marks": {"top": "measured", "entropy": "derived", "cut": "derived", "lens": "derived", "attention": "derived"},
+        "marks": {"top": "measured", "entropy": "derived", "cut": "derived", "lens": "derived"},
     }
 
 
@@ -223,15 +221,20 @@ def _lens(lens: Lens, text_of: TextOf) -> list[list[dict[str, Any]]]:
     ]
 
 
-def _attention(row: Row, sources: Sequence[Source]) -> dict[str, Any]:
-    """Of every layer and head: the mass of each source, and the entropy over positions in nats."""
+def heads_document(row: Row, sources: Sequence[Source]) -> dict[str, Any]:
+    """Of every layer and head of a row: the mass of each source, and the entropy over positions in nats."""
     masses, spreads = [], []
     for each in row.attention:
         weights = each.astype(np.float64)
         masses.append(_by_source(weights, sources))
         logs = np.log(np.where(weights > 0, weights, 1))
         spreads.append(-(weights * logs).sum(axis=1))
-    return {"sources": array(np.array(masses)), "entropy": array(np.array(spreads))}
+    return {
+        "position": row.position,
+        "sources": array(np.array(masses)),
+        "entropy": array(np.array(spreads)),
+        "marks": {"sources": "derived", "entropy": "derived"},
+    }
 
 
 def _by_source(weights: np.ndarray, sources: Sequence[Source]) -> np.ndarray:

@@ -37,8 +37,8 @@
         ": dashed before, brass after. The first pairs turn fastest.", see.mark("derived", "angles of the measured q before and after")));
   };
 
-  const headMap = (cursor, row, pick) => {
-    const { layers, heads } = cursor.shape, spread = row && see.array(row.attention.entropy);
+  const headMap = (cursor, heads, pick) => {
+    const { layers, heads } = cursor.shape, spread = heads && see.array(heads.entropy);
     const most = Math.log(cursor.position + 1) || 1;
     const size = Math.max(9, Math.min(26, Math.floor(300 / heads)));
     const grid = svg("svg", { width: heads * size + 34, height: layers * size + 22, role: "img", "aria-label": `attention of ${layers} layers and ${heads} heads; layer ${cursor.layer}, head ${cursor.head} is chosen` });
@@ -145,7 +145,7 @@
       root.append(none, whole);
       return {
         async draw(cursor, isCurrent) {
-          const [row, layer] = await Promise.all([see.tryGet(`row/${cursor.sequence}/${cursor.position}`), see.tryGet(`layer/${cursor.sequence}/${cursor.position}/${cursor.layer}`)]);
+          const layer = await see.tryGet(`layer/${cursor.sequence}/${cursor.position}/${cursor.layer}`);
           if (!isCurrent()) return;
           see.caption(["At position ", h("b", {}, String(cursor.position)), " ", see.quoted(cursor.text(cursor.position), cursor.id(cursor.position)),
             " asks with q and answers later queries with k and v. Layer ", h("b", {}, String(cursor.layer)), ", head ", h("b", {}, String(cursor.head)),
@@ -161,13 +161,16 @@
           see.fill(vectors, rows.map(([name, v, colour]) => vector(name, v, scale, colour, "measured")),
             group > 1 ? h("p", { class: "note" }, `Heads ${kv * group} to ${kv * group + group - 1} share key and value head ${kv}.`) : null,
             dim ? dials(rows[0][1], rows[1][1], dim, cursor.position) : h("p", { class: "note" }, "This model has no rope: positions are learned, and q is not turned."));
-          see.fill(map, headMap(cursor, row.value, (l, head) => see.cursor.set({ layer: l, head })));
+          const pick = (l, head) => see.cursor.set({ layer: l, head }); // all heads take longest: they come when they come
+          if (!map.firstChild) see.fill(map, headMap(cursor, null, pick));
+          const mapped = see.tryGet(`heads/${cursor.sequence}/${cursor.position}`).then((heads) => { if (isCurrent()) see.fill(map, headMap(cursor, heads.value, pick), heads.why ? h("p", { class: "note" }, heads.why) : null); });
           now = see.part(see.array(layer.value.weights), cursor.head);
           canvas.setAttribute("aria-label", `attention weights over ${now.length} positions, at most ${see.percent(Math.max(...now))}`);
           positions(canvas, cursor, now);
           see.fill(text, words(cursor, now));
           see.fill(source, masses(cursor, layer.value, now));
           see.fill(block, blocks(cursor, layer.value));
+          await mapped;
         },
       };
     },
