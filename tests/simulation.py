@@ -21,9 +21,10 @@ from openwork.core.constraint import Constraint
 from openwork.core.errors import Overloaded, RequestError
 from openwork.core.event import Admitted, Arrived, Ended, Finished, Preempted, Token
 from openwork.core.penalty import Penalty
+from openwork.core.repetition import Repetition
 from openwork.core.request import Limits, Request, SamplingParams
 from openwork.core.search import Beam, BestFirst, Budget, Choose, Search
-from openwork.core.settings import AdmissionSettings, CacheSettings, ScheduleSettings
+from openwork.core.settings import AdmissionSettings, CacheSettings, ScheduleSettings, SpeculationSettings
 from openwork.core.terms import Tenant, Tenants, Terms
 from openwork.engine.loop import Loop
 from openwork.kv.cache import KVCache
@@ -51,7 +52,35 @@ def alone(request: Request, index: int) -> list[int]:
             break
         if request.params.constraint is not None and tokens[-1] in request.limits.eos_ids:
             break
+        loop = request.params.repetition_detection
+        if loop is not None and is_late_enough and loop.is_in(tokens[len(request.prompt) :]):
+            break
     return tokens[len(request.prompt) :]
+
+
+class Guesser:
+    """Foretells what the rule says, and is wrong now and then; how sure it is means nothing."""
+
+    def __init__(self, sequence, draw, rate):
+        self.sequence, self.draw, self.rate = sequence, draw, rate
+        self.num_known = 0
+
+    def follow(self, tokens, known):
+        self.num_known = max(self.num_known, known)
+
+    def odds(self, most):
+        if self.draw.random() < 0.3:
+            return []
+        odd = self.draw.choice([0.2, 0.6, 0.99])
+        return [odd**place for place in range(1, self.draw.randint(0, most) + 1)]
+
+    def propose(self, num):
+        tokens = list(self.sequence.tokens)
+        assert self.num_known == len(tokens), "it was not told of all tokens"
+        for _ in range(num):
+            is_right = self.draw.random() < self.rate
+            tokens.append(RULE(tokens, self.sequence.index) if is_right else self.draw.randrange(VOCAB))
+        return tuple(tokens[self.num_known :])
 
 
 @dataclass
@@ -82,7 +111,9 @@ class Simulation:
             first=draw.choice(["decode", "decode", "prefill"]),
             next_token_s=draw.choice([None, None, 0.002, 0.02]),
             patience_s=draw.choice([0.02, 0.5, 60.0]),
+            speculation=draw.choice([None, SpeculationSettings(max_draft=draw.choice([1, 3, 15, 40]))]),
         )
+        self.guess_rate = draw.choice([0.0, 0.5, 0.9, 1.0])
         self.door = AdmissionSettings(
             max_waiting=draw.choice([None, None, 4]), max_blocks=draw.choice([None, None, None, 2 * blocks])
         )
@@ -101,7 +132,7 @@ class Simulation:
     def start(self):
         cache = self.cache_settings
         self.cache = KVCache(cache, self.tenants)
-        self.scheduler = Scheduler(self.settings, self.cache, self.door)
+        self.scheduler = Scheduler(self.settings, self.cache, self.door, self._guesser)
         how = (self.clock, self._seconds, self._fails, self._poisons, self.is_late, LIKELIHOOD)
         self.runner = EchoRunner(cache, RULE, *how)
         self.loop = Loop(self.scheduler, self.runner, self.clock, self.recorder())
@@ -128,6 +159,9 @@ class Simulation:
     def _fails(self, step):
         return self.draw.random() < self.fail_rate
 
+    def _guesser(self, sequence):
+        return Guesser(sequence, self.draw, self.guess_rate)
+
     def _poisons(self, step, work):
         is_bad = self.draw.random() < self.bad_rate
         sequence = self.scheduler._sequences.get(work.sequence)
@@ -144,8 +178,10 @@ class Simulation:
         prompt = (*begin, *(draw.randrange(VOCAB) for _ in range(draw.randint(0 if begin else 1, 40))))[:room]
         params = SamplingParams(
             n=draw.choice([1, 1, 1, 1, 2, 5]),
+            best_of=draw.choice([None, None, None, 5]),
             max_tokens=draw.choice([0, 1, 5, 20, 40]),
             ignore_eos=draw.random() < 0.7,
+            repetition_detection=draw.choice([None, None, Repetition(max_pattern_size=3, min_count=2)]),
             prompt_logprobs=draw.choice([None, None, None, None, 0]),
             constraint=draw.choice([None, None, None, Constraint.json_object()]),
         )
@@ -176,6 +212,8 @@ class Simulation:
         penalty, params = None, SamplingParams()
         budget = Budget(nodes=draw.choice([5, 40]), blocks=draw.choice([None, 0, 3]))
         kind = draw.choice(["choose", "beam", "best-first"])
+        form = draw.choice([None, None, Constraint.json_object()])  # all is legal here, and ends must be complete
+        some = draw.choice([Budget(), Budget(), Budget(nodes=9), Budget(finished=2)])
         if kind == "choose":
             options = {tuple(draw.randrange(4, 7) for _ in range(draw.choice([1, 2, 3, 20, 40]))) for _ in range(8)}
             how = {"options": tuple(sorted(options)), "at_once": draw.choice([1, 3]), "score_all": draw.random() < 0.3}
@@ -183,12 +221,16 @@ class Simulation:
         elif kind == "beam":
             width, groups = draw.choice([(1, 1), (3, 1), (6, 1), (4, 2)])
             early = draw.choice([True, False, "never"])
-            search = Search(beam=Beam(width=width, groups=groups, diversity=float(groups > 1), early_stopping=early))
-            params = SamplingParams(n=draw.randint(1, width), max_tokens=draw.choice([1, 5, 20]))
+            search = Search(
+                beam=Beam(width=width, groups=groups, diversity=float(groups > 1), early_stopping=early, budget=some)
+            )
+            params = SamplingParams(n=draw.randint(1, width), max_tokens=draw.choice([1, 5, 20]), constraint=form)
         else:
             penalty = draw.choice([None, Penalty(length="power"), Penalty(repetition=0.5)])
             search = Search(best_first=BestFirst(at_once=draw.choice([1, 4]), budget=budget), penalty=penalty)
-            params = SamplingParams(n=draw.choice([1, 3]), min_tokens=draw.choice([1, 3]), max_tokens=4)
+            params = SamplingParams(
+                n=draw.choice([1, 3]), min_tokens=draw.choice([1, 3]), max_tokens=4, constraint=form
+            )
         try:
             return Request(prompt, params, self.limits, terms, search)
         except RequestError:
@@ -211,7 +253,7 @@ class Simulation:
         """The engine is gone, with cache and runner; another one goes on with every request that had not ended."""
         unfinished = {}
         for number, entry in self.scheduler._roster.entries.items():
-            indices = entry.living if entry.group is None else range(entry.request.params.n)
+            indices = entry.living if entry.group is None else range(entry.request.params.num_drawn)
             unfinished[number] = {index: tuple(self.tokens(number, index)) for index in indices}
         self.restarted |= set(unfinished)
         self.start()
@@ -284,7 +326,7 @@ class Simulation:
     def come_to_rest(self):
         """Nothing arrives any more: everything must end, within a bound."""
         left = sum(
-            (len(r.prompt) + r.max_tokens + 4) * (r.params.n if r.search is None else 300)
+            (len(r.prompt) + r.max_tokens + 4) * (r.params.num_drawn if r.search is None else 300)
             for n, r in self.requests.items()
             if n in self.scheduler._roster.entries
         )
@@ -308,7 +350,7 @@ class Simulation:
             assert isinstance(own[0], Arrived) and isinstance(own[-1], Ended)
             assert sum(isinstance(e, Ended) for e in own) == 1, "a request ends once"
             finished = {e.index: e for e in own if isinstance(e, Finished)}
-            assert len(finished) == sum(isinstance(e, Finished) for e in own) == request.params.n
+            assert len(finished) == sum(isinstance(e, Finished) for e in own) == request.params.num_drawn
             account = own[-1].account
             is_whole = number not in self.restarted
             assert not is_whole or account.preemptions == sum(isinstance(e, Preempted) for e in own)
@@ -319,10 +361,10 @@ class Simulation:
             if request.search is not None:
                 self.check_search(number, request, finished, own[-1])
                 continue
-            for index in range(request.params.n):
+            for index in range(request.params.num_drawn):
                 got, reason = self.tokens(number, index), finished[index].reason
                 want = alone(request, index)
-                if reason in ("stop", "length"):
+                if reason in ("stop", "length", "repetition"):
                     assert got == want, f"request {number}.{index} has other tokens than alone"
                 else:
                     assert got == want[: len(got)]
@@ -330,6 +372,7 @@ class Simulation:
             if request.params.prompt_logprobs is not None and {e.reason for e in finished.values()} <= {
                 "stop",
                 "length",
+                "repetition",
             }:
                 scored = [None, *(token for token in request.prompt[1:])]
                 assert [p and p.token for p in own[-1].prompt_logprobs] == scored
@@ -390,7 +433,7 @@ class Simulation:
         if request.search is not None:
             lines = self.lines_of.get(number, {})
             return [line for at in lines for line in lines[at] if index is None or at == index]
-        indices = range(request.params.n) if index is None else [index]
+        indices = range(request.params.num_drawn) if index is None else [index]
         return [(*request.prompt, *self.tokens(number, at)) for at in indices]
 
 

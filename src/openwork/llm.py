@@ -25,7 +25,7 @@ from openwork.core.event import Arrived, Ended, Event, Prefilled
 from openwork.core.output import Chosen, Chunk, Output
 from openwork.core.request import Request, SamplingParams
 from openwork.core.search import Beam, BestFirst, Budget, Choose, Search, as_search
-from openwork.core.settings import LoadSettings, RecordSettings, ScheduleSettings
+from openwork.core.settings import LoadSettings, RecordSettings, ScheduleSettings, SpeculationSettings
 from openwork.core.spec import ModelSpec
 from openwork.engine.service import Stream
 from openwork.run.explain import Explainer, Source
@@ -57,6 +57,9 @@ class LLM:
     context         longest sequence; None: the longest that model and cache allow
     backend         "auto", "cpu" (the C++ core) or "reference" (NumPy)
     weight_cache    keep the packed weights of a big model in a file, and map it the next time (docs/quantization.md)
+    speculate       "ngram": guess tokens and verify several in one step: faster where a text repeats, never other
+                    tokens (docs/speculation.md)
+    max_draft       how many to guess at most; None: 15
     progress        called with (stage, done, total) while weights are packed, saved or loaded, in bytes
     tap             called with (sequence, position, row) for each row of logits (vocab,) before a token is chosen
     record          a directory: the engine's flight recorder writes there (docs/recorder.md)
@@ -82,6 +85,8 @@ class LLM:
         backend: str = "auto",
         block_size: int = 16,
         weight_cache: bool = True,
+        speculate: str | None = None,
+        max_draft: int | None = None,
         schedule: ScheduleSettings | None = None,
         progress: Progress | None = None,
         tap: Callable[[int, int, np.ndarray], None] | None = None,
@@ -99,10 +104,13 @@ class LLM:
             block_size=block_size,
             cache=weight_cache,
         )
+        schedule = schedule or ScheduleSettings()
+        if speculate is not None or max_draft is not None:
+            schedule = replace(schedule, speculation=SpeculationSettings.wished(speculate, max_draft))
         recording = None
         if record is not None:
             recording = RecordSettings(directory=str(record), keeps_prompts=record_prompts, max_bytes=record_bytes)
-        built = build(model, settings, schedule or ScheduleSettings(), progress, tap, record=recording)
+        built = build(model, settings, schedule, progress, tap, record=recording)
         self._engine = built.engine
         self._limits = built.limits
         self._guide = built.guide
@@ -141,13 +149,21 @@ class LLM:
         return self._run(list(zip(requests, many, strict=True)), progress)
 
     def stream(
-        self, prompt: Prompt, params: SamplingParams | None = None, *, progress: Progress | None = None
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        search: Beam | BestFirst | Search | None = None,
+        progress: Progress | None = None,
     ) -> Iterator[Chunk]:
         """Continue one prompt; chunks come as tokens do, and the last one carries the whole Output.
 
+        With ``search`` a token comes as soon as it is certain: when all beams agree on it, or when the search ends.
         Leaving the iteration early cancels the request. Raises as ``generate`` does; a wrong request at the call.
         """
-        request = self._request(prompt, params)
+        request = self._request(prompt, params, search)
+        if request.params.best_of is not None:
+            raise RequestError("cannot be streamed: which are best is known at the end", param="best_of")
 
         def chunks() -> Iterator[Chunk]:  # nothing is submitted for a stream that nobody reads
             yield from self._follow([self._submit(request, prompt)], progress)
@@ -185,8 +201,7 @@ class LLM:
 
         ``params`` says n, lengths and ends, and nothing that bends the model's distribution. Raises as ``generate``.
         """
-        request = replace(self._request(prompt, params or SamplingParams()), search=as_search(how))
-        return self._run([(request, prompt)], progress)[0]
+        return self._run([(self._request(prompt, params, how), prompt)], progress)[0]
 
     def choose(
         self,
@@ -235,7 +250,9 @@ class LLM:
 
     # -- the way of a request ------------------------------------------------------------------------------------
 
-    def _request(self, prompt: Prompt, params: SamplingParams | None) -> Request:
+    def _request(
+        self, prompt: Prompt, params: SamplingParams | None, search: Beam | BestFirst | Search | None = None
+    ) -> Request:
         if isinstance(prompt, str):
             if not prompt:
                 raise RequestError("is empty", "Give at least one character.", param="prompt")
@@ -243,14 +260,14 @@ class LLM:
             ids = tokenizer.encode(prompt, max_bytes=self._limits.context * LONGEST_TOKEN_BYTES)
         else:
             ids = list(prompt)
-        how = self.defaults if params is None else params
+        how = params or (self.defaults if search is None else SamplingParams())
         if how.stop:
             self._need_tokenizer("stop")
         if how.constraint is not None:
             self._need_tokenizer("constraint")
             self._trial.check(how.constraint)
             self._guide.begin(how.constraint)  # compiled here, and not while a step of everybody's waits for it
-        return Request(tuple(ids), how, self._limits)
+        return Request(tuple(ids), how, self._limits, search=None if search is None else as_search(search))
 
     def _need_tokenizer(self, param: str) -> Tokenizer:
         """Raises RequestError when text is given to a checkpoint that has no tokenizer."""

@@ -29,7 +29,8 @@ SPARE_DESCRIPTORS = 4
 SPARE_BYTES = 256 << 20  # a heap that once held large bodies keeps its size; that it does not grow for ever is R16
 # What the processes of a server may open while they serve.
 _USUAL = re.compile(
-    r"open ['\"](/proc/|/sys/|/dev/(null|urandom)|.*\.pyc?\b|.*/__pycache__/|.*\.so\b)|subprocess.Popen"
+    r"open ['\"](/proc/|/sys/|/dev/(null|urandom)|.*\.pyc?\b|.*/__pycache__/|.*\.so\b|.*/python\d+\.zip\b"
+    r"|.*\.dist-info/METADATA\b)|subprocess.Popen"
 )
 
 
@@ -49,6 +50,7 @@ class House(Serving):
                 thread.join()
         chat = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
         assert self.post("/v1/chat/completions", chat).status == 200
+        assert self.post("/v1/chat/completions", chat | {"response_format": {"type": "json_object"}}).status == 200
         self.wait_until_idle()
         self.normal_descriptors, self.normal_threads = self.descriptors(), self.threads()
         self.normal_bytes = self.resident_bytes()

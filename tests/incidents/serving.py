@@ -104,7 +104,7 @@ class Serving:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        children = self.workers() if self.process.poll() is None else []
+        children = self.processes() if self.process.poll() is None else []
         self.stop()
         for child in children:
             eventually(lambda child=child: not is_alive(child), "the engine's process gone with its parent")
@@ -141,9 +141,16 @@ class Serving:
 
     # -- what can be seen of it
 
-    def workers(self) -> list[int]:
-        """The processes it has started."""
+    def processes(self) -> list[int]:
+        """Those it has started: engines, and the helper that tries constraints, which comes and goes."""
         return children_of(self.pid)
+
+    def workers(self) -> list[int]:
+        """Engines."""
+        return [pid for pid in self.processes() if not is_helper(pid)]
+
+    def helpers(self) -> list[int]:
+        return [pid for pid in self.processes() if is_helper(pid)]
 
     def descriptors(self) -> int:
         return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in (self.pid, *self.workers()))
@@ -368,6 +375,12 @@ def children_of(pid: int) -> list[int]:
         with suppress(OSError):
             found += map(int, (task / "children").read_text().split())
     return [child for child in found if is_alive(child)]
+
+
+def is_helper(pid: int) -> bool:
+    with suppress(OSError):
+        return b"openwork.text.judge" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def listening_port(pid: int) -> int | None:

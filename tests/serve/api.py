@@ -30,9 +30,10 @@ ECHO = "echo"
 USER = [{"role": "user", "content": "once upon"}]
 
 
-def stories_engine():
-    """The embedded model."""
-    built = build(None, LoadSettings(kv_cache_bytes=32 << 20, threads=1), ScheduleSettings())
+def stories_engine(directory=None):
+    """The embedded model, or the one in a directory."""
+    load = LoadSettings(kv_cache_bytes=32 << 20, threads=1, cache=False)
+    built = build(None if directory is None else str(directory), load, ScheduleSettings())
     info = built.info
     facts = Facts(MODEL, built.limits, built.generation.as_params(), info.directory, info.contract_id)
     return LocalEngine(built.engine, facts)

@@ -155,8 +155,9 @@ CASES = [
     ("S25", chat(chat_template="{{ 1 }}"), 400, "chat_template", "unsupported_parameter"),
     *[
         ("S27", chat(response_format=value), 400, ..., None)
-        for value in ({"type": "xml"}, "json", {}, {"type": "json_object"})
+        for value in ({"type": "xml"}, "json", {}, {"type": "json_schema"})
     ],
+    ("S27", chat(response_format={"type": "json_object"}), 200, None, None),
     ("S27", chat(response_format={"type": "text"}), 200, None, None),
     ("S29", plain(speculative_config={}), 400, "speculative_config", None),
     ("S29", plain(scheduling_policy="fcfs"), 400, "scheduling_policy", None),
@@ -170,14 +171,15 @@ CASES = [
     ("T05", plain(model="openwork/st\u043eries"), 404, "model", None),
     ("T05", plain(**{"temperature\u200b": 1}), 400, "temperature\u200b", None),
     ("T15", user("ภาษาไทย" * 50_000), 400, "messages", "context_length_exceeded"),
-    ("G21", chat(structured_outputs={"json": {}}), 400, "structured_outputs", "unsupported_parameter"),
+    ("G21", chat(structured_outputs={"json": {}, "backend": "x"}), 400, "structured_outputs.backend", None),
     *[
         ("G23", chat(tools=[{"type": "function", "function": {"name": name}}]), 400, "tools[0].function.name", None)
         for name in ("x" * (1 << 20), "a b", "ä", "")
     ],
     ("G23", chat(tools=[TOOL] * 129), 400, "tools", None),
     ("-", chat(tools=[TOOL]), 400, "tools", None),  # the template of the embedded model shows none
-    ("-", chat(tools=[TOOL], tool_choice="required"), 400, "tool_choice", "unsupported_parameter"),
+    ("-", chat(tools=[TOOL], tool_choice="required"), 400, "tools", None),
+    ("-", chat(tool_choice="required"), 400, "tool_choice", None),
     ("-", chat(tool_choice={"type": "function", "function": {"name": "f"}}), 400, "tool_choice", None),
     ("-", chat(tool_choice="auto"), 400, "tool_choice", None),
     ("-", plain(suffix="x"), 400, "suffix", "unsupported_parameter"),

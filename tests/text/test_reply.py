@@ -106,15 +106,16 @@ def test_arguments_come_as_they_are_written():
     assert parser.num_calls == 1
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
-@pytest.mark.parametrize("name", [None, "f"])
-def test_an_opening_is_a_part_of_the_reply(form, name):
-    opening = form.opening(name)
-    if form is PYTHONIC:
-        rest = "a=1)]" if name else "f(a=1)]"
-    else:
-        rest = '"a": 1}}' if name else f'f", "{form.key}": ' + '{"a": 1}}'
-        rest += {"hermes": "\n</tool_call>", "mistral": "]", "llama": ""}[form.name]
+@pytest.mark.parametrize(
+    ("form", "opening", "rest"),
+    [
+        (HERMES, "<tool_call>", '\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'),
+        (HERMES, '<tool_call>\n{"name": "', 'f", "arguments": {"a": 1}}'),
+        (MISTRAL, "[TOOL_CALLS]", ' [{"name": "f", "arguments": {"a": 1}}]'),
+        (PYTHONIC, "[f(", "a=1)]"),
+    ],
+)
+def test_an_opening_is_a_part_of_the_reply(form, opening, rest):
     assert parse(rest, form, opening=opening) == call(0, "f", '{"a": 1}')
 
 

@@ -44,6 +44,8 @@ def chat(
     context: options.Context = None,
     threads: options.Threads = None,
     weight_cache: options.WeightCache = True,
+    speculate: options.Speculate = None,
+    max_draft: options.MaxDraft = None,
     temperature: options.Temperature = None,
     top_p: options.TopP = None,
     top_k: options.TopK = None,

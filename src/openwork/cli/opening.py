@@ -16,12 +16,22 @@ if TYPE_CHECKING:
     from openwork.llm import LLM
 
 
-_CHOICES = ("dtype", "kv_dtype", "backend", "kv_cache_bytes", "context", "threads", "weight_cache")
+_CHOICES = (
+    "dtype",
+    "kv_dtype",
+    "backend",
+    "kv_cache_bytes",
+    "context",
+    "threads",
+    "weight_cache",
+    "speculate",
+    "max_draft",
+)
 
 
 def choices(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What ``open_llm`` takes of a subcommand's arguments: those of options.py that speak of the model."""
-    chosen = {name: arguments[name] for name in _CHOICES}
+    chosen = {name: arguments[name] for name in _CHOICES if name in arguments}
     return {name: value.value if isinstance(value, StrEnum) else value for name, value in chosen.items()}
 
 
@@ -35,6 +45,8 @@ def open_llm(
     context: int | None = None,
     threads: int | None = None,
     weight_cache: bool = True,
+    speculate: str | None = None,
+    max_draft: int | None = None,
     progress: Progress | None = None,
 ) -> LLM:
     """Load a model as the options say. Raises what LLM raises."""
@@ -50,5 +62,7 @@ def open_llm(
         context=context,
         threads=threads,
         weight_cache=weight_cache,
+        speculate=speculate,
+        max_draft=max_draft,
         progress=progress,
     )

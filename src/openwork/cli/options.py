@@ -89,6 +89,12 @@ Context = Annotated[
 ]
 Threads = Annotated[int | None, _option("Threads that compute. [dim]Default: one for each core.[/]", _MODEL)]
 
+Speculate = Annotated[
+    str | None,
+    _option("ngram: guess tokens that a text repeats, and verify many at once. The text stays the same.", _MODEL),
+]
+MaxDraft = Annotated[int | None, _option("Tokens to guess in one step at most. [dim]Default: 15.[/]", _MODEL)]
+
 # ---------------------------------------------------------------- choosing tokens
 
 Temperature = Annotated[

@@ -17,7 +17,7 @@ from openwork.cli import limits, options, terminal
 from openwork.cli.options import Backend, Dtype, KVDtype
 from openwork.cli.quantity import parse_bytes
 from openwork.core.errors import RequestError
-from openwork.core.settings import AdmissionSettings, LoadSettings, ScheduleSettings
+from openwork.core.settings import AdmissionSettings, LoadSettings, ScheduleSettings, SpeculationSettings
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 MAX_LOGPROBS_OF_A_REQUEST = 1_000_000  # each becomes some fifty bytes of JSON, and passes through two processes
@@ -151,6 +151,8 @@ def serve(
     threads: options.Threads = None,
     backend: options.Engine = Backend.auto,
     weight_cache: options.WeightCache = True,
+    speculate: options.Speculate = None,
+    max_draft: options.MaxDraft = None,
     cache_dir: CacheDir = None,
     tool_format: ToolForm = ToolFormat.auto,
     reasoning_format: ReasoningForm = ReasoningFormat.auto,
@@ -200,6 +202,7 @@ def serve(
         first=first.value,
         next_token_s=target_itl,
         stretch=stretch or None,
+        speculation=SpeculationSettings.wished(speculate, max_draft),
     )
     admission = AdmissionSettings(
         max_waiting=max_queue, max_waiting_tokens=max_queue_tokens, max_logprobs=MAX_LOGPROBS_OF_A_REQUEST

@@ -20,17 +20,21 @@ MAX_SOURCE_BYTES = 64 << 10
 MAX_REGEX_BYTES = 4 << 10
 MAX_DEPTH = 32  # objects and lists inside one another, as a schema is written
 MAX_VALUES = 1024  # of one enum, or choices
+MAX_MARK = 64  # characters
 
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
     """``kind`` says what ``source`` is: a JSON schema, a regular expression, a JSON list of texts, a Lark grammar.
 
-    The functions below make one from what is at hand. Raises RequestError, its param the kind.
+    ``before`` are the marks around any text that may come first, such as a model's reasoning; an empty first mark says
+    that this text has begun already, so that the second one has to come. The functions below make a constraint from
+    what is at hand. Raises RequestError, its param the kind.
     """
 
     kind: Kind
     source: str
+    before: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -40,6 +44,8 @@ class Constraint:
             _check_schema(_read(self.kind, self.source))
         elif self.kind == "choice":
             _check_choices(_read(self.kind, self.source))
+        if self.before is not None and not (self.before[1] and max(map(len, self.before)) <= MAX_MARK):
+            raise RequestError(f"the marks before it must have up to {MAX_MARK} characters", param=self.kind)
 
     @staticmethod
     def json_schema(schema: Mapping[str, Any] | bool | str) -> Constraint:

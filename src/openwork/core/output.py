@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from openwork.core.errors import RequestError
 
-FinishReason = Literal["stop", "length", "cancelled", "error"]
+FinishReason = Literal["stop", "length", "repetition", "cancelled", "error"]
 # What failed when a sequence finished with "error": its own numbers were not finite; its constraint left no token to
 # choose; the whole step; the request ended the engine's process again and again; the engine is closed and could not
 # finish it.
@@ -83,7 +83,7 @@ class SearchReport:
     gap: float | None
     nodes: int
     generations: int
-    ended_by: Literal["proved", "complete", "nodes", "tokens", "seconds"]
+    ended_by: Literal["proved", "complete", "nodes", "finished", "tokens", "seconds"]
     shares: tuple[Share, ...] = ()  # of each option, where there are some
     winner: int | None = None  # the option that was found
     num_nodes: int | None = None  # how many there are, where that is known
@@ -99,6 +99,18 @@ class Timings:
     decode_s: float
     prefill_tok_s: float  # prompt tokens over prefill_s
     decode_tok_s: float  # tokens after the first over decode_s; 0 when there are none
+
+
+@dataclass(frozen=True, slots=True)
+class Guessed:
+    """How guessing ahead went (docs/speculation.md), over all sequences of a request. It changes no token."""
+
+    drafted: int = 0  # tokens that were guessed
+    accepted: int = 0  # of these, those that were right and used
+    verify_steps: int = 0  # steps that had guesses in them
+
+
+NO_GUESSES = Guessed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +143,7 @@ class Output:
     prompt_logprobs: tuple[Logprob | None, ...] | None = None  # the first is None: nothing comes before it
     cached: int = 0  # prompt tokens whose keys and values were in the prefix cache already
     search: SearchReport | None = None  # what a search found and proved; its ``found`` are the completions, in order
+    guessed: Guessed = NO_GUESSES
     source: Explains | None = field(default=None, compare=False, repr=False)  # None: not from an LLM of this process
 
     def explain(

@@ -9,6 +9,7 @@ from openwork.core.errors import OpenworkError, RequestError
 
 LANES = 16  # a key tile of the cache holds this many tokens
 
+MAX_DRAFT = 63
 Order = Literal["first-come", "priority", "deadline"]
 First = Literal["decode", "prefill"]
 
@@ -61,6 +62,38 @@ class CacheSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeculationSettings:
+    """Tokens are guessed, and verified together in one step (docs/speculation.md).
+
+    guess      "ngram": as the sequence went on where it was like this before
+    max_draft  tokens guessed for one sequence in one step at most
+
+    Raises RequestError, naming the parameter as an operator knows it.
+    """
+
+    guess: str = "ngram"
+    max_draft: int = 15
+
+    def __post_init__(self) -> None:
+        if self.guess != "ngram":
+            raise RequestError(f"is {self.guess!r}", 'Say "ngram".', param="speculate")
+        is_whole = isinstance(self.max_draft, int) and not isinstance(self.max_draft, bool)
+        if not is_whole or not 1 <= self.max_draft <= MAX_DRAFT:
+            raise RequestError(
+                f"must be a whole number from 1 to {MAX_DRAFT}, not {self.max_draft!r}", param="max_draft"
+            )
+
+    @classmethod
+    def wished(cls, speculate: str | None, max_draft: int | None) -> SpeculationSettings | None:
+        """What somebody asks for who may leave either out. Raises RequestError, naming the parameter."""
+        if speculate is None:
+            if max_draft is not None:
+                raise RequestError("is of use only where tokens are guessed", "Give speculate too.", param="max_draft")
+            return None
+        return cls(speculate) if max_draft is None else cls(speculate, max_draft)
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduleSettings:
     """How much goes into one step, and who comes first.
 
@@ -73,6 +106,7 @@ class ScheduleSettings:
     next_token_s     the time between tokens that steps are cut to; a request may ask for a shorter one
     stretch          how many times as long as without a prompt a step may take with one; None: no bound
     patience_s       whoever waited this long goes first and is not passed again
+    speculation      whether and how tokens are guessed ahead; None: never
     """
 
     max_step_tokens: int = 512
@@ -83,6 +117,7 @@ class ScheduleSettings:
     next_token_s: float | None = None
     stretch: float | None = None
     patience_s: float = 60.0
+    speculation: SpeculationSettings | None = None
 
     def __post_init__(self) -> None:
         if self.max_running < 1:

@@ -19,6 +19,7 @@ from openwork.engine.face import AsyncEngine
 from openwork.serve import sse
 from openwork.serve.bounds import Bounds
 from openwork.serve.call import Call, Watch
+from openwork.serve.decoding import Sought
 from openwork.serve.generation import Generation, Part
 from openwork.text.tokenizer import Tokenizer
 
@@ -60,6 +61,7 @@ class Plan:
     voice: Voice
     is_stream: bool
     shown: frozenset[int] = frozenset()  # special tokens that belong to the text
+    sought: Sequence[Sought] = ()  # of each request, where they search
 
 
 async def answer(call: Call, engine: AsyncEngine, bounds: Bounds, prepare: Callable[[], Awaitable[Plan]]) -> None:
@@ -70,9 +72,8 @@ async def answer(call: Call, engine: AsyncEngine, bounds: Bounds, prepare: Calla
     record = None
     async with Watch(call, bounds.request_s):
         plan = await prepare()
-        most = sum(len(each.prompt) + each.params.n * each.max_tokens for each in plan.requests)
-        with call.caller.reserve(most) as place:
-            generation = Generation(engine, plan.requests, plan.tokenizer, plan.shown)
+        generation = Generation(engine, plan.requests, plan.tokenizer, plan.shown, plan.sought)
+        with call.caller.reserve(generation.most_tokens) as place:
             try:
                 async with generation:
                     if plan.is_stream:

@@ -27,6 +27,9 @@ class Bounds:
     logprobs: int = 20
     logit_bias: int = 1024
     tools: int = 128
+    options: int = 10_000  # of a choice
+    search_nodes: int = 100_000  # places that one search may look at
+    tree: int = 10_000  # places of its tree that an answer shows
     label_bytes: int = 128  # user, cache_salt and other names that only label
     queued_texts: int = 512  # texts that wait to be tokenised
     stored_responses: int = 1024

@@ -1,7 +1,7 @@
 """POST /v1/chat/completions: a conversation, answered.
 
-The reply is told apart into content, reasoning and tool calls as it comes. Whoever asks for what needs a grammar (a
-schema, a call that must be made) is told that it is not served yet, rather than given an answer without it.
+The reply is told apart into content, reasoning and tool calls as it comes. What it has to be (a format, a call that
+must be made, a call by its schema) is put together in forms.py, and tried before the engine is asked.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ from openwork.serve import sse
 from openwork.serve.answering import Plan
 from openwork.serve.bounds import Bounds
 from openwork.serve.callers import Caller
-from openwork.serve.conversation import conversation_of, prompt_of
+from openwork.serve.certificate import certificate_of
+from openwork.serve.constraints import read_constraint
+from openwork.serve.conversation import conversation_of
+from openwork.serve.decoding import NAMES, seek
 from openwork.serve.errors import bad_request
+from openwork.serve.forms import Tools, begin_reply
 from openwork.serve.generation import Generation, Part
 from openwork.serve.logprobs import chat_logprob, prompt_logprobs
 from openwork.serve.sampling import check_common, check_fan_out, check_label, request_of, sampling_params, terms_of
@@ -31,19 +35,19 @@ from openwork.serve.schema.chat import (
     ChatMessage,
     ChunkChoice,
     FunctionDelta,
+    NamedTool,
     SaidFunction,
     SaidToolCall,
     ToolCallDelta,
 )
 from openwork.serve.schema.chat import Delta as Said
-from openwork.serve.spoken import Spoken, need_tools
+from openwork.serve.schema.decoding import ChooseBody
+from openwork.serve.spoken import Spoken
 from openwork.serve.stamp import Mould, Stamp
-from openwork.serve.texts import Texts, need_tokenizer
+from openwork.serve.texts import Texts
 from openwork.serve.usage import timings_of, usage_of
 from openwork.text.reply import Arguments, Content, Delta, Reasoning, ToolCall
 from openwork.text.tokenizer import Tokenizer
-
-_NOT_YET = "is not supported over HTTP yet."
 
 
 async def plan_chat(body: ChatBody, texts: Texts, facts: Facts, caller: Caller, bounds: Bounds) -> Plan:
@@ -61,6 +65,7 @@ async def plan_chat(body: ChatBody, texts: Texts, facts: Facts, caller: Caller, 
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         prompt_logprobs=body.prompt_logprobs,
     )
+    asked = _tools(body)
     conversation = conversation_of(
         body.messages,
         () if body.tool_choice == "none" else body.tools or (),
@@ -69,18 +74,32 @@ async def plan_chat(body: ChatBody, texts: Texts, facts: Facts, caller: Caller, 
         variables=body.chat_template_kwargs,
         effort=body.reasoning_effort,
     )
-    prompt = await prompt_of(conversation, texts, bounds)
-    language = await texts.language()
-    tokenizer = need_tokenizer(language, "messages")
-    request = request_of(prompt.token_ids, params, facts.limits, terms_of(body, caller), "messages", wanted)
     names = [tool["function"]["name"] for tool in conversation.tools]
-    dialect = replace(language.dialect, tools=need_tools(language.dialect) if names else None)
+    begun = await begin_reply(conversation, read_constraint(body), asked, texts, bounds)
+    params = replace(params, constraint=begun.constraint)
+    terms = terms_of(body, caller)
+    ids = begun.prompt.token_ids
+    sought = [] if body.decoding is None else await seek(body.decoding, [None], [ids], texts, bounds)
+    search = sought[0].search if sought else None
+    request = request_of(ids, params, facts.limits, terms, "messages", wanted, {**NAMES, **begun.names}, search)
 
     def speak() -> Spoken:
-        return Spoken.begin(dialect, names, prompt.text, is_parallel=body.parallel_tool_calls is not False)
+        if isinstance(body.decoding, ChooseBody):
+            return Spoken(None)  # one of the options, whatever it looks like
+        return Spoken.begin(begun.dialect, names, begun.prompt.text, asked.is_parallel, begun.opening)
 
-    voice = ChatVoice(body, Stamp.new("chatcmpl-", "chat.completion", facts), tokenizer, speak, facts)
-    return Plan([request], tokenizer, voice, bool(body.stream), dialect.shown_ids(tokenizer))
+    voice = ChatVoice(body, Stamp.new("chatcmpl-", "chat.completion", facts), begun.tokenizer, speak, facts)
+    shown = begun.dialect.shown_ids(begun.tokenizer)
+    return Plan([request], begun.tokenizer, voice, bool(body.stream), shown, sought)
+
+
+def _tools(body: ChatBody) -> Tools:
+    """What is asked of the tools. Raises ApiError 400."""
+    choice = body.tool_choice
+    functions = [tool.function for tool in body.tools or ()]
+    named = choice.function.name if isinstance(choice, NamedTool) else None
+    word = choice if isinstance(choice, str) else None
+    return Tools.read(functions, "function.parameters", word, named, body.parallel_tool_calls is not False)
 
 
 class ChatVoice:
@@ -124,11 +143,12 @@ class ChatVoice:
         return begin + said + (b"" if chunk.finish_reason is None else self._last(index, line))
 
     def end(self, generation: Generation) -> bytes:
-        if not self._has_usage and not self._body.timings:
+        if not self._has_usage and not self._body.timings and self._body.decoding is None:
             return sse.DONE
         timings = timings_of(generation)[0] if self._body.timings else msgspec.UNSET
         usage = usage_of(generation, self._num_reasoning_tokens)
-        last = ChatChunk(choices=[], usage=usage, timings=timings, **self._chunk_stamp.fields())
+        search = certificate_of(generation.parts[0], self._tokenizer) or msgspec.UNSET
+        last = ChatChunk(choices=[], usage=usage, timings=timings, search=search, **self._chunk_stamp.fields())
         return sse.event(last) + sse.DONE
 
     def whole(self, generation: Generation) -> ChatCompletion:
@@ -138,6 +158,7 @@ class ChatVoice:
             choices=[self._choice(index, line) for index, line in enumerate(self._lines)],
             usage=usage_of(generation, self._num_reasoning_tokens),
             timings=timings_of(generation)[0] if body.timings else msgspec.UNSET,
+            search=certificate_of(part, self._tokenizer) or msgspec.UNSET,
             prompt_logprobs=msgspec.UNSET
             if body.prompt_logprobs is None or asked is None
             else prompt_logprobs(self._tokenizer, asked, body.prompt_logprobs),
@@ -243,12 +264,6 @@ def _said(delta: Delta) -> Said:
 
 def _check_together(body: ChatBody, bounds: Bounds) -> None:
     """Fields that do not go together, or ask for what is not there. Raises ApiError 400."""
-    if body.response_format is not None and body.response_format.type != "text":
-        raise bad_request(f"response_format {_NOT_YET}", "response_format", "unsupported_parameter")
-    if body.tool_choice is not None and body.tool_choice not in ("none", "auto"):
-        raise bad_request(f"tool_choice other than none and auto {_NOT_YET}", "tool_choice", "unsupported_parameter")
-    if body.tool_choice == "auto" and not body.tools:
-        raise bad_request("tool_choice needs tools.", "tool_choice")
     if body.top_logprobs is not None and not body.logprobs:
         raise bad_request("top_logprobs needs logprobs.", "top_logprobs")
     if (body.top_logprobs or 0) > bounds.logprobs:

@@ -7,23 +7,30 @@ are given, by the model's own distribution, before temperature and penalties.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 
+from openwork.core.errors import RequestError
 from openwork.core.output import Chunk, Completion
+from openwork.core.search import Search
 from openwork.engine.face import Facts
 from openwork.serve import sse
 from openwork.serve.answering import Plan
 from openwork.serve.bounds import Bounds
 from openwork.serve.callers import Caller
+from openwork.serve.certificate import certificate_of
+from openwork.serve.constraints import Wanted, read_constraint, refused_at
+from openwork.serve.decoding import NAMES, Sought, check_lines, seek
 from openwork.serve.errors import bad_request
 from openwork.serve.generation import Generation, Part
 from openwork.serve.logprobs import LegacyLines, prompt_logprobs
 from openwork.serve.sampling import check_common, check_fan_out, request_of, sampling_params, terms_of
 from openwork.serve.schema.completion import Completion as Answer
 from openwork.serve.schema.completion import CompletionBody, CompletionChoice, LegacyLogprobs
+from openwork.serve.schema.decoding import BestFirstBody, Certificate, ChooseBody
 from openwork.serve.stamp import Mould, Stamp
-from openwork.serve.texts import Texts
+from openwork.serve.texts import Texts, need_tokenizer
 from openwork.serve.usage import timings_of, usage_of
 from openwork.text.tokenizer import Tokenizer
 
@@ -43,25 +50,30 @@ async def plan_completion(body: CompletionBody, texts: Texts, facts: Facts, call
     tokenizer = (await texts.language()).tokenizer
     logprobs = 0 if body.logprobs is None and num_drawn > n else body.logprobs
     scored = [body.prompt_logprobs, body.logprobs if body.echo else None]
+    wanted = await _tried(body, texts)
     params = sampling_params(
         body,
         facts,
         bounds,
         n=num_drawn,
-        max_tokens=DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens,
+        max_tokens=_max_tokens(body),
         logprobs=logprobs,
         prompt_logprobs=max((each for each in scored if each is not None), default=None),
     )
     if params.stop and tokenizer is None:
         raise bad_request("stop is text, but this model has no tokeniser. Give stop_token_ids.", "stop")
+    names = {**NAMES, "constraint": "constraint" if wanted is None else wanted.param}
+    params = replace(params, constraint=None if wanted is None else wanted.constraint)
     terms = terms_of(body, caller)
+    sought = await _sought(body, prompts, ids, texts, bounds)
+    lines: list[tuple[Sequence[int], Search | None]] = [(each.prompt_ids, each.search) for each in sought]
     requests = [
-        request_of(each, params, facts.limits, terms, _param(body, place), body.max_tokens)
-        for place, each in enumerate(ids)
+        request_of(each, params, facts.limits, terms, _param(body, place), body.max_tokens, names, search)
+        for place, (each, search) in enumerate(lines or [(each, None) for each in ids])
     ]
     shown = [_shown(each, known, tokenizer, body) for each, known in zip(prompts, ids, strict=True)]
     voice = CompletionVoice(body, Stamp.new("cmpl-", "text_completion", facts), tokenizer, shown, facts)
-    return Plan(requests, tokenizer, voice, bool(body.stream))
+    return Plan(requests, tokenizer, voice, bool(body.stream), sought=sought)
 
 
 class CompletionVoice:
@@ -114,10 +126,11 @@ class CompletionVoice:
         return sse.event(Answer(choices=[choice], usage=usage, **self._stamp.fields()))
 
     def end(self, generation: Generation) -> bytes:
-        if not self._has_usage and not self._body.timings:
+        if not self._has_usage and not self._body.timings and self._body.decoding is None:
             return sse.DONE
         timings = timings_of(generation) if self._body.timings else msgspec.UNSET
-        last = Answer(choices=[], usage=usage_of(generation), timings=timings, **self._stamp.fields())
+        search = self._search(generation)
+        last = Answer(choices=[], usage=usage_of(generation), timings=timings, search=search, **self._stamp.fields())
         return sse.event(last) + sse.DONE
 
     def whole(self, generation: Generation) -> Answer:
@@ -125,8 +138,14 @@ class CompletionVoice:
             choices=[choice for part in generation.parts for choice in self._choices(part)],
             usage=usage_of(generation),
             timings=timings_of(generation) if self._body.timings else msgspec.UNSET,
+            search=self._search(generation),
             **self._stamp.fields(),
         )
+
+    def _search(self, generation: Generation) -> list[Certificate] | msgspec.UnsetType:
+        """What is certain of what was found behind each prompt."""
+        found = [certificate_of(part, self._tokenizer) for part in generation.parts]
+        return [each for each in found if each is not None] or msgspec.UNSET
 
     def _choices(self, part: Part) -> list[CompletionChoice]:
         ranked: Sequence[Completion] = part.output.completions
@@ -166,6 +185,43 @@ class CompletionVoice:
 
     def _stop_reason(self, said: Chunk | Completion) -> str | int | None:
         return None if said.stop_reason in self._eos_ids else said.stop_reason
+
+
+async def _tried(body: CompletionBody, texts: Texts) -> Wanted | None:
+    """What the text must be, if that can be. Raises ApiError 400."""
+    wanted = read_constraint(body)
+    if wanted is not None:
+        need_tokenizer(await texts.language(), wanted.param)
+        try:
+            await texts.try_out(wanted.constraint)
+        except RequestError as error:
+            raise refused_at(error, wanted.param) from None
+    return wanted
+
+
+async def _sought(
+    body: CompletionBody,
+    prompts: Sequence[str | list[int]],
+    ids: Sequence[Sequence[int]],
+    texts: Texts,
+    bounds: Bounds,
+) -> Sequence[Sought]:
+    """What is looked for behind each prompt, if anything is. Raises ApiError 400."""
+    if body.decoding is None:
+        return ()
+    if body.best_of is not None:
+        raise bad_request("best_of draws, and decoding searches: give one of them.", "best_of")
+    words = [each if isinstance(each, str) else None for each in prompts]
+    sought = await seek(body.decoding, words, ids, texts, bounds)
+    check_lines(sought, bounds)
+    return sought
+
+
+def _max_tokens(body: CompletionBody) -> int | None:
+    """A choice and a best-first search have no use for OpenAI's default."""
+    if body.max_tokens is not None or isinstance(body.decoding, BestFirstBody | ChooseBody):
+        return body.max_tokens
+    return DEFAULT_MAX_TOKENS
 
 
 def _prompts(body: CompletionBody) -> list[str | list[int]]:

@@ -1,150 +1,103 @@
 """Constraints as clients of the field write them, read into one Constraint.
 
     response_format       {"type": "text" | "json_object" | "json_schema", "json_schema": {"name", "schema", ...}}
+    text.format           the same in /v1/responses
     structured_outputs    {"json" | "regex" | "choice" | "grammar" | "json_object": ...}
     guided_json, guided_regex, guided_choice, guided_grammar    the same, one field each
 
-A pure function: a body goes in, a Constraint, None or a RequestError comes out, whose param is the path of the field.
-How a constraint is compiled is the operator's choice: fields that name a backend, or change how a schema is read, are
-refused.
+Pure functions: what comes out is a Constraint with the path of its field, None, or an ApiError that names the field.
+Whether it can be compiled is found out elsewhere (texts.py).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from openwork.core.constraint import Constraint
 from openwork.core.errors import RequestError
+from openwork.serve.errors import ApiError, bad_request
+from openwork.serve.schema.fields import Generating
+from openwork.serve.schema.format import (
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    JsonSchemaText,
+    StructuredOutputs,
+    TextFormat,
+)
 
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MADE: dict[str, Callable[[Any], Constraint]] = {
-    "json": lambda value: _schema(value),
-    "regex": lambda value: Constraint.regex(_text(value)),
-    "choice": lambda value: Constraint.choice(_texts(value)),
-    "grammar": lambda value: Constraint.lark(_text(value)),
+    "json": Constraint.json_schema,
+    "regex": Constraint.regex,
+    "choice": Constraint.choice,
+    "grammar": Constraint.lark,
 }
-GUIDED = frozenset(f"guided_{kind}" for kind in _MADE)
-FIELDS = frozenset({"response_format", "structured_outputs"}) | GUIDED
-# Known to clients, and refused with a word on why.
-REFUSED = frozenset({"guided_decoding_backend", "guided_whitespace_pattern", "structural_tag"})
 
 
-def read_constraint(body: Mapping[str, Any]) -> Constraint | None:
-    """What the text must be by the fields of a request; None when it may be anything. A field of null says nothing.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A constraint, and the path of the field that it came in."""
 
-    Raises RequestError, its param the path of the field: for a field that is wrong, or for more than one constraint.
-    Whether the constraint can be compiled is not known here.
+    constraint: Constraint
+    param: str
+
+
+def read_constraint(body: Generating) -> Wanted | None:
+    """What the text must be by the fields of a request; None when it may be anything.
+
+    Raises ApiError 400 for a constraint out of bounds, or for more than one.
     """
-    for name in sorted(REFUSED):
-        if body.get(name) is not None:
-            raise RequestError("is not supported: how constraints are compiled is set by the operator", param=name)
-    found = [(path, constraint) for path, constraint in _constraints(body) if constraint is not None]
+    found = list(_constraints(body))
     if len(found) > 1:
-        raise RequestError(f"cannot be given together with {found[0][0]}", "Give one of them.", param=found[1][0])
-    return found[0][1] if found else None
+        raise bad_request(f"{found[1].param} cannot be given together with {found[0].param}.", found[1].param)
+    return found[0] if found else None
 
 
-def _constraints(body: Mapping[str, Any]) -> Iterator[tuple[str, Constraint | None]]:
-    """Whatever constrains, with its path."""
-    if body.get("response_format") is not None:
-        yield "response_format", _response_format(body["response_format"])
-    if body.get("structured_outputs") is not None:
-        yield "structured_outputs", _structured_outputs(body["structured_outputs"])
-    for kind, make in _MADE.items():
-        name = f"guided_{kind}"
-        if body.get(name) is not None:
-            yield name, _at(name, make, body[name])
+def read_format(
+    given: TextFormat | JsonObjectFormat | JsonSchemaFormat | JsonSchemaText | None, path: str
+) -> Wanted | None:
+    """Raises ApiError 400."""
+    match given:
+        case JsonObjectFormat():
+            return Wanted(Constraint.json_object(), path)
+        case JsonSchemaFormat():
+            return _made("json", given.json_schema.schema, f"{path}.json_schema.schema")
+        case JsonSchemaText():
+            return _made("json", given.schema, f"{path}.schema")
+    return None
 
 
-def _response_format(given: Any) -> Constraint | None:
-    path = "response_format"
-    if not isinstance(given, Mapping) or not isinstance(given.get("type"), str):
-        raise RequestError('must be an object with a "type"', param=path)
-    _only(given, {"type", "json_schema"}, path)
-    match given["type"]:
-        case "text":
-            return None
-        case "json_object":
-            return Constraint.json_object()
-        case "json_schema":
-            return _named_schema(given.get("json_schema"), f"{path}.json_schema")
-        case other:
-            raise RequestError(
-                f"is {other[:40]!r}", "Choose one of text, json_object, json_schema.", param=f"{path}.type"
-            )
+def refused_at(error: RequestError, param: str) -> ApiError:
+    """What is wrong with a constraint, told of the field it came in."""
+    words = error.message.removeprefix(f"{error.param}: ")
+    return bad_request(f"{param}: {words.rstrip('.')}. {error.hint}".strip(), param)
 
 
-def _named_schema(given: Any, path: str) -> Constraint:
-    """{"name", "description", "schema", "strict"}; a schema is always followed strictly."""
-    if not isinstance(given, Mapping):
-        raise RequestError('must be an object with "name" and "schema"', param=path)
-    _only(given, {"name", "description", "schema", "strict"}, path)
-    name = given.get("name")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise RequestError("must be 1 to 64 letters, digits, _ or -", param=f"{path}.name")
-    if not isinstance(given.get("strict"), bool | None):
-        raise RequestError("must be true or false", param=f"{path}.strict")
-    if not isinstance(given.get("description"), str | None):
-        raise RequestError("must be text", param=f"{path}.description")
-    if "schema" not in given:
-        raise RequestError("is missing", param=f"{path}.schema")
-    return _at(f"{path}.schema", _object_schema, given["schema"])
+def _constraints(body: Generating) -> Iterator[Wanted]:
+    wanted = read_format(body.response_format, "response_format")
+    if wanted is not None:
+        yield wanted
+    if body.structured_outputs is not None:
+        yield from _structured(body.structured_outputs)
+    for kind in _MADE:
+        given = getattr(body, f"guided_{kind}")
+        if given is not None:
+            yield _made(kind, given, f"guided_{kind}")
 
 
-def _structured_outputs(given: Any) -> Constraint | None:
+def _structured(given: StructuredOutputs) -> Iterator[Wanted]:
     path = "structured_outputs"
-    if not isinstance(given, Mapping):
-        raise RequestError("must be an object", param=path)
-    _only(given, {*_MADE, "json_object"}, path)
-    wanted = given.get("json_object")
-    if not isinstance(wanted, bool | None):
-        raise RequestError("must be true or false", param=f"{path}.json_object")
-    kinds = [kind for kind in _MADE if given.get(kind) is not None]
-    if len(kinds) + bool(wanted) > 1:
-        raise RequestError("must hold one constraint", "Give one of them.", param=path)
-    if wanted:
-        return Constraint.json_object()
-    return _at(f"{path}.{kinds[0]}", _MADE[kinds[0]], given[kinds[0]]) if kinds else None
+    for kind in _MADE:
+        value = getattr(given, kind)
+        if value is not None:
+            yield _made(kind, value, f"{path}.{kind}")
+    if given.json_object:
+        yield Wanted(Constraint.json_object(), f"{path}.json_object")
 
 
-# -- values ----------------------------------------------------------------------------------------------------------
-
-
-def _at(path: str, make: Callable[[Any], Constraint], value: Any) -> Constraint:
-    """A constraint of a value; what is wrong with it is told of the field."""
+def _made(kind: str, value: Any, path: str) -> Wanted:
     try:
-        return make(value)
+        return Wanted(_MADE[kind](value), path)
     except RequestError as error:
-        message = error.message.removeprefix(f"{error.param}: ")
-        raise RequestError(message, error.hint, param=path) from None
-
-
-def _object_schema(value: Any) -> Constraint:
-    if not isinstance(value, Mapping | bool):
-        raise RequestError("must be an object, true or false")
-    return Constraint.json_schema(value)
-
-
-def _schema(value: Any) -> Constraint:
-    """As vLLM takes it: an object, or one written as text."""
-    return Constraint.json_schema(value) if isinstance(value, str) else _object_schema(value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise RequestError("must be text")
-    return value
-
-
-def _texts(value: Any) -> list[str]:
-    if not isinstance(value, list):
-        raise RequestError("must be a list of texts")
-    return value
-
-
-def _only(given: Mapping[str, Any], known: set[str], path: str) -> None:
-    for name in given:
-        if name not in known:
-            raise RequestError(f"has no field {str(name)[:40]!r}", f"It has {', '.join(sorted(known))}.", param=path)
+        raise refused_at(error, path) from None

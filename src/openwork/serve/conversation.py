@@ -35,6 +35,7 @@ class Conversation:
     effort: str | None = None
     add_generation_prompt: bool = True
     continue_final_message: bool = False
+    opening: str = ""  # what the answer is made to begin with
     param: str = "messages"
 
 
@@ -77,7 +78,8 @@ def _plain_message(message: Message) -> dict[str, Any]:
 
 def _plain_tool(tool: Tool) -> dict[str, Any]:
     function: dict[str, Any] = msgspec.to_builtins(tool.function)  # null has a meaning within its parameters
-    return {"type": "function", "function": {name: entry for name, entry in function.items() if entry is not None}}
+    shown = {name: entry for name, entry in function.items() if entry is not None and name != "strict"}
+    return {"type": "function", "function": shown}
 
 
 def _without_none(value: Any) -> Any:
@@ -123,6 +125,7 @@ def _render(language: Language, conversation: Conversation) -> ChatPrompt:
             add_generation_prompt=conversation.add_generation_prompt,
             continue_final_message=conversation.continue_final_message,
             variables=variables,
+            opening=conversation.opening,
             max_bytes=language.max_bytes,
         )
     except RequestError as error:

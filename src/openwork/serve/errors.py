@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from openwork.core.errors import EngineUnavailable, ModelError, Overloaded, PromptTooLong, RequestError
+from openwork.core.errors import EngineUnavailable, ModelError, OpenworkError, Overloaded, PromptTooLong, RequestError
 from openwork.core.output import Failure
 
 OVERLOADED_RETRY_S = 1.0  # when nobody knows better
@@ -97,7 +97,10 @@ _UNAVAILABLE = {
 
 _FAILURES: dict[Failure, tuple[str, str]] = {
     "numbers": ("numerical_error", "The model's numbers stopped being finite for this request, so it was ended."),
-    "grammar": ("grammar_dead_end", "The constraint left no token to go on with, so the request was ended."),
+    "grammar": (
+        "grammar_dead_end",
+        "The constraint left no token to go on with, or grew too large, so the request was ended.",
+    ),
     "step": ("internal_error", "A step of the engine failed and ended this request."),
     "quarantined": ("quarantined", "This request ended the engine's process more than once and is not tried again."),
     "closed": ("draining", "The server shut down before this request was complete."),
@@ -107,6 +110,8 @@ _FAILURES: dict[Failure, tuple[str, str]] = {
 def from_failure(failure: Failure) -> ApiError:
     """What to say of a request that the engine ended with an error."""
     code, message = _FAILURES.get(failure, ("internal_error", "The engine ended this request with an error."))
+    if failure == "grammar":  # it is the client's constraint, and trying again would end in the same way
+        return bad_request(message, None, code)
     status = 503 if failure == "closed" else 500
     return ApiError(status, "server_error", code, message, retry_after_s=OVERLOADED_RETRY_S if status == 503 else None)
 
@@ -117,13 +122,13 @@ def from_exception(error: BaseException, request_id: str = "") -> ApiError:
         case ApiError():
             return error
         case PromptTooLong():
-            return bad_request(str(error), error.param or None, "context_length_exceeded")
+            return bad_request(_words(error), error.param or None, "context_length_exceeded")
         case RequestError():
-            return bad_request(str(error), error.param or None)
+            return bad_request(_words(error), error.param or None)
         case Overloaded():
             if error.is_own:
-                return rate_limited(str(error), OVERLOADED_RETRY_S)
-            return unavailable("overloaded", str(error))
+                return rate_limited(_words(error), OVERLOADED_RETRY_S)
+            return unavailable("overloaded", _words(error))
         case EngineUnavailable():
             code, message = _UNAVAILABLE.get(error.state, ("engine_unavailable", "There is no engine now."))
             return unavailable(code, message, error.retry_after_s)
@@ -131,3 +136,9 @@ def from_exception(error: BaseException, request_id: str = "") -> ApiError:
             return bad_request("The model's chat template cannot be used for this conversation.", "messages")
         case _:
             return internal(request_id)
+
+
+def _words(error: OpenworkError) -> str:
+    """What happened and what to do, as sentences."""
+    message = error.message if error.message.endswith((".", "?", "!")) else error.message + "."
+    return f"{message} {error.hint}".strip()

@@ -13,11 +13,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
+from openwork.core.errors import RequestError
 from openwork.core.event import Ended, Event, Finished, Prefilled, Token
 from openwork.core.output import Chunk, Output
 from openwork.core.request import Request
 from openwork.engine.face import AsyncEngine, AsyncStream
+from openwork.serve.decoding import NAMES, Sought
 from openwork.serve.errors import from_failure
+from openwork.serve.sampling import renamed
 from openwork.text.answer import Answer
 from openwork.text.tokenizer import Tokenizer
 
@@ -29,6 +32,8 @@ class Part:
     place: int
     request: Request
     answer: Answer
+    sought: Sought | None = None  # it searches
+    num_generated: int = 0
     stream: AsyncStream | None = None
     ended: Ended | None = None
 
@@ -37,6 +42,30 @@ class Part:
         """Only when the generation is over."""
         assert self.answer.output is not None
         return self.answer.output
+
+    @property
+    def most_tokens(self) -> int:
+        """What it may take, of prompt and output; for a search, of all that it may look at."""
+        request = self.request
+        search = request.search
+        if search is None:
+            new = request.params.num_drawn * request.max_tokens
+        elif search.choose is not None:
+            new = sum(map(len, search.choose.options))
+        else:
+            new = request.lines * request.max_tokens if search.beam is not None else search.budget.nodes or 0
+        most = len(request.prompt) + new
+        return most if search is None or search.budget.tokens is None else min(most, search.budget.tokens)
+
+    @property
+    def num_tokens(self) -> int:
+        """What it took so far; a search that was not waited for, all that it might have taken."""
+        if self.sought is None:
+            return len(self.request.prompt) + self.num_generated
+        if self.ended is None:
+            return self.most_tokens
+        account = self.ended.account
+        return max(len(self.request.prompt) + self.num_generated, account.cached + account.rows)
 
 
 News = tuple[Part, Chunk | Prefilled]
@@ -51,11 +80,14 @@ class Generation:
         requests: Sequence[Request],
         tokenizer: Tokenizer | None,
         shown: Collection[int] = (),
+        sought: Sequence[Sought] = (),
     ) -> None:
         self.parts = [
             Part(place, request, Answer(request, tokenizer, shown=shown)) for place, request in enumerate(requests)
         ]
-        self.num_generated = 0
+        for part, what in zip(self.parts, sought, strict=False):
+            part.sought = what
+            part.answer = Answer(part.request, tokenizer, shown=shown, options=what.texts)
         self.is_cancelled = False  # by ``cancel``: sequences may then be cut off without that being an error
         self._engine = engine
         self._pumps: list[asyncio.Task[None]] = []
@@ -71,15 +103,22 @@ class Generation:
     @property
     def num_tokens(self) -> int:
         """What the call took so far, of prompts and output."""
-        return sum(len(part.request.prompt) for part in self.parts) + self.num_generated
+        return sum(part.num_tokens for part in self.parts)
+
+    @property
+    def most_tokens(self) -> int:
+        """What it may take."""
+        return sum(part.most_tokens for part in self.parts)
 
     async def __aenter__(self) -> Generation:
         try:
             for part in self.parts:
                 part.stream = await self._engine.submit(part.request)
                 self._pumps.append(asyncio.create_task(self._pump(part, part.stream)))
-        except BaseException:
+        except BaseException as error:
             self._release()
+            if isinstance(error, RequestError):
+                raise renamed(error, NAMES if part.sought is not None else {}) from None
             raise
         return self
 
@@ -118,7 +157,7 @@ class Generation:
 
     def _see(self, part: Part, event: Event, news: list[News]) -> None:
         if isinstance(event, Token):
-            self.num_generated += 1
+            part.num_generated += 1
         elif isinstance(event, Prefilled):
             news.append((part, event))
             return

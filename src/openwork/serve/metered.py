@@ -109,6 +109,9 @@ class MeteredStream:
         metrics.request_n.observe(request.params.n)
         metrics.request_max.observe(request.max_tokens)
         metrics.computed.observe(prompt - cached)
+        metrics.drafts.inc(account.guessed.verify_steps)
+        metrics.draft_tokens.inc(account.guessed.drafted)
+        metrics.accepted_tokens.inc(account.guessed.accepted)
         self._times(event)
         for cause, seconds in account.stalls:
             metrics.stalled.labels(cause).inc(max(0.0, seconds))

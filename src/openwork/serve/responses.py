@@ -20,8 +20,10 @@ from openwork.serve import sse
 from openwork.serve.answering import Plan
 from openwork.serve.bounds import Bounds
 from openwork.serve.callers import Caller
-from openwork.serve.conversation import Conversation, prompt_of
+from openwork.serve.constraints import read_format
+from openwork.serve.conversation import Conversation
 from openwork.serve.errors import bad_request
+from openwork.serve.forms import Tools, begin_reply
 from openwork.serve.generation import Generation, Part
 from openwork.serve.items import Event, Items
 from openwork.serve.kept import Shelf, previous
@@ -33,6 +35,7 @@ from openwork.serve.schema.response import (
     InputDetails,
     InputMessage,
     Item,
+    NamedFunctionTool,
     OutputDetails,
     ReasoningItem,
     Refusal,
@@ -40,9 +43,9 @@ from openwork.serve.schema.response import (
     ResponseBody,
     ResponseUsage,
 )
-from openwork.serve.spoken import Spoken, need_tools
+from openwork.serve.spoken import Spoken
 from openwork.serve.stamp import Stamp
-from openwork.serve.texts import Texts, need_tokenizer
+from openwork.serve.texts import Texts
 from openwork.serve.usage import timings_of, usage_of
 
 Plain = Mapping[str, Any]
@@ -69,20 +72,22 @@ async def plan_response(
     params = sampling_params(
         body, facts, bounds, n=1, max_tokens=body.max_output_tokens, logprobs=None, prompt_logprobs=None
     )
+    asked = _asked_tools(body)
     tools = [] if body.tool_choice == "none" else [_tool(each) for each in body.tools or ()]
     effort = None if body.reasoning is None else body.reasoning.effort
     variables = body.chat_template_kwargs or {}
-    prompt = await prompt_of(Conversation([*begun, *messages], tools, variables, effort, param="input"), texts, bounds)
-    language = await texts.language()
-    tokenizer = need_tokenizer(language, "input")
+    conversation = Conversation([*begun, *messages], tools, variables, effort, param="input")
+    wanted = read_format(None if body.text is None else body.text.format, "text.format")
+    reply = await begin_reply(conversation, wanted, asked, texts, bounds)
+    params = replace(params, constraint=reply.constraint)
     terms = terms_of(body, caller)
-    request = request_of(prompt.token_ids, params, facts.limits, terms, "input", body.max_output_tokens)
+    ids = reply.prompt.token_ids
+    request = request_of(ids, params, facts.limits, terms, "input", body.max_output_tokens, reply.names)
     names = [tool["function"]["name"] for tool in tools]
-    dialect = replace(language.dialect, tools=need_tools(language.dialect) if names else None)
-    spoken = Spoken.begin(dialect, names, prompt.text, is_parallel=body.parallel_tool_calls is not False)
+    spoken = Spoken.begin(reply.dialect, names, reply.prompt.text, asked.is_parallel, reply.opening)
     stamp = Stamp.new("resp_", "response", facts)
     voice = ResponseVoice(body, params, stamp, spoken, messages, Place(shelf, caller.tenant))
-    return Plan([request], tokenizer, voice, bool(body.stream), dialect.shown_ids(tokenizer))
+    return Plan([request], reply.tokenizer, voice, bool(body.stream), reply.dialect.shown_ids(reply.tokenizer))
 
 
 class ResponseVoice:
@@ -170,7 +175,7 @@ class ResponseVoice:
             reasoning={"effort": None if body.reasoning is None else body.reasoning.effort, "summary": None},
             store=body.store is not False,
             temperature=self._params.temperature,
-            text={"format": {"type": "text"}},
+            text={"format": {"type": "text"} if body.text is None else body.text.format or {"type": "text"}},
             tool_choice=body.tool_choice or "auto",
             tools=body.tools or [],
             top_p=self._params.top_p,
@@ -234,6 +239,14 @@ def _call(id: str, name: str, arguments: str) -> Plain:
     return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
+def _asked_tools(body: ResponseBody) -> Tools:
+    """What is asked of the tools. Raises ApiError 400."""
+    choice = body.tool_choice
+    named = choice.name if isinstance(choice, NamedFunctionTool) else None
+    word = choice if isinstance(choice, str) else None
+    return Tools.read(body.tools or (), "parameters", word, named, body.parallel_tool_calls is not False)
+
+
 def _tool(tool: Any) -> Plain:
     fields = {name: getattr(tool, name) for name in ("name", "description", "parameters")}
     return {"type": "function", "function": {name: value for name, value in fields.items() if value is not None}}
@@ -252,14 +265,6 @@ def _usage(generation: Generation, reasoning_tokens: int) -> ResponseUsage:
 
 def _check(body: ResponseBody, bounds: Bounds) -> None:
     """Fields that ask for what is not there, or do not go together. Raises ApiError 400."""
-    if body.text is not None and body.text.format is not None and body.text.format.type != "text":
-        raise bad_request("text.format is not supported over HTTP yet.", "text.format", "unsupported_parameter")
-    if body.tool_choice not in (None, "none", "auto"):
-        raise bad_request(
-            "tool_choice other than none and auto is not supported over HTTP yet.",
-            "tool_choice",
-            "unsupported_parameter",
-        )
     if body.stream_options is not None and not body.stream:
         raise bad_request("stream_options needs stream.", "stream_options")
     for name in ("user", "safety_identifier", "prompt_cache_key"):

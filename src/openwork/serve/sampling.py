@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeVar
 
 from openwork.core.errors import RequestError
 from openwork.core.request import Limits, Request, SamplingParams
+from openwork.core.search import Search
 from openwork.core.terms import Terms
 from openwork.engine.face import Facts
 from openwork.serve.bounds import Bounds
@@ -35,8 +37,12 @@ def sampling_params(
     logprobs: int | None,
     prompt_logprobs: int | None,
 ) -> SamplingParams:
-    """Raises ApiError 400, naming the field."""
-    defaults, vocab_size = facts.defaults, facts.limits.vocab_size
+    """What is left out is as the checkpoint recommends; for a search, which bends nothing, plain.
+
+    Raises ApiError 400, naming the field.
+    """
+    is_search = body.decoding is not None if isinstance(body, Generating) else False
+    defaults, vocab_size = SamplingParams() if is_search else facts.defaults, facts.limits.vocab_size
 
     def given(name: str) -> float:
         value = getattr(body, name)
@@ -58,7 +64,7 @@ def sampling_params(
             frequency_penalty=given("frequency_penalty"),
             repetition_penalty=given("repetition_penalty"),
             logit_bias=_biases(body, vocab_size, bounds),
-            seed=secrets.randbits(63) if body.seed is None else body.seed % 2**64,
+            seed=(0 if is_search else secrets.randbits(63)) if body.seed is None else body.seed % 2**64,
             n=n,
             max_tokens=max_tokens,
             min_tokens=body.min_tokens or 0,
@@ -108,13 +114,23 @@ def check_fan_out(num_prompts: int, n: int, bounds: Bounds, param: str = "n") ->
 
 
 def request_of(
-    ids: Sequence[int], params: SamplingParams, limits: Limits, terms: Terms, param: str, wanted: int | None
+    ids: Sequence[int],
+    params: SamplingParams,
+    limits: Limits,
+    terms: Terms,
+    param: str,
+    wanted: int | None,
+    names: Mapping[str, str] = MappingProxyType({}),
+    search: Search | None = None,
 ) -> Request:
-    """A request that fits the window. ``wanted`` is the number of new tokens that the client asked for itself."""
+    """A request that fits the window. ``wanted`` is the number of new tokens that the client asked for itself.
+
+    ``param`` is the field of the prompt, ``names`` are those of others that we call by another name.
+    """
     num_new = wanted if wanted is not None else 1
     if len(ids) + num_new > limits.context:
         raise too_long(limits.context, f"you requested {len(ids) + num_new} tokens", param, len(ids), num_new)
-    return _ours(lambda: Request(tuple(ids), params, limits, terms), param)
+    return _ours(lambda: Request(tuple(ids), params, limits, terms, search), {"prompt": param, **names})
 
 
 def too_long(context: int, what: str, param: str, num_prompt: int | None = None, num_new: int = 0) -> ApiError:
@@ -129,14 +145,20 @@ def too_long(context: int, what: str, param: str, num_prompt: int | None = None,
     )
 
 
-def _ours(make: Callable[[], Value], prompt_param: str = "prompt") -> Value:
+def _ours(make: Callable[[], Value], names: Mapping[str, str] = MappingProxyType({})) -> Value:
     try:
         return make()
     except RequestError as error:
-        refused = from_exception(error)
-        if refused.param == "prompt":
-            refused.param = prompt_param
-        raise refused from None
+        raise renamed(error, names) from None
+
+
+def renamed(error: RequestError, names: Mapping[str, str]) -> ApiError:
+    """What is wrong, told of the field as the client knows it."""
+    told = from_exception(error)
+    named = names.get(error.param)
+    if named is not None:
+        told.message, told.param = named + told.message.removeprefix(error.param), named
+    return told
 
 
 def _stops(given: str | list[str] | None, bounds: Bounds) -> tuple[str, ...]:

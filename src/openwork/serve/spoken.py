@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from openwork.core.errors import RequestError
 from openwork.core.output import Chunk, FinishReason, Logprob
-from openwork.serve.errors import from_exception
-from openwork.text.dialect import Dialect, ToolFormat
+from openwork.text.dialect import Dialect
 from openwork.text.reply import Arguments, Content, Delta, Reasoning, ReplyParser, ToolCall
 
 
@@ -40,13 +38,19 @@ class Spoken:
     stop_reason: str | int | None = None
 
     @staticmethod
-    def begin(dialect: Dialect, names: Collection[str], prompt: str, is_parallel: bool) -> Spoken:
-        """For a reply in ``dialect`` to ``prompt``, the text that the template made; ``names`` are the tools."""
+    def begin(
+        dialect: Dialect, names: Collection[str], prompt: str, is_parallel: bool = True, opening: str = ""
+    ) -> Spoken:
+        """For a reply in ``dialect`` to ``prompt``, the text that the template made; ``names`` are the tools.
+
+        ``opening`` is what the reply was made to begin with, at the end of the prompt.
+        """
         span = dialect.span
         if dialect.tools is None and span is None:
             return Spoken(None)
-        is_open = span is not None and span.is_open_after(prompt)
-        return Spoken(ReplyParser(dialect.tools, names, span, is_open=is_open), is_parallel, is_open)
+        is_open = span is not None and span.is_open_after(prompt.removesuffix(opening))
+        parser = ReplyParser(dialect.tools, names, span, is_open=is_open, opening=opening)
+        return Spoken(parser, is_parallel, is_open)
 
     def take(self, chunk: Chunk) -> Sequence[Delta]:
         """What the chunk adds."""
@@ -81,11 +85,3 @@ class Spoken:
         if chunk.finish_reason is not None:
             deltas += self.parser.finish()
         return deltas if self.is_parallel else [each for each in deltas if not getattr(each, "index", 0)]
-
-
-def need_tools(dialect: Dialect) -> ToolFormat:
-    """Raises ApiError 400 for tools with a model whose calls cannot be read."""
-    try:
-        return dialect.need_tools()
-    except RequestError as error:
-        raise from_exception(error) from None

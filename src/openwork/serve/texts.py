@@ -1,4 +1,4 @@
-"""Texts: tokenising and chat templates, away from the event loop.
+"""Texts: tokenising, chat templates and the trial of constraints, away from the event loop.
 
 It guarantees that no text holds up those who are being served: what can never fit the window is refused by its length
 alone, the rest is done by a few threads with a bounded queue, and the tokeniser lets other threads run. It loads the
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from openwork.core.constraint import Constraint
 from openwork.core.errors import ModelError, OpenworkError
 from openwork.engine.face import AsyncEngine
 from openwork.serve.bounds import Bounds
@@ -23,6 +24,7 @@ from openwork.serve.sampling import too_long
 from openwork.text.chat import ChatTemplate
 from openwork.text.dialect import Dialect
 from openwork.text.tokenizer import Tokenizer
+from openwork.text.trial import Trial
 
 NUM_THREADS = 2
 SLICE = 32 << 10  # characters that are tokenised to see how many tokens a long text has about
@@ -57,6 +59,8 @@ class Texts:
         self._forms = forms
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="texts")
         self._num_queued = 0
+        self._trial = Trial()
+        self._trying = ThreadPoolExecutor(1, thread_name_prefix="trial")  # one at a time, and holding up no text
         self._loading = asyncio.Lock()
         self._language: Language | None = None
 
@@ -71,10 +75,21 @@ class Texts:
 
     async def run(self, function: Callable[..., Value], *args: Any) -> Value:
         """Call it on another thread. Raises ApiError 503 when too many wait already."""
+        return await self._run(self._pool, function, *args)
+
+    async def try_out(self, constraint: Constraint) -> None:
+        """Find out whether a constraint can be used; what is known already is known at once.
+
+        Raises RequestError when it cannot, ApiError 503 when too many wait, EngineUnavailable where nobody can say.
+        """
+        if not self._trial.recall(constraint):
+            await self._run(self._trying, self._trial.check, constraint)
+
+    async def _run(self, pool: ThreadPoolExecutor, function: Callable[..., Value], *args: Any) -> Value:
         if self._num_queued >= self._bounds.queued_texts:
-            raise unavailable("overloaded", "Too many texts are waiting to be tokenised.")
+            raise unavailable("overloaded", "Too many texts and constraints are waiting to be read.")
         self._num_queued += 1
-        future = self._pool.submit(function, *args)
+        future = pool.submit(function, *args)
         loop = asyncio.get_running_loop()
         # Counted where it ends, not where it is awaited: who stops waiting does not stop the thread.
         future.add_done_callback(lambda _: loop.is_closed() or loop.call_soon_threadsafe(self._done))
@@ -106,7 +121,9 @@ class Texts:
             await self.language()
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._trying):
+            pool.shutdown(wait=False, cancel_futures=True)
+        self._trial.close()
 
 
 def load_language(directory: str, context: int, *forms: str) -> Language:

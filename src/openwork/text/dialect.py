@@ -40,14 +40,6 @@ class ToolFormat:
     key: str = "arguments"
     id_length: int | None = None
 
-    def opening(self, name: str | None = None) -> str:
-        """What a reply begins with when it must be a call, of the tool ``name`` if one is given."""
-        mark = self.marks[0] if self.is_anywhere else ""
-        if self.notation == "pythonic":
-            return "[" if name is None else f"[{name}("
-        before = f"{mark} [" if self.notation == "list" else f"{mark}\n" if mark else ""
-        return before + '{"name": "' + ("" if name is None else f'{name}", "{self.key}": ' + "{")
-
 
 @dataclass(frozen=True, slots=True)
 class Span:

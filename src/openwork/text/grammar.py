@@ -6,6 +6,8 @@
     choice        one of the texts, exactly
     lark          as it is, except that no special token can be named
 
+What may come before it (a model's reasoning) is any text up to its end mark, and a little white space.
+
 Compiling may take any time and memory: it is first done in a process that may die (text/trial.py). What is compiled
 costs bounded time and memory a token; a text that would cost more ends with an error. It knows no vocabulary.
 """
@@ -14,7 +16,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
@@ -33,7 +36,7 @@ _JSON: JsonCompileOptions = {
     "coerce_one_of": False,
     "lenient": False,
 }
-_DIALECT = "x-guidance"  # would let a schema change how it is read
+DIALECT = "x-guidance"  # would let a schema change how it is read
 _UNIMPLEMENTED = re.compile(r"Unimplemented keys: (\[.*\])")
 _SPECIAL = re.compile(r"<[^<>\s]*>")  # how Lark's dialect names one, outside of texts and patterns
 _QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"|/(?:[^/\\\n]|\\.)+/|(?://|#)[^\n]*')
@@ -53,20 +56,30 @@ def compile_constraint(vocabulary: LLTokenizer, constraint: Constraint) -> LLMat
 
 
 def _source(constraint: Constraint) -> str:
+    answer = _answer(constraint)
+    if constraint.before is None:
+        return json.dumps({"grammars": [answer]})
+    begin, end = map(json.dumps, constraint.before)
+    first = f"({begin} rest SPACE)?" if constraint.before[0] else "rest SPACE"
+    reply = f"start: {first} @answer\nrest[suffix={end}]: /(.|\\n)*/\nSPACE: /[ \\n]{{0,4}}/\n"
+    return json.dumps({"grammars": [{"name": "reply", "lark_grammar": reply}, {**answer, "name": "answer"}]})
+
+
+def _answer(constraint: Constraint) -> dict[str, Any]:
+    """Without what may come before it."""
     match constraint.kind:
         case "json_schema":
             schema = json.loads(constraint.source)
             if schema is True:
                 schema = {}
-            if _DIALECT in schema:
-                raise _unsupported(constraint, [_DIALECT])
-            return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_JSON)
+            if DIALECT in schema:
+                raise _unsupported(constraint, [DIALECT])
+            return {"json_schema": schema | {DIALECT: _JSON}}
         case "regex":
-            return LLMatcher.grammar_from_regex(constraint.source)
+            lark: str = json.loads(LLMatcher.grammar_from_regex(constraint.source))["grammars"][0]["lark_grammar"]
+            return {"lark_grammar": lark}
         case "choice":
-            # Lark's texts are JSON's, except that DEL must be escaped too.
-            texts = (json.dumps(option).replace("\x7f", "\\u007f") for option in json.loads(constraint.source))
-            return LLMatcher.grammar_from_lark("start: " + " | ".join(texts))
+            return {"lark_grammar": "start: " + " | ".join(map(as_lark, json.loads(constraint.source)))}
         case "lark":
             named = _SPECIAL.search(_QUOTED.sub('""', constraint.source))
             if named is not None:
@@ -75,7 +88,17 @@ def _source(constraint: Constraint) -> str:
                     "Write what is meant as text, in quotes.",
                     param="lark",
                 )
-            return LLMatcher.grammar_from_lark(constraint.source)
+            return {"lark_grammar": constraint.source}
+
+
+def as_lark(text: str) -> str:
+    """A text in a grammar: as JSON writes it, except that DEL must be escaped too."""
+    return json.dumps(text).replace("\x7f", "\\u007f")
+
+
+def json_as_lark(schema: Mapping[str, Any]) -> str:
+    """JSON of a schema in a grammar, with the white space that every JSON has here."""
+    return "%json " + json.dumps({**schema, DIALECT: _JSON})
 
 
 def _refusal(constraint: Constraint, reason: str) -> RequestError:

@@ -1,6 +1,6 @@
 """Judge: the program that tries constraints, in a process of its own that may die of them.
 
-    {"kind": ..., "source": ...}  in, one a line        {"error": [message, hint, param] or null}  out, one a line
+    {"kind", "source", "before"}  in, one a line        {"error": [message, hint, param] or null}  out, one a line
 
 It bounds its own processor time (for each constraint), its memory and its stack, so that what compiles here compiles
 anywhere; its vocabulary is the 256 bytes, because whether a constraint compiles depends on no other. When it has grown
@@ -51,7 +51,9 @@ def _serve() -> None:
 
 def _try(vocabulary: LLTokenizer, asked: dict[str, Any]) -> list[str] | None:
     try:
-        compile_constraint(vocabulary, Constraint(asked["kind"], asked["source"]))
+        before = asked["before"]
+        constraint = Constraint(asked["kind"], asked["source"], None if before is None else (before[0], before[1]))
+        compile_constraint(vocabulary, constraint)
     except RequestError as error:
         return [error.message.removeprefix(f"{error.param}: "), error.hint, error.param]
     except (ValueError, MemoryError) as error:

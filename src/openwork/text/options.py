@@ -12,7 +12,7 @@ token, or is token ids already, options are tokenised by themselves. Options tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from openwork.core.errors import RequestError
@@ -58,6 +58,23 @@ def place(tokenizer: Tokenizer | None, prompt: str | None, prompt_ids: Sequence[
         apart = (tuple(tokenizer.encode(text, add_special=False)) for text in texts)
         placed = Placed(tuple(prompt_ids), tuple(apart))
     return placed
+
+
+class OptionText:
+    """The text of a line that is one of some options: the option's own, when it is complete. Read like a TextStream."""
+
+    stopped = None
+
+    def __init__(self, texts: Mapping[tuple[int, ...], str]) -> None:
+        self._texts = texts
+        self._ids: list[int] = []
+
+    def push(self, token_ids: Iterable[int]) -> str:
+        self._ids += token_ids
+        return ""
+
+    def finish(self) -> str:
+        return self._texts.get(tuple(self._ids), "")
 
 
 def _joined(tokenizer: Tokenizer, prompt: str, prompt_ids: Sequence[int], texts: Sequence[str]) -> Placed | None:

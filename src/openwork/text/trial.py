@@ -19,6 +19,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from typing import IO
 
 from openwork.core.constraint import Constraint
@@ -36,7 +37,7 @@ Verdict = tuple[str, str, str] | None  # message, hint and param of an error; No
 
 
 class Trial:
-    """``max_bytes`` bounds the verdicts that are kept. Starts nothing before the first ``check``; ``close`` ends it."""
+    """``max_bytes`` bounds the verdicts that are kept. No helper runs before the first ``check`` or after ``close``."""
 
     def __init__(self, command: Sequence[str] = COMMAND, max_bytes: int = 8 << 20) -> None:
         self._command = command
@@ -44,8 +45,9 @@ class Trial:
         self._bytes = 0
         self._verdicts: OrderedDict[Constraint, Verdict] = OrderedDict()
         self._waiting = 0
-        self._turn = threading.Lock()
-        self._counting = threading.Lock()
+        self._is_closed = False
+        self._turn = threading.Lock()  # of whoever speaks to the helper
+        self._noting = threading.Lock()  # never held for long
         self._helper: subprocess.Popen[bytes] | None = None
 
     @property
@@ -59,40 +61,59 @@ class Trial:
         Raises RequestError saying what is wrong with it, Overloaded when too many wait already, EngineUnavailable when
         no helper can be started, or one after the other is ended from outside.
         """
-        with self._counting:
+        if self.recall(constraint):
+            return
+        with self._noting:
             if self._waiting >= MAX_WAITING:
                 raise Overloaded("too many constraints wait to be compiled", "Ask again later.", is_own=False)
             self._waiting += 1
         try:
             with self._turn:
-                if constraint not in self._verdicts:
+                if not self.recall(constraint):
                     self._keep(constraint, self._try(constraint))
-                self._verdicts.move_to_end(constraint)
-                verdict = self._verdicts[constraint]
         finally:
-            with self._counting:
+            with self._noting:
                 self._waiting -= 1
+        self.recall(constraint)
+
+    def recall(self, constraint: Constraint) -> bool:
+        """Whether it was tried before and can be used; at once. Raises RequestError when it was and cannot."""
+        with self._noting:
+            if constraint not in self._verdicts:
+                return False
+            self._verdicts.move_to_end(constraint)
+            verdict = self._verdicts[constraint]
         if verdict is not None:
             message, hint, param = verdict
             raise RequestError(message, hint, param=param)
+        return True
 
     def close(self) -> None:
-        with self._turn:
+        self._is_closed = True
+        if not self._turn.acquire(timeout=REAP_S):
+            helper = self._helper
+            if helper is not None:
+                helper.kill()  # what it is at is not waited for
+            self._turn.acquire()
+        try:
             self._end()
+        finally:
+            self._turn.release()
 
     # -- one at a time -------------------------------------------------------------------------------------------
 
     def _keep(self, constraint: Constraint, verdict: Verdict) -> None:
-        self._verdicts[constraint] = verdict
-        self._bytes += _charge(constraint)
-        while self._bytes > self._max_bytes and len(self._verdicts) > 1:
-            oldest, _ = self._verdicts.popitem(last=False)
-            self._bytes -= _charge(oldest)
+        with self._noting:
+            self._verdicts[constraint] = verdict
+            self._bytes += _charge(constraint)
+            while self._bytes > self._max_bytes and len(self._verdicts) > 1:
+                oldest, _ = self._verdicts.popitem(last=False)
+                self._bytes -= _charge(oldest)
 
     def _try(self, constraint: Constraint) -> Verdict:
-        question = json.dumps({"kind": constraint.kind, "source": constraint.source}).encode() + b"\n"
+        question = json.dumps(asdict(constraint)).encode() + b"\n"
         for _ in range(3):  # whoever ends helpers from outside is not the constraint's fault
-            answer = self._ask(question)
+            answer = b"" if self._is_closed else self._ask(question)
             if answer:
                 error = json.loads(answer)["error"]
                 return None if error is None else (error[0], error[1], error[2])

@@ -206,7 +206,7 @@ class _Chooser:
         work = Work(index, draw.position - 1, (0,), False, (), (draw,))
         masks = self._masks.begin(Step(self._step, (work,)), {})
         self._step += 1
-        return masks[0].result() if masks else None
+        return masks[0][0].result() if masks else None
 
     def close(self) -> None:
         self._masks.close()

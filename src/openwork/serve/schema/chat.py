@@ -8,7 +8,9 @@ import msgspec
 from msgspec import Meta
 
 from openwork.serve.schema.completion import PromptLogprobs
+from openwork.serve.schema.decoding import Certificate
 from openwork.serve.schema.fields import Count, Generating, Label, Name
+from openwork.serve.schema.format import UNSUPPORTED
 from openwork.serve.schema.reading import Body
 from openwork.serve.schema.usage import Said, Timing, Usage
 
@@ -81,7 +83,7 @@ class Function(Body, frozen=True, kw_only=True):
     name: Name
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: Literal[False] | None = None
+    strict: Annotated[bool, Meta(description="calls of it follow its schema")] | None = None
 
 
 class Tool(Body, frozen=True, kw_only=True):
@@ -101,17 +103,11 @@ class NamedTool(Body, frozen=True, kw_only=True):
 ToolChoice = Literal["none", "auto", "required"] | NamedTool
 
 
-class ResponseFormat(Body, frozen=True, kw_only=True):
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: Any = None
-
-
 Variable = bool | int | float | str | None
-_NO_GRAMMAR = "Constraints are not served over HTTP yet."
 
 
 class ChatBody(Generating, frozen=True, kw_only=True):
-    unsupported: ClassVar[dict[str, str]] = {
+    unsupported: ClassVar[dict[str, str]] = UNSUPPORTED | {
         "functions": "Use tools.",
         "function_call": "Use tool_choice.",
         "audio": "This is a text model.",
@@ -120,11 +116,6 @@ class ChatBody(Generating, frozen=True, kw_only=True):
         "verbosity": "",
         "chat_template": "The template is the operator's.",
         "documents": "",
-        "structured_outputs": _NO_GRAMMAR,
-        "guided_json": _NO_GRAMMAR,
-        "guided_regex": _NO_GRAMMAR,
-        "guided_choice": _NO_GRAMMAR,
-        "guided_grammar": _NO_GRAMMAR,
     }
 
     messages: Annotated[list[Message], Meta(min_length=1)]
@@ -135,7 +126,6 @@ class ChatBody(Generating, frozen=True, kw_only=True):
     tools: list[Tool] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
     reasoning_effort: Label | None = None
 
     add_generation_prompt: bool | None = None
@@ -202,6 +192,7 @@ class ChatCompletion(Said, frozen=True, kw_only=True):
     choices: list[ChatChoice]
     usage: Usage
     timings: Timing | msgspec.UnsetType = msgspec.UNSET
+    search: Certificate | msgspec.UnsetType = msgspec.UNSET  # where decoding was given
     prompt_logprobs: PromptLogprobs | msgspec.UnsetType = msgspec.UNSET
     prompt_token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
     system_fingerprint: str | msgspec.UnsetType = msgspec.UNSET
@@ -245,5 +236,6 @@ class ChatChunk(Said, frozen=True, kw_only=True):
     choices: list[ChunkChoice]
     usage: Usage | msgspec.UnsetType | None = msgspec.UNSET
     timings: Timing | msgspec.UnsetType = msgspec.UNSET
+    search: Certificate | msgspec.UnsetType = msgspec.UNSET  # where decoding was given
     prompt_token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
     system_fingerprint: str | msgspec.UnsetType = msgspec.UNSET

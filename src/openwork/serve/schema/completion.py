@@ -7,22 +7,16 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
+from openwork.serve.schema.decoding import Certificate
 from openwork.serve.schema.fields import Count, Generating, Id, Positive
+from openwork.serve.schema.format import UNSUPPORTED
 from openwork.serve.schema.usage import Said, Timing, Usage
 
 Prompt = str | list[str | Id | list[Id]]
 
 
 class CompletionBody(Generating, frozen=True, kw_only=True):
-    unsupported: ClassVar[dict[str, str]] = {
-        "suffix": "Text is only continued at its end.",
-        "structured_outputs": "Constraints are not served over HTTP yet.",
-        "guided_json": "Constraints are not served over HTTP yet.",
-        "guided_regex": "Constraints are not served over HTTP yet.",
-        "guided_choice": "Constraints are not served over HTTP yet.",
-        "guided_grammar": "Constraints are not served over HTTP yet.",
-        "response_format": "Constraints are not served over HTTP yet.",
-    }
+    unsupported: ClassVar[dict[str, str]] = UNSUPPORTED | {"suffix": "Text is only continued at its end."}
 
     prompt: Prompt
     max_tokens: Annotated[Count, Meta(description="16 when left out; 0 only with echo")] | None = None
@@ -70,4 +64,5 @@ class Completion(Said, frozen=True, kw_only=True):
     choices: list[CompletionChoice]
     usage: Usage | msgspec.UnsetType | None = msgspec.UNSET
     timings: list[Timing] | msgspec.UnsetType = msgspec.UNSET
+    search: list[Certificate] | msgspec.UnsetType = msgspec.UNSET  # of each prompt, where decoding was given
     system_fingerprint: str | msgspec.UnsetType = msgspec.UNSET

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from openwork.serve.schema.decoding import Decoding
+from openwork.serve.schema.format import ResponseFormat, Schema, StructuredOutputs
 from openwork.serve.schema.reading import Body
 
 MAX_ID = 2**31 - 1
@@ -77,3 +79,13 @@ class Generating(Asked, frozen=True, kw_only=True):
     stream_options: StreamOptions | None = None
     prompt_logprobs: Count | None = None
     return_token_ids: bool | None = None
+
+    # What the text has to be; at most one of them constrains.
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: Schema | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+
+    decoding: Annotated[Decoding, Meta(description="look for a whole answer: docs/search.md")] | None = None

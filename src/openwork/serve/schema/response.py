@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from openwork.serve.schema.chat import Variable
 from openwork.serve.schema.fields import Asked, Label, Name, Positive
+from openwork.serve.schema.format import JsonObjectFormat, JsonSchemaText, TextFormat
 from openwork.serve.schema.reading import Body
 from openwork.serve.schema.usage import Said, Timing
 
@@ -74,7 +75,7 @@ class FunctionTool(Body, frozen=True, kw_only=True):
     name: Name
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: Literal[False] | None = None
+    strict: bool | None = None
 
 
 class NamedFunctionTool(Body, frozen=True, kw_only=True):
@@ -82,16 +83,8 @@ class NamedFunctionTool(Body, frozen=True, kw_only=True):
     name: Name
 
 
-class Format(Body, frozen=True, kw_only=True):
-    type: Literal["text", "json_object", "json_schema"]
-    name: Any = None
-    schema: Any = None
-    strict: Any = None
-    description: Any = None
-
-
 class TextOptions(Body, frozen=True, kw_only=True):
-    format: Format | None = None
+    format: TextFormat | JsonObjectFormat | JsonSchemaText | None = None
 
 
 class Reasoning(Body, frozen=True, kw_only=True):
