@@ -1,5 +1,7 @@
 """What-if: under other settings every request is given what it was given, and what is simulated is near what was."""
 
+from random import Random
+
 import pytest
 from taped import drawn
 
@@ -41,12 +43,16 @@ def test_whatever_the_settings_each_request_gets_the_tokens_that_it_got():
 
 
 def test_the_cost_of_steps_is_found_again():
-    works = [Work(rows, chunk, rows * rows) for rows in (1, 2, 4, 8, 64, 90) for chunk in (0, 16, 40) if chunk <= rows]
-    seconds = [0.002 + 3e-4 * w.rows + 1e-4 * w.chunk_rows + 1e-6 * w.context for w in works]
+    works = [
+        Work(single, chunk, single * single, chunk * chunk) for single in (1, 2, 4, 8, 64) for chunk in (0, 16, 40)
+    ]
+    seconds = [2e-3 + 3e-4 * w.single_rows + 1e-4 * w.chunk_rows + 1e-6 * w.chunk_context for w in works]
     seconds[3] *= 10  # the machine was busy with something else
     found = fit(works, seconds, between=[1e-3, 2e-3, 1.0])
-    assert found.seconds(Work(32, 32, 400)) == pytest.approx(0.002 + 32 * 4e-4 + 4e-4, rel=1e-6)
-    assert found.between_s == 2e-3 and found.error < 0.01 and found.total_error < 0
+    assert found.seconds(Work(10, 20, 500, 700)) == pytest.approx(2e-3 + 3e-3 + 2e-3 + 7e-4, rel=1e-6)
+    assert found.between_s == 2e-3 and found.error < 1e-6 and found.total_error < 0
+    draws = {round(found.draw(works[0], Random(seed)) / found.seconds(works[0]), 6) for seed in range(99)}
+    assert draws == {1.0, 10.0}, "what was slow once is as slow again, now and then"
 
 
 def test_a_recording_that_is_too_short_and_settings_that_cannot_be_are_refused():

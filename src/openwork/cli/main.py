@@ -28,6 +28,7 @@ SUBCOMMANDS = (
     "trace",
     "replay",
     "see",
+    "report",
     "info",
     "quantize",
     "bench",

@@ -35,9 +35,10 @@ def what_if_table(document: dict[str, Any]) -> str:
         "",
         *columns(document["figures"]),
         "",
-        f"Steps cost {seconds(cost['base_s'])} and {seconds(cost['row_s'])} a row (a prompt's "
-        f"{seconds(cost['chunk_row_s'])} more), and {seconds(cost['context_s'])} a position attended to: fitted to "
-        f"{cost['steps']} steps, half of them within {cost['error']:.0%}, all together {cost['total_error']:+.1%}.",
+        f"A step costs {seconds(cost['base_s'])}, {seconds(cost['single_row_s'])} for a row that stands alone and "
+        f"{seconds(cost['chunk_row_s'])} for one of a prompt, {seconds(cost['single_context_s'])} and "
+        f"{seconds(cost['chunk_context_s'])} for each position attended to: fitted to {cost['steps']} steps, half "
+        f"of them within {cost['error']:.0%}; what the fit does not say is drawn from steps of about the size.",
         "How far to trust it says the column off: the same simulation under the recorded settings, beside what was.",
         *document["notes"],
     ]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from openwork.core.event import Account, Miss, Preempted
 from openwork.core.gauges import Gauges
+from openwork.trace.cost import Work
 from openwork.trace.entry import Began
 from openwork.trace.watch import Move
 
@@ -48,7 +49,8 @@ class Asked:
     miss: Miss | None = None
     account: Account | None = None
     again: Counter[str] = field(default_factory=Counter)  # tenant -> tokens that were evicted for it and came again
-    preempted: list[tuple[int, Preempted]] = field(default_factory=list)  # (place of the step, what happened)
+    # (place of the step, what happened, place of the request that it made way for)
+    preempted: list[tuple[int, Preempted, int | None]] = field(default_factory=list)
     lines: dict[int, Line] = field(default_factory=dict)
 
 
@@ -61,7 +63,7 @@ class Stepped:
     planned_s: float
     rows: int
     works: int
-    context: int  # positions that all its rows attend to
+    work: Work
     landed_s: float | None = None
     elapsed_s: float = 0.0
     again: int = 0
@@ -70,6 +72,7 @@ class Stepped:
     bound: str = ""
     budget: int = 0
     chunks: list[tuple[int, int]] = field(default_factory=list)  # (place of the request, rows)
+    alone: Counter[str] = field(default_factory=Counter)  # tenant -> works of one row
     left_out: list[tuple[int, int, str]] = field(default_factory=list)  # (place of the request, index, cause)
     moves: Counter[str] = field(default_factory=Counter)
     failed: str = ""

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from openwork.core.event import Admitted, Ended, Event, Finished, Preempted, Token
 from openwork.core.step import Step
+from openwork.trace.cost import work_of
 from openwork.trace.course import Asked, Course, Happened, Line, Sample, Stepped
 from openwork.trace.entry import Began, Cancelled, Entry, Failed, Planned, Ran, Submitted
 from openwork.trace.schedule import Rerun, rerun
@@ -111,7 +112,7 @@ class _Gathering:
             planned_s=entry.time + self._offset,
             rows=step.num_rows,
             works=len(step.works),
-            context=sum(work.count * work.start + work.count * (work.count + 1) // 2 for work in step.works),
+            work=work_of(step),
             copies=len(step.copies),
         )
         if step.why is not None:
@@ -143,6 +144,8 @@ class _Gathering:
             stepped.again += again
             if work.count > 1:
                 stepped.chunks.append((whose[0], work.count))
+            else:
+                stepped.alone[asked.tenant] += 1
             is_prompt = work.start < asked.prompt
             kind = "again" if again else "prompt" if is_prompt else "search" if asked.is_search else "decode"
             detail.append((*whose, work.start, work.count, kind, len(work.blocks)))
@@ -184,8 +187,8 @@ class _Gathering:
             case Admitted(index=index):
                 self._admit(event, asked, place, process)
             case Preempted(index=index, cause=cause, by=by):
-                asked.preempted.append((self._at, event))
                 whose = self._places.get(by) if by is not None else None
+                asked.preempted.append((self._at, event, whose))
                 self._line(place, index).spans.append((time, "preempted", cause))
                 about = {"index": index, "cause": cause, "by": whose, "forgotten": event.forgotten, "kept": event.kept}
                 self._note("preempted", event.time, event.request, about)

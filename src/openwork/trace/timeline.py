@@ -153,7 +153,7 @@ def _step(course: Course, place: int) -> dict[str, Any]:
         "landed_s": step.landed_s,
         "elapsed_s": step.elapsed_s,
         "rows": step.rows,
-        "context": step.context,
+        "context": step.work.single_context + step.work.chunk_context,
         "chunk_rows": step.chunk_rows,
         "again_rows": step.again,
         "copies": step.copies,
@@ -205,7 +205,7 @@ def _charged(gauges: dict[str, int]) -> dict[str, int]:
 
 def _overview(course: Course) -> list[dict[str, Any]]:
     """Stretches of as many steps each, so that there are at most MOST_STRETCHES."""
-    preempted = [place for asked in course.requests for place, _ in asked.preempted]
+    preempted = [place for asked in course.requests for place, _, _ in asked.preempted]
     each = max(1, -(-len(course.steps) // MOST_STRETCHES))
     found = []
     for first in range(0, len(course.steps), each):

@@ -5,7 +5,7 @@ recorded settings, and how far those two lie apart: that is how far the answer m
 
     kind, version   "openwork.what-if", 1
     recorded        the settings under which it was recorded; ``asked`` those that were asked for
-    cost            base_s, row_s, chunk_row_s, context_s, between_s, steps, error, total_error (see StepCost)
+    cost            the fit: base_s, single_row_s, ..., between_s, steps, error, total_error (see StepCost)
     figures[]       name, measured, as_recorded (simulated under the recorded settings), what_if (simulated), off
                     (as_recorded / measured - 1), change (what_if / as_recorded - 1); null where there is none
     by_tenant       name -> figures[]
@@ -111,7 +111,7 @@ def answer(recorded: Recorded, change: Change) -> dict[str, Any]:
         "version": VERSION,
         "recorded": settings(began.cache, began.schedule, began.admission),
         "asked": settings(cache, schedule, began.admission),
-        "cost": asdict(costs),
+        "cost": {name: value for name, value in asdict(costs).items() if name != "lucks"},
         "figures": _compared(measured, before, after),
         "by_tenant": {
             name: _compared(*(each.by_tenant.get(name, Figures()) for each in (measured, before, after)))
