@@ -34,9 +34,11 @@ from openwork.trace.entry import Entry
 from openwork.trace.story import gather as gather_stories
 from openwork.trace.timeline import timeline
 from openwork.trace.view_costs import Shape, costs_document
-from openwork.trace.view_diff import diff_document
-from openwork.trace.view_request import Journey, TextOf, gather, request_document
+from openwork.trace.view_diff import diff_document, rows_beside
+from openwork.trace.view_others import without
+from openwork.trace.view_request import Journey, gather, request_document
 from openwork.trace.view_row import LENS, heads_document, layer_document, row_document, strip_document
+from openwork.trace.view_search import TextOf
 
 MOST_EXAMINED = 2  # sequences whose keys and values are kept
 MOST_ROWS = 64  # rows that are kept open
@@ -157,7 +159,7 @@ class View:
         draw = Draw(request.params, sequence, position, len(output), request.stop_ids, output=tuple(output))
         masks = Masks(examiner.guide, examiner.limits.vocab_size)
         try:
-            return masks.begin(Step(0, (Work(0, 0, (0,), False, (), (draw,)),)), {})[0].result()
+            return masks.begin(Step(0, (Work(0, 0, (0,), False, (), (draw,)),)), {})[0][0].result()
         except DeadEnd:
             return None
         finally:
@@ -172,7 +174,7 @@ class View:
     def _timeline(self) -> dict[str, Any]:
         document = timeline(self._entries(), *self._window())
         hidden = {each["id"] for each in document["requests"] if not self._may_see(each["tenant"])}
-        return _without(document, hidden) if hidden else document
+        return without(document, hidden) if hidden else document
 
     def _window(self) -> tuple[int, int]:
         """Steps of the whole recording from a little before this request to a little after it."""
@@ -196,7 +198,7 @@ class View:
         position = found["row"]
         if position is not None and not self.why_dark and journey.story.has_tokens:
             rows = [self._open(0, position, ()), self._open_other(journey, position)]
-            found["rows"] = _beside(rows, self._lamp.text_of)
+            found["rows"] = rows_beside(rows, self._lamp.text_of)
         return found
 
     # -- rows ----------------------------------------------------------------------------------------------------
@@ -266,36 +268,3 @@ def _whole(text: str) -> int:
 
 def _num_bytes(rows: Iterable[Row]) -> int:
     return sum(row.attention.nbytes + row.residual.nbytes + row.logits.row.nbytes + 5 * row.q.nbytes for row in rows)
-
-
-def _without(document: dict[str, Any], hidden: set[int]) -> dict[str, Any]:
-    """A timeline with the requests of others left as nameless work: that it was there is seen, whose it was is not."""
-    shown = [each for each in document["requests"] if each["id"] not in hidden]
-    steps = [
-        {**step, "works": [work if work[0] not in hidden else [None, 0, *work[2:]] for work in step["works"]]}
-        | {"left_out": [each for each in step["left_out"] if each[0] not in hidden]}
-        for step in document["steps"]
-    ]
-    events = [each for each in document["events"] if each["request"] not in hidden and each.get("by") not in hidden]
-    memory = document["memory"]
-    if memory is not None:
-        moves = [
-            [m[0], m[1], m[2], None, None, "", "", *m[7:]] if m[3] in hidden else [*m[:6], "", *m[7:]]
-            for m in memory["moves"]
-        ]
-        memory = memory | {"moves": moves, "start": [[state, ""] for state, _ in memory["start"]]}
-        memory["in_time"] = [{k: v for k, v in each.items() if k != "by_tenant"} for each in memory["in_time"]]
-    processes = [{**each, "tenants": []} for each in document["processes"]]
-    return document | {"requests": shown, "steps": steps, "events": events, "memory": memory, "processes": processes}
-
-
-def _beside(rows: Sequence[Row], text_of: TextOf) -> dict[str, Any]:
-    """Two rows at one position: what each would say, and how far apart they are from layer to layer."""
-    apart = np.abs(rows[0].residual - rows[1].residual).max(axis=1)
-    said = []
-    for row in rows:
-        logprobs = row.logits.top_logits.astype(np.float64) - row.logits.logsumexp
-        pairs = zip(row.logits.top_ids.tolist(), logprobs.tolist(), strict=True)
-        said.append([{"id": t, "text": text_of(t), "logprob": p} for t, p in pairs])
-    first = next((layer for layer, each in enumerate(apart) if each > 0), None)
-    return {"apart": [float(x) for x in apart], "first_layer": first, "top": said}

@@ -1,13 +1,19 @@
 """Two requests side by side, to the first bit that differs: token by token, and by the hashes of the rows of logits.
 
 A row's hash is of all its bits, so the first hash that differs is the first bit; rows before it are the same, whoever
-computed them. Where hashes are missing, tokens alone are compared, and the document says so. It computes nothing.
+computed them. Where hashes are missing, tokens alone are compared, and the document says so.
+Rows that were opened are set beside each other layer by layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+
+from openwork.run.row import Row
+from openwork.trace.view_search import TextOf
 
 
 def diff_document(one: Mapping[str, Any], other: Mapping[str, Any], sequence: int = 0) -> dict[str, Any]:
@@ -52,3 +58,15 @@ def diff_document(one: Mapping[str, Any], other: Mapping[str, Any], sequence: in
 
 def _hash(line: Mapping[str, Any], place: int) -> str | None:
     return line["hashes"][place] if 0 <= place < len(line["hashes"]) else None
+
+
+def rows_beside(rows: Sequence[Row], text_of: TextOf) -> dict[str, Any]:
+    """Two rows at one position: what each would say, and how far apart they are from layer to layer."""
+    apart = np.abs(rows[0].residual - rows[1].residual).max(axis=1)
+    said = []
+    for row in rows:
+        logprobs = row.logits.top_logits.astype(np.float64) - row.logits.logsumexp
+        pairs = zip(row.logits.top_ids.tolist(), logprobs.tolist(), strict=True)
+        said.append([{"id": t, "text": text_of(t), "logprob": p} for t, p in pairs])
+    first = next((layer for layer, each in enumerate(apart) if each > 0), None)
+    return {"apart": [float(x) for x in apart], "first_layer": first, "top": said}

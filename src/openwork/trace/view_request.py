@@ -9,18 +9,17 @@ What the recording does not hold is None and named in ``missing``. It knows no m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from openwork.core.event import Admitted, Event, Finished, Preempted, Token
-from openwork.core.output import SearchReport
 from openwork.core.request import Request, SamplingParams
 from openwork.core.step import Copy, Step, Work
 from openwork.trace.entry import Began, Cancelled, Entry, Failed, Planned, Ran, Submitted, Waited
 from openwork.trace.story import Line, Stories, Story
+from openwork.trace.view_search import TextOf, search_document
 
-TextOf = Callable[[int], str | None]
 MARKS = {
     "elapsed_s": "measured",
     "time_s": "measured",
@@ -140,7 +139,7 @@ def request_document(journey: Journey, text_of: TextOf) -> dict[str, Any]:
         "steps": [_step(part, arrived) for part in journey.parts],
         "story": _told(journey, arrived),
         "account": None if story.account is None else asdict(story.account),
-        "search": None if story.search is None else _search(story.search, text),
+        "search": None if story.search is None else search_document(story.search, text),
         "marks": MARKS,
         "missing": _missing(journey),
     }
@@ -262,37 +261,6 @@ def _told(journey: Journey, arrived: float) -> list[dict[str, Any]]:
             say(step, time, "finish", event.reason, event.index)
     rank = {"admit": 0, "share": 1, "copy": 2, "take": 3}
     return sorted(told, key=lambda each: (each["time_s"], rank.get(each["what"], 4)))
-
-
-def _search(report: SearchReport, text: TextOf) -> dict[str, Any]:
-    def finite(value: float | None) -> float | None:
-        return None if value is None or value != value or abs(value) == float("inf") else value
-
-    return {
-        "proved": report.proved,
-        "ended_by": report.ended_by,
-        "upper_bound": finite(report.upper_bound),
-        "gap": finite(report.gap),
-        "nodes": report.nodes,
-        "generations": report.generations,
-        "winner": report.winner,
-        "found": [
-            {"ids": list(f.token_ids), "texts": [text(t) for t in f.token_ids], "logprob": finite(f.logprob)}
-            | {"score": finite(f.score), "finish_reason": f.finish_reason}
-            for f in report.found
-        ],
-        "trace": [
-            {
-                "parent": each.parent,
-                "ids": list(each.tokens),
-                "texts": [text(t) for t in each.tokens],
-                "logprob": finite(each.logprob),
-                "bound": finite(each.bound),
-                "state": each.state,
-            }
-            for each in report.trace
-        ],
-    }
 
 
 def _missing(journey: Journey) -> list[str]:
