@@ -37,8 +37,8 @@
         ": dashed before, brass after. The first pairs turn fastest.", see.mark("derived", "angles of the measured q before and after")));
   };
 
-  const headMap = (cursor, heads, pick) => {
-    const { layers, heads } = cursor.shape, spread = heads && see.array(heads.entropy);
+  const headMap = (cursor, seen, pick) => {
+    const { layers, heads } = cursor.shape, spread = seen && see.array(seen.entropy);
     const most = Math.log(cursor.position + 1) || 1;
     const size = Math.max(9, Math.min(26, Math.floor(300 / heads)));
     const grid = svg("svg", { width: heads * size + 34, height: layers * size + 22, role: "img", "aria-label": `attention of ${layers} layers and ${heads} heads; layer ${cursor.layer}, head ${cursor.head} is chosen` });
