@@ -17,10 +17,10 @@ def began(time=0.0, vocab_size=50, **more):
 class Kept:
     """A recorder that keeps entries in ``entries`` and hands everything on to a FlightRecorder."""
 
-    def __init__(self, directory, began=began(), told=None, **settings):
+    def __init__(self, directory, about=None, told=None, **settings):
         self.told = [] if told is None else told
         settings = RecordSettings(directory=str(directory), **{"keeps_prompts": True, **settings})
-        self.log = FlightRecorder(settings, began, self.told.append)
+        self.log = FlightRecorder(settings, about or began(), self.told.append)
         self.entries = [self.log._began]
 
     def submitted(self, time, number, name, request, so_far, error):

@@ -295,8 +295,10 @@ def _wire(
     )
 
 
-def make_recorder(record: RecordSettings, wired: Wired, tell: Callable[[str], None]) -> FlightRecorder:
-    """A flight recorder for a loop around ``wired``. Raises TraceError when there is no place to write to."""
+def make_recorder(
+    record: RecordSettings, wired: Wired, tell: Callable[[str], None] = lambda message: None, insists: bool = True
+) -> FlightRecorder:
+    """A flight recorder for a loop around ``wired``, with the arguments of FlightRecorder. Raises TraceError."""
     from openwork.trace.entry import Began
     from openwork.trace.log import FlightRecorder
 
@@ -317,7 +319,7 @@ def make_recorder(record: RecordSettings, wired: Wired, tell: Callable[[str], No
         tenants=wired.scheduler.cache.tenants.known,
         version=VERSION,
     )
-    return FlightRecorder(record, began, tell)
+    return FlightRecorder(record, began, tell, insists)
 
 
 def _warn(message: str) -> None:

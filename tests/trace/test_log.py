@@ -1,5 +1,7 @@
 """What is written is what happened: every line of drawn engines comes back as it was."""
 
+from dataclasses import replace
+
 import pytest
 from recorded import Kept, began
 from simulation import VOCAB, Simulation
@@ -10,20 +12,13 @@ from openwork.trace.recording import Recording
 class Recorded(Simulation):
     """A simulated engine that is recorded, each of its lives in turn."""
 
-    directory = None
-    how = {}
+    def __init__(self, seed, directory, **how):
+        self.kept, self.directory, self.how = [], directory, how
+        super().__init__(seed)
 
     def recorder(self):
-        if not hasattr(self, "kept"):
-            self.kept = []
-        settings = (self.cache_settings, self.settings, self.door)
         about = began(self.clock.now(), VOCAB, tenants=self.tenants.known)
-        about = type(about)(
-            **{
-                **{name: getattr(about, name) for name in about.__slots__},
-                **dict(zip(("cache", "schedule", "admission"), settings, strict=True)),
-            }
-        )
+        about = replace(about, cache=self.cache_settings, schedule=self.settings, admission=self.door)
         self.kept.append(Kept(self.directory, about, **self.how))
         return self.kept[-1]
 
@@ -33,11 +28,7 @@ class Recorded(Simulation):
 
 
 def simulated(seed, directory, **how):
-    class Here(Recorded):
-        pass
-
-    Here.directory, Here.how = directory, how
-    return Here(seed).run()
+    return Recorded(seed, directory, **how).run()
 
 
 @pytest.mark.parametrize("seed", range(25))
