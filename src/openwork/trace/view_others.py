@@ -17,7 +17,8 @@ def without(document: dict[str, Any], hidden: Set[int]) -> dict[str, Any]:
         | {"left_out": [each for each in step["left_out"] if each[0] not in hidden]}
         for step in document["steps"]
     ]
-    events = [each for each in document["events"] if each["request"] not in hidden and each.get("by") not in hidden]
+    events = [each for each in document["events"] if each["request"] not in hidden]
+    events = [{**each, "by": None} if each.get("by") in hidden else each for each in events]
     memory = document["memory"]
     if memory is not None:
         moves = [
