@@ -7,6 +7,7 @@ from simulation import Simulation
 
 from openwork.core.errors import OpenworkError
 from openwork.core.settings import RecordSettings
+from openwork.decode.ngram import Ngram
 from openwork.trace.entry import (
     Began,
     Cancelled,
@@ -140,6 +141,9 @@ class Taped(Simulation):
     def __post_init__(self):
         self.tape = Tape(record=self.record)
         super().__post_init__()
+
+    def _guesser(self, sequence):
+        return Ngram(sequence.prompt_len)  # what a replay guesses too
 
     def start(self):
         super().start()

@@ -26,6 +26,8 @@ def test_moves_lead_from_each_state_of_the_pool_to_the_next():
         states = [state for state, _ in memory["start"]]
         done = 0
         for sample in memory["in_time"]:
+            if sample["step"] >= document["window"]["count"]:
+                break
             for move in memory["moves"][done : sample["moves"]]:
                 told[move[1]] += 1
                 states[move[2]] = move[9]

@@ -163,7 +163,7 @@ class _Collecting:
         elif isinstance(event, Finished):
             self._finished.add((place, event.index))
             by_itself = event.stop_id is not None or arrival.request.search is not None
-            is_own = event.reason == "length" or (event.reason == "stop" and by_itself)
+            is_own = event.reason in ("length", "repetition") or (event.reason == "stop" and by_itself)
             if not is_own:
                 given = len(arrival.tokens.get(event.index, ()))
                 arrival.cuts[event.index] = given, event.time + self._offset - arrival.at_s, event.reason
@@ -206,7 +206,7 @@ class _Collecting:
     def close(self) -> Recorded:
         """What has not ended in the recording ends with the last token that is in it."""
         for place, arrival in enumerate(self.recorded.arrivals):
-            for index in range(arrival.request.params.n):
+            for index in range(arrival.request.params.num_drawn):
                 if (place, index) not in self._finished:
                     given = len(arrival.tokens.get(index, ()))
                     arrival.cuts[index] = given, self._until - arrival.at_s, "cancelled"

@@ -26,7 +26,7 @@ MOST_OF_CHUNKS = 3.0  # times what rows of prompts are expected to cost: the res
 class Blame:
     """Seconds that a tenant waited for one cause; ``worst`` is the longest of those waits."""
 
-    cause: str  # "prompts", "preempted", "blocks", "rows", "places", "tenant", "prefix", "result", "restart", "machine"
+    cause: str  # "prompts", "evicted", "preempted", "restart", "machine", or what kept it out of steps, as in Why
     culprit: str | None  # a tenant
     victim: str
     seconds: float = 0.0
@@ -63,6 +63,7 @@ class Blaming:
                     self._gap(place, asked, line, one, two, seconds)
         for place, asked in enumerate(self._course.requests):
             self._queue(place, asked)
+            self._own_prompt(place, asked)
         return sorted(self._found.values(), key=lambda blame: -blame.seconds)
 
     # -- between tokens ------------------------------------------------------------------------------------------
@@ -88,11 +89,21 @@ class Blaming:
         others = [(other, rows) for other, rows in step.chunks if other != place]
         rows = sum(count for _, count in others)
         for other, count in others:
-            self._lay("prompts", other, place, of_prompts * count / rows, seconds, end, count)
+            self._prompt(other, place, of_prompts * count / rows, seconds, end, count)
         if not others:
             of_prompts = 0.0
         if extra - of_prompts > self.usual_s:
             self._lay("machine", None, place, extra - of_prompts, seconds, end)
+
+    def _prompt(self, other: int, place: int, passed: float, seconds: float, end: int, rows: int) -> None:
+        """Somebody's prompt was computed meanwhile: some of it for the second time, because it had been evicted."""
+        asked = self._course.requests[other]
+        part = passed / max(1, asked.prompt - asked.cached)
+        for tenant, again in asked.again.items():
+            self._lay("evicted", tenant, place, part * again, seconds, end)
+        passed -= part * asked.again.total()
+        if passed > 0 and other != place:
+            self._lay("prompts", other, place, passed, seconds, end, rows)
 
     def _left_out(self, place: int, asked: Asked, line: Line, at: int, passed: float, seconds: float, end: int) -> None:
         spans = [span for span in line.spans if span[0] <= self._landed[at]]
@@ -124,6 +135,13 @@ class Blaming:
             before = max(before, min(self._landed[at], until))
             if passed:
                 self._lay(cause, self._holder(at, cause, place), place, passed, until - asked.arrived_s, last)
+
+    def _own_prompt(self, place: int, asked: Asked) -> None:
+        """Its first token waited for its own prompt: what had been cached once need not have been computed."""
+        firsts = [line.tokens[0] for line in asked.lines.values() if line.tokens]
+        if asked.again and firsts and asked.admitted_s is not None:
+            took = self._landed[min(firsts)] - asked.admitted_s
+            self._prompt(place, place, took, took, min(firsts), 0)
 
     # -- who -----------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ from openwork.trace.entry import (
     Submitted,
     Waited,
 )
+from openwork.trace.told import Told
 
 MakeCache = Callable[[CacheSettings, Tenants], KVCache]
 SHOWN = 200  # characters of a value that differs
@@ -88,7 +89,10 @@ class Rerun:
         self.process = process
         self.tenants = Tenants(began.tenants)
         self.cache = make_cache(began.cache, self.tenants)
-        self.scheduler = Scheduler(began.schedule, self.cache, began.admission)
+        self._told = Told()
+        # Guesses follow from the tokens themselves: where these are not kept, so are the guesses told.
+        proposer = None if began.has_tokens else self._told.proposer
+        self.scheduler = Scheduler(began.schedule, self.cache, began.admission, proposer)
         self.in_flight: dict[int, Step] = {}
         self.events: list[Event] = []
         self.step: Step | None = None
@@ -122,6 +126,7 @@ class Rerun:
             case Planned():
                 return self._plan(entry)
             case Waited(time=time):
+                self._told.wait()
                 self.step, self.events = self.scheduler.plan(time)
                 if self.step is not None:
                     return self._differs("a wait", "step", None, self.step)
@@ -144,6 +149,7 @@ class Rerun:
             self.gap = f"process {self.process}: lines are missing before step {entry.step.number}"
             return None
         self._num_steps += 1
+        self._told.plan(entry.step)
         self.step, self.events = self.scheduler.plan(entry.time)
         line = f"step {entry.step.number}"
         found = first_difference(entry.step, self.step, "step")
@@ -155,6 +161,9 @@ class Rerun:
     def _land(self, entry: Ran | Failed) -> Difference | None:
         number = entry.result.step if isinstance(entry, Ran) else entry.step
         line = f"the result of step {number}"
+        if self.in_flight and number > (oldest := next(iter(self.in_flight))):  # results come in order
+            self.gap = f"process {self.process}: the result of step {oldest} is missing"
+            return None
         self.landed = self.in_flight.pop(number, None)
         if self.landed is None:
             return self._differs(line, "step", number, "not in flight")

@@ -168,9 +168,7 @@ class _Runner:
         assert sequence is not None, "it was planned a moment ago"
         place = sequence.request_id
         tokens = self._recorded.arrivals[place].tokens
-        choices = tuple(
-            Choice(self._token(tokens.get(draw.index, []), draw.generated, draw.stop_ids)) for draw in work.draws
-        )
+        choices = self._choices(work, tokens)
         scores: tuple[Logprob, ...] = ()
         if work.score is not None:
             first = work.start + work.score.first + 2
@@ -182,6 +180,17 @@ class _Runner:
             if found is None:  # only where what a search does depends on the time
                 return Outcome(failure="the recording does not hold what this search asks", failed="closed")
         return Outcome(choices, scores, candidates=found)
+
+    def _choices(self, work: Work, tokens: dict[int, list[int]]) -> tuple[Choice, ...]:
+        """What was given then. Behind guesses that are right, one more."""
+        chosen = []
+        for draw in work.draws:
+            given = tokens.get(draw.index, [])
+            for place in range(len(work.drafts) + 1):
+                chosen.append(self._token(given, draw.generated + place, draw.stop_ids))
+                if place < len(work.drafts) and chosen[-1] != work.drafts[place]:
+                    break
+        return tuple(map(Choice, chosen))
 
     def _score(self, line: int, target: int) -> Logprob:
         return self._recorded.scores.get(line) or Logprob(target, 0.0, 1)
