@@ -305,8 +305,10 @@ def _wire(
     )
 
 
-def make_recorder(record: RecordSettings, wired: Wired, tell: Callable[[str], None]) -> FlightRecorder:
-    """A flight recorder for a loop around ``wired``. Raises TraceError when there is no place to write to."""
+def make_recorder(
+    record: RecordSettings, wired: Wired, tell: Callable[[str], None] = lambda message: None, insists: bool = True
+) -> FlightRecorder:
+    """A flight recorder for a loop around ``wired``, with the arguments of FlightRecorder. Raises TraceError."""
     from openwork.trace.entry import Began
     from openwork.trace.log import FlightRecorder
 
@@ -326,8 +328,9 @@ def make_recorder(record: RecordSettings, wired: Wired, tell: Callable[[str], No
         admission=wired.admission,
         tenants=wired.scheduler.cache.tenants.known,
         version=VERSION,
+        weights=wired.examiner.fingerprint(),
     )
-    return FlightRecorder(record, began, tell)
+    return FlightRecorder(record, began, tell, insists)
 
 
 def _warn(message: str) -> None:

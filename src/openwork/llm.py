@@ -25,7 +25,13 @@ from openwork.core.event import Arrived, Ended, Event, Prefilled
 from openwork.core.output import Chosen, Chunk, Output
 from openwork.core.request import Request, SamplingParams
 from openwork.core.search import Beam, BestFirst, Budget, Choose, Search, as_search
-from openwork.core.settings import LoadSettings, RecordSettings, ScheduleSettings, SpeculationSettings
+from openwork.core.settings import (
+    RECORD_BYTES,
+    LoadSettings,
+    RecordSettings,
+    ScheduleSettings,
+    SpeculationSettings,
+)
 from openwork.core.spec import ModelSpec
 from openwork.engine.service import Stream
 from openwork.run.explain import Explainer, Source
@@ -93,7 +99,7 @@ class LLM:
         tap: Callable[[int, int, np.ndarray], None] | None = None,
         record: str | Path | None = None,
         record_prompts: bool = True,
-        record_bytes: int = 256 << 20,
+        record_bytes: int = RECORD_BYTES,
     ) -> None:
         settings = LoadSettings(
             dtype=dtype,

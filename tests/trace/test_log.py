@@ -1,43 +1,9 @@
 """What is written is what happened: every line of drawn engines comes back as it was."""
 
 import pytest
-from recorded import Kept, began
-from simulation import VOCAB, Simulation
+from recorded import simulated
 
 from openwork.trace.recording import Recording
-
-
-class Recorded(Simulation):
-    """A simulated engine that is recorded, each of its lives in turn."""
-
-    directory = None
-    how = {}
-
-    def recorder(self):
-        if not hasattr(self, "kept"):
-            self.kept = []
-        settings = (self.cache_settings, self.settings, self.door)
-        about = began(self.clock.now(), VOCAB, tenants=self.tenants.known)
-        about = type(about)(
-            **{
-                **{name: getattr(about, name) for name in about.__slots__},
-                **dict(zip(("cache", "schedule", "admission"), settings, strict=True)),
-            }
-        )
-        self.kept.append(Kept(self.directory, about, **self.how))
-        return self.kept[-1]
-
-    @property
-    def entries(self):
-        return [entry for kept in self.kept for entry in kept.entries]
-
-
-def simulated(seed, directory, **how):
-    class Here(Recorded):
-        pass
-
-    Here.directory, Here.how = directory, how
-    return Here(seed).run()
 
 
 @pytest.mark.parametrize("seed", range(25))

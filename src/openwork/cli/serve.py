@@ -17,7 +17,14 @@ from openwork.cli import limits, options, terminal
 from openwork.cli.options import Backend, Dtype, KVDtype
 from openwork.cli.quantity import parse_bytes
 from openwork.core.errors import RequestError
-from openwork.core.settings import AdmissionSettings, LoadSettings, ScheduleSettings, SpeculationSettings
+from openwork.core.settings import (
+    RECORD_BYTES,
+    AdmissionSettings,
+    LoadSettings,
+    RecordSettings,
+    ScheduleSettings,
+    SpeculationSettings,
+)
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 MAX_LOGPROBS_OF_A_REQUEST = 1_000_000  # each becomes some fifty bytes of JSON, and passes through two processes
@@ -123,6 +130,23 @@ CacheDir = Annotated[
     Path | None,
     _option("Keep the prefix cache here over a restart.", "The model", metavar="DIR"),
 ]
+AllowSee = Annotated[
+    bool,
+    _option(
+        "Serve the microscope at /see: each tenant looks into its own requests. Needs --record and --record-prompts.",
+        "Recording",
+        "--allow-see",
+    ),
+]
+RecordPrompts = Annotated[
+    bool,
+    _option(
+        "Keep prompts and answers in the recording: without it nothing there says what was written, and a request's "
+        "bits cannot be replayed.",
+        "Recording",
+        "--record-prompts",
+    ),
+]
 RequestDeadline = Annotated[float, _option("Seconds for a whole request; then 504.", _LAST)]
 Drain = Annotated[float, _option("Seconds that running requests have after SIGTERM.", _LAST)]
 Hang = Annotated[float, _option("Seconds without a step after which the engine is started again.", _LAST)]
@@ -154,6 +178,10 @@ def serve(
     speculate: options.Speculate = None,
     max_draft: options.MaxDraft = None,
     cache_dir: CacheDir = None,
+    record: options.Record = None,
+    record_prompts: RecordPrompts = False,
+    record_bytes: options.RecordBytes = None,
+    allow_see: AllowSee = False,
     tool_format: ToolForm = ToolFormat.auto,
     reasoning_format: ReasoningForm = ReasoningFormat.auto,
     order: OrderOption = Order.first_come,
@@ -219,6 +247,7 @@ def serve(
         cors_origins=tuple(cors_origin or ()),
         drain_s=drain,
         stall_s=hang,
+        allow_see=allow_see,
         http=http,
     )
     if api_keys is None and not anyone and not settings.is_loopback:
@@ -228,6 +257,16 @@ def serve(
             param="host",
         )
     directory = None if cache_dir is None else str(cache_dir)
+    if allow_see and not (record is not None and record_prompts):
+        raise RequestError(
+            "looks into a recording that keeps prompts",
+            "Give --record DIR and --record-prompts too.",
+            param="allow_see",
+        )
+    recording = None
+    if record is not None:
+        room = RECORD_BYTES if record_bytes is None else parse_bytes(record_bytes, "record_bytes")
+        recording = RecordSettings(directory=str(record), keeps_prompts=record_prompts, max_bytes=room)
     service = Service(
         model=model,
         load=load,
@@ -235,6 +274,7 @@ def serve(
         admission=admission,
         name=served_model_name,
         cache_dir=directory,
+        record=recording,
         hang_s=hang,
     )
     forms = (tool_format.value, reasoning_format.value)

@@ -29,7 +29,7 @@ from openwork.core.event import Event
 from openwork.core.output import FinishReason
 from openwork.core.request import Request
 from openwork.core.terms import Tenant
-from openwork.engine.face import Facts, State, Status
+from openwork.engine.face import Facts, Recorded, State, Status
 
 MAX_UNSENT_BYTES = 64 * 2**20
 MAX_HELD = 1024  # requests that wait while a suspect runs alone
@@ -87,6 +87,7 @@ class RemoteEngine:
         self._asks = count()
         self._turned: wire.Turned | None = None
         self._report: wire.Report | None = None
+        self._recorded: Recorded | None = None  # as last told: it stays true while there is no process
         self._moved_at = 0.0  # when a step was last completed, or there was something to do again
 
     # -- the face ------------------------------------------------------------------------------------------------
@@ -156,6 +157,7 @@ class RemoteEngine:
             last_step_age_s=time.perf_counter() - self._moved_at if self._ledger.entries else None,
             gauges=None if report is None else report.gauges,
             by_tenant={} if report is None else report.by_tenant,
+            recorded=self._recorded,
         )
 
     async def pin(self, namespace_of: Request, tokens: Sequence[int], seconds: float) -> int:
@@ -239,7 +241,7 @@ class RemoteEngine:
                 if was_trying:
                     self._say_all()
             case wire.Report():
-                self._report = message
+                self._report, self._recorded = message, message.recorded
             case wire.Accepted(id=id):
                 self._ledger.accept(id)
             case wire.Rejected(id=id, trouble=trouble):

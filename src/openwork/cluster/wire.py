@@ -17,9 +17,9 @@ from openwork.core.event import Admitted, Arrived, Ended, Event, Finished, Preem
 from openwork.core.gauges import Gauges
 from openwork.core.output import FinishReason
 from openwork.core.request import Request
-from openwork.core.settings import AdmissionSettings, LoadSettings, ScheduleSettings
+from openwork.core.settings import AdmissionSettings, LoadSettings, RecordSettings, ScheduleSettings
 from openwork.core.terms import Tenant, Terms
-from openwork.engine.face import Facts
+from openwork.engine.face import Facts, Recorded
 
 
 class Message(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -39,6 +39,7 @@ class Start(Message, tag=1):
     tenants: dict[str, Tenant]
     cache_dir: str | None = None  # where the prefix cache is saved
     restores: bool = False  # and whether it is restored from there now
+    record: RecordSettings | None = None
 
 
 class Submit(Message, tag=2):
@@ -146,10 +147,11 @@ class Planned(Message, tag=28):
 
 
 class Report(Message, tag=29):
-    """Where the blocks of the cache are."""
+    """Where the blocks of the cache are, and how recording goes."""
 
     gauges: Gauges
     by_tenant: dict[str, Gauges]
+    recorded: Recorded | None = None
 
 
 class OnArrived(Message, tag=40):
@@ -220,6 +222,7 @@ _KINDS: dict[str, type[OpenworkError]] = {
         errors.PromptTooLong,
         errors.MemoryTooSmall,
         errors.BackendError,
+        errors.TraceError,
     )
 }
 

@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from openwork.build import Wired, wire
+from openwork.build import Wired, make_recorder, wire
 from openwork.cluster import kept_cache
 from openwork.cluster.pipe import Gone, Pipe
 from openwork.cluster.wire import (
@@ -52,6 +52,7 @@ from openwork.core.step import Step
 from openwork.core.terms import Tenants
 from openwork.engine.face import Facts
 from openwork.engine.loop import Loop
+from openwork.trace.log import FlightRecorder
 
 LEAST_S = 0.1  # between two reports, or two words on loading
 REPORT_SHARE = 0.02  # of the time that reports may take: counting the blocks of a large cache is not free
@@ -61,13 +62,13 @@ Load = Callable[[Start, Tenants, Callable[[str, int, int], None]], Wired]
 class Worker:
     """A loop between two ends of a pipe."""
 
-    def __init__(self, pipe: Pipe, wired: Wired, tenants: Tenants) -> None:
+    def __init__(self, pipe: Pipe, wired: Wired, recorder: FlightRecorder | None = None) -> None:
         self._pipe = pipe
-        self._tenants = tenants
+        self._recorder = recorder
         self._scheduler = wired.scheduler
         self._clock = wired.clock
         self._guide = wired.guide
-        self._loop = Loop(wired.scheduler, wired.runner, wired.clock, before=self._announce)
+        self._loop = Loop(wired.scheduler, wired.runner, wired.clock, recorder, self._announce)
         self._num_planned = self._num_landed = 0
         self._report_at = 0.0
         self._is_reported = False  # all that happened
@@ -126,7 +127,8 @@ class Worker:
 
     def _report(self) -> None:
         began = self._clock.now()
-        self._pipe.post(Report(*self._scheduler.gauges()))
+        recorded = None if self._recorder is None else self._recorder.state
+        self._pipe.post(Report(*self._scheduler.gauges(), recorded))
         took = self._clock.now() - began
         self._report_at = began + max(LEAST_S, took / REPORT_SHARE)
         self._is_reported = True
@@ -171,7 +173,8 @@ def _is_large(event: Event) -> bool:
 
 
 def load(start: Start, tenants: Tenants, progress: Callable[[str, int, int], None]) -> Wired:
-    return wire(start.model, start.load, start.schedule, start.admission, tenants, progress)
+    how = (start.schedule, start.admission, tenants, progress)
+    return wire(start.model, start.load, *how, hashes=start.record is not None and start.record.keeps_prompts)
 
 
 def main(arguments: Sequence[str], load: Load = load) -> int:
@@ -185,6 +188,13 @@ def main(arguments: Sequence[str], load: Load = load) -> int:
             wired = load(start, tenants, _Telling(pipe))
             kept = None if start.cache_dir is None else kept_cache.KeptCache(Path(start.cache_dir), wired)
             restored = kept.restore() if kept is not None and start.restores else 0
+            recorder = None
+            if (
+                start.record is not None
+            ):  # a later process records when it can: the first has shown that there is a place
+                recorder = make_recorder(start.record, wired, insists=start.restores)
+                if kept is not None and kept.records:
+                    recorder.restored(wired.clock.now(), kept.records)
         except Gone:
             raise
         except Exception as error:
@@ -193,7 +203,7 @@ def main(arguments: Sequence[str], load: Load = load) -> int:
             pipe.post(Refused(as_trouble(error)))
             pipe.flush()
             return 2
-        worker = Worker(pipe, wired, tenants)
+        worker = Worker(pipe, wired, recorder)
         pipe.post(Ready(_facts(wired), kept_cache.likeness(Path(wired.info.directory)), wired.info.kv_bytes, restored))
         worker.run()
         worker.close()

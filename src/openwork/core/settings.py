@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from openwork.core.errors import OpenworkError, RequestError
 
+RECORD_BYTES = 256 << 20
 LANES = 16  # a key tile of the cache holds this many tokens
 
 MAX_DRAFT = 63
@@ -176,7 +177,7 @@ class RecordSettings:
 
     directory: str
     keeps_prompts: bool = False
-    max_bytes: int = 256 << 20
+    max_bytes: int = RECORD_BYTES
 
     def __post_init__(self) -> None:
         if not self.directory:

@@ -41,11 +41,15 @@ RETRY_S = 5.0
 class FlightRecorder:
     """Recorder of one engine process. ``tell`` hears, in a sentence, when recording stops and when it goes on.
 
-    Raises TraceError when there is no place to write to.
+    Raises TraceError when there is no place to write to, unless ``insists`` is False: then it begins when there is one.
     """
 
     def __init__(
-        self, settings: RecordSettings, began: Began, tell: Callable[[str], None] = lambda message: None
+        self,
+        settings: RecordSettings,
+        began: Began,
+        tell: Callable[[str], None] = lambda message: None,
+        insists: bool = True,
     ) -> None:
         self._directory = Path(settings.directory).expanduser()
         self._max_bytes = settings.max_bytes
@@ -54,7 +58,7 @@ class FlightRecorder:
         self._encoder = Encoder(settings.keeps_prompts)
         self._began = replace(began, has_tokens=settings.keeps_prompts)
         self._file: SegmentFile | None = None
-        self._number = 0
+        self._number: int | None = None  # of the file; None: there was none yet
         self._num_bytes = 0
         self._num_failures = 0
         self._num_lost = 0  # lines since the last that was written
@@ -62,9 +66,11 @@ class FlightRecorder:
         self._retry_at: float | None = None  # None: never
         self._next_key = 0
         try:
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._first()
         except OSError as error:
+            if not insists:
+                self._stop(f"recording stopped: {error.strerror}", is_final=False)
+                return
             raise TraceError(
                 f"nothing can be recorded in {self._directory}: {error.strerror}", "Name a directory you may write to."
             ) from error
@@ -183,13 +189,15 @@ class FlightRecorder:
 
     def _first(self) -> None:
         """The first file, under a number that nobody has."""
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         known = segments(self._directory)
         self._began = replace(self._began, run=known[-1].run + 1 if known else 0)
         while self._file is None:
             try:
-                self._file = self._open()
+                self._file = self._open(0)
             except FileExistsError:
                 self._began = replace(self._began, run=self._began.run + 1)
+        self._number = 0
         self._next_key = KEY_EVERY_BYTES
 
     def _next(self, time: float) -> None:
@@ -197,14 +205,17 @@ class FlightRecorder:
         if self._file is not None:
             self._file.close()
             self._file = None
-        self._number += 1
-        self._file = self._open()
+        if self._number is None:
+            self._first()
+        else:
+            self._file = self._open(self._number + 1)
+            self._number += 1
         self._put_key(time)
 
-    def _open(self) -> SegmentFile:
+    def _open(self, number: int) -> SegmentFile:
         self._make_room()
-        about = [self.run, self._number, self._num_lost, table(WRITTEN), plain(self._began)]
-        file = SegmentFile(self._directory, self.run, self._number, frame(rare(BEGAN, self._began.time, about)))
+        about = [self.run, number, self._num_lost, table(WRITTEN), plain(self._began)]
+        file = SegmentFile(self._directory, self.run, number, frame(rare(BEGAN, self._began.time, about)))
         self._num_bytes += file.num_bytes
         return file
 

@@ -106,7 +106,7 @@ class Decoder:
         prompt, place = self._words.walk(self._words.root, body.words(prompt_len))
         how, known, served = self._how(params, limits, terms)
         request = Request(tuple(prompt), how, known, served, self._search(search, place))
-        asked = Asked(number, name, request, len(prompt), place, prompt, request.stop_ids)
+        asked = Asked(number, name, request, len(prompt), place, prompt)
         asked.is_search = request.search is not None
         so_far: dict[int, tuple[int, ...]] | None = None if begun is None else {}
         for index, count in (begun or {}).items():
@@ -133,8 +133,10 @@ class Decoder:
             return None
         search: Search = self._records.read(Search, said if self._has_tokens else said[0])
         if search.choose is not None and not self._has_tokens:
-            options = tuple(tuple(self._words.walk(place, array("I", words))[0]) for words in said[1])
-            search = replace(search, choose=replace(search.choose, options=options))
+            options = {at: tuple(self._words.walk(place, array("I", words))[0]) for at, words in said[1]}
+            search = replace(
+                search, choose=replace(search.choose, options=tuple(options[at] for at in sorted(options)))
+            )
         return search
 
     def _cancelled(self, time: float, body: Bytes) -> Cancelled:
@@ -194,7 +196,7 @@ class Decoder:
         else:
             prompt, place = [0] * _bounded(prompt_len), self._words.lost()
             request = Request(tuple(prompt), params, limits, terms)
-        return Asked(number, name, request, prompt_len, place, prompt, request.stop_ids, is_whole=False)
+        return Asked(number, name, request, prompt_len, place, prompt, is_whole=False)
 
     def _line(self, asked: Asked, index: int, length: int) -> Line:
         more = [0] * _bounded(length - asked.prompt_len)

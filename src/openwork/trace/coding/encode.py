@@ -62,7 +62,7 @@ class Encoder:
         error: str,
     ) -> bytes:
         words, place = self._words.walk(self._words.root, request.prompt)
-        asked = Asked(number, name, request, len(request.prompt), place, ends=request.stop_ids)
+        asked = Asked(number, name, request, len(request.prompt), place)
         asked.is_search = request.search is not None
         parts = [words]
         begun: dict[int, int] | None = None if so_far is None else {}
@@ -89,8 +89,10 @@ class Encoder:
         search = asked.request.search
         if search is None or self.keeps_tokens:
             return plain(search)
-        options = [] if search.choose is None else search.choose.options
-        words = [self._words.walk(asked.place, option)[0] for option in options]
+        options = () if search.choose is None else search.choose.options
+        # In the order of their ids, in which a reader gives stand-ins that are in the same order.
+        order = sorted(range(len(options)), key=options.__getitem__)
+        words = [(place, self._words.walk(asked.place, options[place])[0]) for place in order]
         return [plain(private.search(search)), words]
 
     def cancelled(

@@ -134,7 +134,7 @@ def _prefilled(slots: list[Slot], first: int, event: Prefilled, time: float, mir
     for place in range(first, len(slots)):
         slot = slots[place]
         if slot.line.number == event.request and slot.line.index == event.index:
-            done = min(slot.start + slot.sure + slot.num_drafts, asked.prompt_len)
+            done = min(slot.position, asked.prompt_len)
             return place if done == event.computed else None
     return None
 
@@ -185,7 +185,7 @@ class EventReader:
 
     def _prefilled(self, slot: Slot, time: float) -> Prefilled:
         known = self.mirror.asked[slot.line.number].prompt_len
-        done = min(slot.position + slot.num_drafts, known)
+        done = min(slot.position, known)
         return Prefilled(slot.line.number, slot.line.index, done, known, time)
 
     def _said(self, body: Bytes, time: float) -> Token:

@@ -41,12 +41,15 @@ class Asked:
     prompt_len: int
     place: Place  # where its prompt ends
     prompt: list[int] = field(default_factory=list)  # for the reader
-    ends: frozenset[int] = frozenset()
     lines: dict[int, Line] = field(default_factory=dict)
     said: dict[int, Line] = field(default_factory=dict)  # of a search: what it gives out, which are no lines of its own
     scores: dict[int, Logprob] = field(default_factory=dict)  # for the reader: of the prompt
     is_search: bool = False
     is_whole: bool = True
+    ends: frozenset[int] = field(init=False)  # tokens that may end a line
+
+    def __post_init__(self) -> None:
+        self.ends = self.request.end_ids
 
     def line(self, index: int) -> Line:
         """One of its sequences; a new one begins behind the prompt, where others of them have been."""
@@ -79,11 +82,17 @@ class Slot:
     num_drafts: int = 0
     score: tuple[int, int, int] | None = None  # targets, top, first
     drafts: tuple[int, ...] = ()
+    among: tuple[int, ...] | None = None  # for the reader: the places that tokens asked for have in the log
 
     @property
     def position(self) -> int:
         """Of the first token that is chosen."""
         return self.start + self.sure
+
+    def land(self, num_chosen: int) -> None:
+        """Guesses that were right have been computed."""
+        if self.num_drafts and num_chosen:
+            self.line.end = self.position + num_chosen - 1
 
 
 class Mirror:

@@ -17,10 +17,10 @@ _NEUTRAL = {"json_schema": "{}", "regex": ".*", "choice": '["-"]', "lark": 'star
 
 
 def params(params: SamplingParams) -> SamplingParams:
-    """``stop_token_ids`` stay: a replay must know what ends a line."""
+    """``stop_token_ids`` stay: a replay must know what ends a line. What repeats itself is not seen from stand-ins."""
     held = params.constraint
     neutral = None if held is None else Constraint(held.kind, _NEUTRAL[held.kind])
-    return replace(params, stop=(), logit_bias={}, constraint=neutral)
+    return replace(params, stop=(), logit_bias={}, constraint=neutral, repetition_detection=None)
 
 
 def search(search: Search) -> Search:

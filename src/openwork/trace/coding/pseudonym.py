@@ -52,6 +52,10 @@ class Reader(Protocol):
         """Where a line stands that went on from a place with a token which was read there."""
         ...
 
+    def order(self, words: Sequence[int], tokens: Sequence[int]) -> tuple[int, ...]:
+        """The places of these in the order in which somebody who sorts his tokens would have asked for them."""
+        ...
+
     def end(self, token: int) -> int:
         """What stands for a token that is known to end lines."""
         ...
@@ -89,6 +93,9 @@ class KnownIds:
 
     def after(self, place: Place, token: int) -> Place:
         return None
+
+    def order(self, words: Sequence[int], tokens: Sequence[int]) -> tuple[int, ...]:
+        return tuple(range(len(words)))
 
     def end(self, token: int) -> int:
         return token
@@ -166,6 +173,9 @@ class StandIns:
         if node is None:
             node = place.by_token[token] = _Node()
         return node
+
+    def order(self, words: Sequence[int], tokens: Sequence[int]) -> tuple[int, ...]:
+        return tuple(sorted(range(len(words)), key=lambda place: (words[place] & END, tokens[place])))
 
     def end(self, token: int) -> int:
         if token not in self._ends:

@@ -64,6 +64,8 @@ class ResultWriter:
         if rest:
             put_bytes(out, pack(rest))
         self._events.write(out, time, slots, result.outcomes, events)
+        for slot, count in zip(slots, counts, strict=True):
+            slot.land(count)
         return bytes(out)
 
     def _chosen(self, slots: list[Slot], outcomes: Line_of[Outcome]) -> bytes:
@@ -134,8 +136,10 @@ class ResultReader:
             part = slice(at, at + count)
             outcomes.append(self._outcome(slot, words[part], hashes[part], rest.get(place)))
             at += count
-        result = Result(number, tuple(outcomes), elapsed_s)
-        return Ran(time, result, self._events.run(body, time, slots, claimable(slots, outcomes)))
+        events = self._events.run(body, time, slots, claimable(slots, outcomes))
+        for slot, count in zip(slots, counts, strict=True):
+            slot.land(count)
+        return Ran(time, Result(number, tuple(outcomes), elapsed_s), events)
 
     def _outcome(self, slot: Slot, words: Line_of[int], hashes: Line_of[int | None], rest: Any) -> Outcome:
         tokens, place = [], slot.line.place
@@ -184,4 +188,6 @@ class ResultReader:
 
     def _candidates(self, slot: Slot, words: bytes, logprobs: list[float], among: list[float]) -> Candidates:
         tokens = [self._words.next(slot.line.place, word) for word in array("I", words)]
-        return Candidates(tuple(zip(tokens, map(float, logprobs), strict=True)), tuple(map(float, among)))
+        order = range(len(among)) if slot.among is None else slot.among
+        top = tuple(zip(tokens, map(float, logprobs), strict=True))
+        return Candidates(top, tuple(float(among[place]) for place in order))

@@ -30,7 +30,7 @@ IS_NEXT, SAME_WHY, HAS_COPIES, HAS_LEFT_OUT, HAS_EVENTS, NO_WHY = (1 << bit for 
 # Of a work: usual is a row of one pending token behind the last, with one draw and no new block.
 IN_TURN, GOES_ON, IS_ROW, SAME_BLOCKS, HAS_DRAW, GREW, HAS_MORE, IS_PENDING = (1 << bit for bit in range(8))
 MORE_DRAWS, MORE_SCORE, MORE_EXPAND, MORE_DRAFTS, MORE_OTHERS = (1 << bit for bit in range(5))
-NOTHING, ITS_ENDS, THESE = range(3)  # what an Expand leaves out
+NOTHING, ITS_ENDS, THESE, CONSTRAINED, BEHIND = 0, 1, 2, 4, 8  # what an Expand leaves out; what it has to follow
 KNOWN = frozenset({"sequence", "start", "tokens", "is_pending", "blocks", "draws", "score", "expand", "drafts"})
 
 
@@ -160,8 +160,9 @@ class StepWriter:
             put(out, expand.top)
             put(out, len(expand.among))
             out += self._words.next(line.place, expand.among, ends).tobytes()
-            put(out, NOTHING if not expand.without else ITS_ENDS if expand.without == ends else THESE)
-            if expand.without and expand.without != ends:
+            what = NOTHING if not expand.without else ITS_ENDS if expand.without == ends else THESE
+            put(out, what | CONSTRAINED * (expand.constraint is not None) | BEHIND * bool(expand.output))
+            if what == THESE:
                 put(out, len(expand.without))
                 out += self._words.next(line.place, sorted(expand.without), ends).tobytes()
         if drafts:
@@ -263,12 +264,17 @@ class StepReader:
                 raise TraceError("a step scores tokens that are not there")
             found["score"] = Score(targets, top, first)
         if more & MORE_EXPAND:
-            top = body.number()
-            among = tuple(self._words.next(line.place, word) for word in body.words(body.count(4)))
-            what, without = body.number(), frozenset[int]()
-            if what == THESE:
-                without = frozenset(self._words.next(line.place, word) for word in body.words(body.count(4)))
-            found["expand"] = Expand(top, among, asked.ends if what == ITS_ENDS else without)
+            top, words = body.number(), body.words(body.count(4))
+            asked_for = [self._words.next(line.place, word) for word in words]
+            slot.among = self._words.order(words, asked_for)
+            among = tuple(asked_for[at] for at in slot.among)
+            what, without = body.number(), asked.ends
+            if not what & ITS_ENDS:
+                words = body.words(body.count(4) if what & THESE else 0)
+                without = frozenset(self._words.next(line.place, word) for word in words)
+            constraint = asked.request.params.constraint if what & CONSTRAINED else None
+            output = tuple(line.tokens[asked.prompt_len :]) if what & BEHIND else ()
+            found["expand"] = Expand(top, among, without, constraint, output)
         if more & MORE_DRAFTS:
             words = body.words(body.count(4))
             found["drafts"] = slot.drafts = tuple(self._words.walk(line.place, words)[0])
@@ -287,7 +293,7 @@ def _draw(asked: Asked, line: Line, slot: Slot, place: int) -> Draw:
         index=place if slot.num_draws > 1 else line.index,
         position=slot.position,
         generated=slot.position - asked.prompt_len,
-        stop_ids=asked.ends,
+        stop_ids=asked.request.stop_ids,
         history=tuple(line.tokens) if params.has_penalties else (),
         prompt_len=asked.prompt_len,
         output=() if params.constraint is None else tuple(line.tokens[asked.prompt_len :]),
