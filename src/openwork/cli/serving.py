@@ -104,6 +104,12 @@ class Serving:
 
         service = Service(engine, self._bounds, *self._forms, version=__version__)
         self._closers.append(service.close)
+        if self._settings.allow_see:
+            from openwork.cli.lighting import see_of
+
+            see = see_of(self._service, engine)
+            self._closers.append(see.close)
+            more = [*more, *see.routes()]
         self._reading = asyncio.create_task(service.texts.read_ahead())
         return make_app(service, more)
 
