@@ -26,7 +26,7 @@ MOST_OF_CHUNKS = 3.0  # times what rows of prompts are expected to cost: the res
 class Blame:
     """Seconds that a tenant waited for one cause; ``worst`` is the longest of those waits."""
 
-    cause: str  # "prompts", "preempted", "blocks", "rows", "places", "tenant", "prefix", "result", "restart", "machine"
+    cause: str  # "prompts", "evicted", "preempted", "restart", "machine", or what kept it out of steps, as in Why
     culprit: str | None  # a tenant
     victim: str
     seconds: float = 0.0
@@ -47,6 +47,7 @@ class Blaming:
         self._landed = [step.planned_s if step.landed_s is None else step.landed_s for step in course.steps]
         self._sampled = [sample.step for sample in course.samples]
         self._found: dict[tuple[str, str | None, str], Blame] = {}
+        self._holders: dict[tuple[int, str], str | None] = {}
         gaps = [gap for _, _, line in _lines(course) for gap, _, _ in self.gaps(line)]
         self.usual_s = median(gaps) if gaps else 0.0
 
@@ -63,6 +64,7 @@ class Blaming:
                     self._gap(place, asked, line, one, two, seconds)
         for place, asked in enumerate(self._course.requests):
             self._queue(place, asked)
+            self._own_prompt(place, asked)
         return sorted(self._found.values(), key=lambda blame: -blame.seconds)
 
     # -- between tokens ------------------------------------------------------------------------------------------
@@ -88,11 +90,21 @@ class Blaming:
         others = [(other, rows) for other, rows in step.chunks if other != place]
         rows = sum(count for _, count in others)
         for other, count in others:
-            self._lay("prompts", other, place, of_prompts * count / rows, seconds, end, count)
+            self._prompt(other, place, of_prompts * count / rows, seconds, end, count)
         if not others:
             of_prompts = 0.0
         if extra - of_prompts > self.usual_s:
             self._lay("machine", None, place, extra - of_prompts, seconds, end)
+
+    def _prompt(self, other: int, place: int, passed: float, seconds: float, end: int, rows: int) -> None:
+        """Somebody's prompt was computed meanwhile: some of it for the second time, because it had been evicted."""
+        asked = self._course.requests[other]
+        part = passed / max(1, asked.prompt - asked.cached)
+        for tenant, again in asked.again.items():
+            self._lay("evicted", tenant, place, part * again, seconds, end)
+        passed -= part * asked.again.total()
+        if passed > 0 and other != place:
+            self._lay("prompts", other, place, passed, seconds, end, rows)
 
     def _left_out(self, place: int, asked: Asked, line: Line, at: int, passed: float, seconds: float, end: int) -> None:
         spans = [span for span in line.spans if span[0] <= self._landed[at]]
@@ -116,22 +128,37 @@ class Blaming:
         last = min(bisect_right(self._landed, until), len(self._landed) - 1)
         before, cause = asked.arrived_s, ""
         for at in range(first, last + 1):
-            step = self._course.steps[at]
-            own = [why for other, _, why in step.left_out if other == place]
-            others = [why for _, _, why in step.left_out]  # it stands behind them
-            cause = (own or others or [cause or "rows"])[-1]
-            passed = max(0.0, min(self._landed[at], until) - before)
-            before = max(before, min(self._landed[at], until))
-            if passed:
-                self._lay(cause, self._holder(at, cause, place), place, passed, until - asked.arrived_s, last)
+            causes, of_others = self._causes(at)
+            cause = causes.get(place) or of_others or cause or "rows"  # who is not named stands behind the others
+            now = min(self._landed[at], until)
+            if now > before:
+                self._lay(cause, self._holder(at, cause, place), place, now - before, until - asked.arrived_s, last)
+                before = now
+
+    def _causes(self, at: int) -> tuple[dict[int, str], str]:
+        """Why each was left out of a step, by place of the request, and what the last of them waited for."""
+        left_out = self._course.steps[at].left_out
+        return {place: cause for place, _, cause in left_out}, left_out[-1][2] if left_out else ""
+
+    def _own_prompt(self, place: int, asked: Asked) -> None:
+        """Its first token waited for its own prompt: what had been cached once need not have been computed."""
+        firsts = [line.tokens[0] for line in asked.lines.values() if line.tokens]
+        if asked.again and firsts and asked.admitted_s is not None:
+            took = self._landed[min(firsts)] - asked.admitted_s
+            self._prompt(place, place, took, took, min(firsts), 0)
 
     # -- who -----------------------------------------------------------------------------------------------------
 
     def _holder(self, at: int, cause: str, place: int) -> str | None:
         """The tenant that has most of what ran out at a step."""
-        requests = self._course.requests
         if cause == "tenant":
-            return requests[place].tenant
+            return self._course.requests[place].tenant
+        if (at, cause) not in self._holders:
+            self._holders[at, cause] = self._most(at, cause)
+        return self._holders[at, cause]
+
+    def _most(self, at: int, cause: str) -> str | None:
+        requests = self._course.requests
         if cause == "blocks" and self._sampled:
             sample = self._course.samples[max(0, bisect_right(self._sampled, at) - 1)]
             held = {name: gauges.private + gauges.shared for name, gauges in sample.by_tenant.items()}

@@ -8,7 +8,8 @@
     failures   steps failed
     machine    steps took longer than their size explains, as when something else ran beside
 
-Seconds are those that requests waited, all together; of evictions, those that it takes to compute the tokens again.
+Seconds are those that requests waited, all together. A prompt that was computed again keeps its own request and others
+waiting; of evictions, it is the part of that which falls on what had been evicted.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from openwork.trace.blame import Blame
-from openwork.trace.cost import StepCost, Work
 from openwork.trace.course import Course
 
 KIND_OF = {
     "preempted": "memory",
     "blocks": "memory",
     "tenant": "memory",
+    "evicted": "evictions",
     "prompts": "prompts",
     "rows": "prompts",
     "places": "places",
@@ -50,14 +52,41 @@ class Finding:
     text: str
 
 
-def findings(course: Course, blames: Sequence[Blame], cost: StepCost) -> list[Finding]:
+def findings(course: Course, blames: Sequence[Blame]) -> list[Finding]:
     """What is worth saying, the costliest first; the machine's part last, for nobody can be asked to mend it."""
     total = sum(blame.seconds for blame in blames)
     found = [_merged(kind, culprit, own, course) for (kind, culprit), own in _grouped(blames).items()]
-    found += _evictions(course, cost)
-    found += _failures(course)
-    kept = [each for each in found if each.seconds >= LEAST_SHARE * total or each.kind in ("failures", "restart")]
-    return sorted(kept, key=lambda each: (each.kind == "machine", -each.seconds))
+    kept = [each for each in found if each.seconds >= LEAST_SHARE * total or each.kind == "restart"]
+    return sorted([*kept, *_failures(course)], key=lambda each: (each.kind == "machine", -each.seconds))
+
+
+def culprits(found: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Every tenant that was in somebody's way, with the seconds by kind, and how many of them others waited."""
+    by_tenant: dict[str, dict[str, Any]] = {}
+    for finding in found:
+        if finding.culprit is not None:
+            own = by_tenant.setdefault(finding.culprit, {"seconds": 0.0, "of_others": 0.0, "by_kind": {}})
+            own["seconds"] += finding.seconds
+            own["of_others"] += sum(seconds for victim, seconds in finding.victims if victim != finding.culprit)
+            own["by_kind"][finding.kind] = finding.seconds
+    ordered = sorted(by_tenant.items(), key=lambda each: -each[1]["seconds"])
+    return [{"tenant": tenant, **own} for tenant, own in ordered]
+
+
+def headline(found: Sequence[Finding]) -> str:
+    """Who cost most, in a sentence or two."""
+    if not found:
+        return "Nobody waited long."
+    first = next(iter(culprits(found)), None)
+    if first is None or not first["tenant"]:
+        return found[0].text
+    kinds = ", ".join(f"{kind} {span(seconds)}" for kind, seconds in first["by_kind"].items())
+    who = whose(first["tenant"])
+    others = f", {span(first['of_others'])} of them others" if first["of_others"] else ""
+    worst = next(each for each in found if each.culprit == first["tenant"])
+    return (
+        f"{who[0].upper()}{who[1:]} kept requests waiting for {span(first['seconds'])}{others} ({kinds}). {worst.text}"
+    )
 
 
 def _grouped(blames: Iterable[Blame]) -> dict[tuple[str, str | None], list[Blame]]:
@@ -92,13 +121,18 @@ def _merged(kind: str, culprit: str | None, own: list[Blame], course: Course) ->
 
 def _told(finding: Finding, course: Course) -> Finding:
     who = whose(finding.culprit)
-    if finding.kind == "memory":
+    if finding.kind == "evictions":
+        text = _evicted(finding, course)
+    elif finding.kind == "memory":
         preempted = Counter(event.tenant for asked in course.requests for _, event, _ in asked.preempted)
         split = f" ({_by_tenant(preempted)})" if len(preempted) > 1 else ""
         again = sum(step.again for step in course.steps)
+        done = (
+            f"sequences were preempted {preempted.total()} times{split}, {again:,} positions were computed again, and "
+        )
+        held = f" while {who} held most of them" if finding.culprit else ""
         text = (
-            f"The cache ran out of blocks while {who} held most of them: sequences were preempted {preempted.total()} "
-            f"times{split}, {again:,} positions were computed again, and waiting for blocks took "
+            f"The cache ran out of blocks{held}: {done if preempted else ''}waiting for blocks took "
             f"{span(finding.seconds)}."
         )
     elif finding.kind == "prompts":
@@ -109,12 +143,13 @@ def _told(finding: Finding, course: Course) -> Finding:
                     rows[place] += count
         longest = max((course.requests[place].prompt for place in rows), default=0)
         text = (
-            f"Prompts of {who} filled the steps in which others waited for their tokens: {len(rows)} requests, "
+            f"{f'Prompts of {who}' if finding.culprit else 'Prompts'} filled the steps in which others waited for "
+            f"their tokens: {len(rows)} requests, "
             f"{sum(rows.values()):,} rows, the longest prompt {longest:,} tokens; that took {span(finding.seconds)}."
         )
     elif finding.kind == "places":
         text = (
-            f"As many sequences ran as may (max_running), most of them {who}'s; waiting took {span(finding.seconds)}."
+            f"As many sequences ran as may (max_running), most of them of {who}; waiting took {span(finding.seconds)}."
         )
     elif finding.kind == "restart":
         text = f"The engine's process ended and another took over; its requests waited {span(finding.seconds)}."
@@ -131,33 +166,27 @@ def _worst(finding: Finding, course: Course) -> str:
         return ""
     place, step = finding.worst
     asked = course.requests[place]
+    of = f" of {whose(asked.tenant)}" if asked.tenant else ""
     return (
-        f" The longest wait was {span(finding.worst_s)}: request {asked.name} of {whose(asked.tenant)}, up to step "
+        f" The longest wait was {span(finding.worst_s)}: request {asked.name}{of}, up to step "
         f"{course.steps[step].number}."
     )
 
 
-def _evictions(course: Course, cost: StepCost) -> list[Finding]:
-    """What was computed again after it was evicted, by the tenant for whose sake that was."""
-    tokens: dict[str, Counter[str]] = {}
-    times: Counter[str] = Counter()
+def _evicted(finding: Finding, course: Course) -> str:
+    culprit = finding.culprit or ""
+    tokens: Counter[str] = Counter()
+    times = 0
     for asked in course.requests:
-        for culprit, count in asked.again.items():
-            tokens.setdefault(culprit, Counter())[asked.tenant] += count
-            times[culprit] += 1
-    found = []
-    for culprit, by_victim in tokens.items():
-        count = by_victim.total()
-        blocks = sum(n for (sake, _), n in course.evicted.items() if sake == culprit)
-        seconds = cost.seconds(Work(0, count, 0, 0)) - cost.base_s
-        text = (
-            f"{blocks:,} cached blocks were evicted to make room for {whose(culprit)}. Of what had been in them, "
-            f"{count:,} prompt tokens ({_by_tenant(by_victim)}) were asked for again in {times[culprit]} requests, and "
-            f"computed a second time: about {span(seconds)} of computing."
-        )
-        shares = tuple((name, seconds * n / count) for name, n in by_victim.most_common())
-        found.append(Finding("evictions", culprit, seconds, times[culprit], shares, (), 0.0, None, text))
-    return found
+        if culprit in asked.again:
+            tokens[asked.tenant] += asked.again[culprit]
+            times += 1
+    blocks = sum(count for (sake, _), count in course.evicted.items() if sake == culprit)
+    return (
+        f"{blocks:,} cached blocks were evicted to make room for {whose(culprit)}. Of what had been in them, "
+        f"{tokens.total():,} prompt tokens ({_by_tenant(tokens)}) were asked for again in {times} requests and "
+        f"computed a second time, which kept people waiting for {span(finding.seconds)}."
+    )
 
 
 def _failures(course: Course) -> list[Finding]:
@@ -174,7 +203,7 @@ def _by_tenant(counts: Counter[str]) -> str:
 
 def whose(tenant: str | None) -> str:
     """A tenant as a sentence names it."""
-    return "the one tenant" if not tenant else f"tenant {tenant}"
+    return f"tenant {tenant}" if tenant else "nobody in particular"
 
 
 def span(seconds: float) -> str:

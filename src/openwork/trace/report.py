@@ -1,17 +1,18 @@
 """Report: what happened, written for people after an incident: who was in whose way, where memory and hits went.
 
-    read() -> the recorded lines -> Course (replayed) -> Blame -> Findings     what is measured
-                                 -> simulate, a few settings that might help   what is simulated, and named so
+    the recorded lines -> Course (replayed) -> Blame -> Findings     what is measured
+                       -> simulate, a few settings that might help   what is simulated, and named so
 
 The document is plain JSON. Tenants stand in it by the names the operator
 gave them: it is for the operator alone. Every number is measured, counted in the replay, or said to be simulated.
 
     kind, version   "openwork.report", 1
-    headline        one sentence
+    headline        who cost most, in a sentence or two
     recording       model, version, processes, steps, requests, refused, duration_s, replayed (steps), why_not | null
     figures         as measured (trace/figures.py), by_tenant among them
     findings[]      kind, culprit (tenant) | null, seconds, waits, victims {tenant: seconds}, requests (names of those
                     in the way), worst {request, step, process, seconds} | null, text: the costliest first
+    culprits[]      tenant, seconds, of_others (of these, those of other tenants), by_kind {kind: seconds}
     memory          null unless replayed; num_blocks, peak_held, peak_step, peak_s, full_share (of samples with nothing
                     free), waste_share (of held slots), saved_share (of table entries that sharing saves), run_blocks
                     (blocks in a stretch of neighbours), by_tenant {held_mean, held_peak}, growth [[s, held]], text[]
@@ -24,18 +25,20 @@ gave them: it is for the operator alone. Every number is measured, counted in th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
 from openwork.core.errors import OpenworkError, RequestError
 from openwork.trace import cost
-from openwork.trace.arrivals import Recorded, collect
+from openwork.trace.arrivals import Collecting, Recorded
 from openwork.trace.blame import Blaming
 from openwork.trace.course import Course
 from openwork.trace.entry import Entry
-from openwork.trace.findings import Finding, findings, span, whose
-from openwork.trace.gather import gather
+from openwork.trace.findings import Finding, culprits, findings, headline, span, whose
+from openwork.trace.gather import Gathering
+from openwork.trace.schedule import rerun
+from openwork.trace.watch import WatchedCache
 from openwork.trace.whatif import Change, answer
 
 VERSION = 1
@@ -51,12 +54,13 @@ REMEDIES: dict[str, tuple[tuple[str, Change], ...]] = {
 }
 
 
-def report(read: Callable[[], Iterable[Entry]], simulates: bool = True) -> dict[str, Any]:
-    """The document. ``read`` gives the recorded lines from the beginning, and is called twice.
-
-    Raises RequestError when there is no request in the recording.
-    """
-    course, recorded = gather(read()), collect(read())
+def report(entries: Iterable[Entry], simulates: bool = True) -> dict[str, Any]:
+    """The document. Raises RequestError when there is no request in the recording."""
+    gathering, collecting = Gathering(), Collecting()
+    for entry, process in rerun(entries, WatchedCache):
+        collecting.take(entry, process)
+        gathering.take(entry, process)
+    course, recorded = gathering.course, collecting.close()
     if not course.requests:
         raise RequestError("the recording holds no request", "Nothing was asked, or it is gone.", param="record")
     steps = [step for step in course.steps if step.elapsed_s > 0]
@@ -64,7 +68,7 @@ def report(read: Callable[[], Iterable[Entry]], simulates: bool = True) -> dict[
         costs = cost.fit([step.work for step in steps], [step.elapsed_s for step in steps], recorded.between)
     except RequestError as error:
         return _document(course, recorded, [], [], [*recorded.notes, str(error)])
-    found = findings(course, Blaming(course, costs).lay(), costs)
+    found = findings(course, Blaming(course, costs).lay())
     tried, notes = [], list(recorded.notes)
     if simulates and len(course.steps) <= MOST_SIMULATED:
         tried = _tried(found, recorded)
@@ -77,14 +81,11 @@ def _document(
     course: Course, recorded: Recorded, found: list[Finding], tried: list[dict[str, Any]], notes: list[str]
 ) -> dict[str, Any]:
     figures = asdict(recorded.counting.figures())
-    blamed = [each for each in found if each.kind != "machine"]
-    calm = "Nobody waited long for anything but the machine." if found else "Nobody waited long."
-    headline = blamed[0].text if blamed else calm
     began = course.processes[0][1] if course.processes else None
     return {
         "kind": "openwork.report",
         "version": VERSION,
-        "headline": headline,
+        "headline": headline(found),
         "recording": {
             "model": None if began is None else began.model,
             "version": None if began is None else began.version,
@@ -97,6 +98,7 @@ def _document(
             "why_not": course.differences[0] if course.differences else None,
         },
         "figures": figures,
+        "culprits": culprits(found),
         "findings": [_finding(each, course) for each in found],
         "memory": _memory(course),
         "prefix": _prefix(course),
@@ -176,6 +178,8 @@ def _memory(course: Course) -> dict[str, Any] | None:
     by_tenant = _held_by(course)
     every = max(1, len(used) // GROWTH_POINTS)
     at = course.steps[course.samples[peak].step]
+    means = sorted(by_tenant.items(), key=lambda each: -each[1]["held_mean"])[:MOST_PAIRS]
+    held_by = ", ".join(f"{whose(name)} held {own['held_mean']:.0f}" for name, own in means)
     text = [
         f"Sequences held up to {used[peak]:,} of {total:,} blocks, at step {at.number}; in {full:.0%} of the moments "
         "looked at nothing was free and nothing could be evicted.",
@@ -184,6 +188,7 @@ def _memory(course: Course) -> dict[str, Any] | None:
         f"{entries / runs:.1f} long."
         if entries and runs
         else "",
+        f"On average {held_by} blocks." if any(by_tenant) else "",
     ]
     return {
         "num_blocks": total,
@@ -225,7 +230,9 @@ def _prefix(course: Course) -> dict[str, Any]:
     if misses:
         causes = ", ".join(f"{cause} {count}" for cause, count in misses.most_common())
         text.append(f"Why no more was, by requests: {causes}.")
-    text += [f"{whose(sake)} evicted {n:,} blocks of {whose(owner)}." for (sake, owner), n in evicted[:MOST_PAIRS]]
+    for (sake, owner), n in evicted[:MOST_PAIRS]:
+        named = f" of {whose(owner)}, for {whose(sake)}" if sake or owner else ""
+        text.append(f"{n:,} blocks{named} were evicted.")
     return {
         "prompt_tokens": prompt,
         "hit_tokens": hits,

@@ -104,8 +104,8 @@ def answer(recorded: Recorded, change: Change) -> dict[str, Any]:
     costs = cost.fit(recorded.works, recorded.seconds, recorded.between)
     cache, schedule = change.cache(began.cache), change.schedule(began.schedule)
     measured = recorded.counting.figures()
-    before = simulate(recorded, costs, began.cache, began.schedule, began.admission)
-    after = simulate(recorded, costs, cache, schedule, began.admission)
+    before = simulate(recorded, costs, began.cache, _guessing(began.schedule, began), began.admission)
+    after = simulate(recorded, costs, cache, _guessing(schedule, began), began.admission)
     return {
         "kind": "openwork.what-if",
         "version": VERSION,
@@ -119,6 +119,11 @@ def answer(recorded: Recorded, change: Change) -> dict[str, Any]:
         },
         "notes": [*recorded.notes, *_notes(recorded, began)],
     }
+
+
+def _guessing(schedule: ScheduleSettings, began: Began) -> ScheduleSettings:
+    """Guesses follow from the tokens: without them there are none."""
+    return schedule if began.has_tokens else replace(schedule, speculation=None)
 
 
 def settings(cache: CacheSettings, schedule: ScheduleSettings, admission: AdmissionSettings) -> dict[str, Any]:
@@ -163,6 +168,8 @@ def _notes(recorded: Recorded, began: Began) -> list[str]:
         notes.append(
             f"There were {recorded.processes} engine processes; the time between two of them is not simulated."
         )
+    if not began.has_tokens and began.schedule.speculation is not None:
+        notes.append("Tokens were guessed ahead then; without prompts in the recording that is not simulated.")
     if not began.has_tokens and any(arrival.request.search is not None for arrival in recorded.arrivals):
         notes.append("Searches were recorded without tokens.")
     return notes
