@@ -12,9 +12,15 @@ import pytest
 from openwork import SamplingParams
 from openwork.build import make_recorder, wire
 from openwork.core.constraint import Constraint
-from openwork.core.event import Admitted, Finished, Preempted, Token
+from openwork.core.event import Admitted, Ended, Finished, Preempted, Token
 from openwork.core.request import Request
-from openwork.core.settings import AdmissionSettings, LoadSettings, RecordSettings, ScheduleSettings
+from openwork.core.settings import (
+    AdmissionSettings,
+    LoadSettings,
+    RecordSettings,
+    ScheduleSettings,
+    SpeculationSettings,
+)
 from openwork.core.terms import Tenants
 from openwork.engine.loop import Loop
 from openwork.engine.service import Engine
@@ -29,7 +35,7 @@ CONSTRAINTS = (
 class Served:
     """Writes a recording into ``directory``; ``counts`` is what happened to requests."""
 
-    def __init__(self, directory, model, seed, blocks=16, constraints=CONSTRAINTS, **load):
+    def __init__(self, directory, model, seed, blocks=13, constraints=CONSTRAINTS, **load):
         self.directory = directory
         self.random = Random(seed)
         settings = LoadSettings(**{"threads": 2, "context": 160} | load)
@@ -38,12 +44,15 @@ class Served:
         self._living = {}  # name -> stream
         self._given = {}  # name -> index -> tokens
         self._over = set()
-        self.counts = {"preemptions": 0, "hits": 0, "cancels": 0, "kills": 0}
+        self._lives = 0
+        self.counts = {"preemptions": 0, "hits": 0, "cancels": 0, "kills": 0, "right guesses": 0}
         self._open()
 
     def _life(self, model, settings):
         """An engine process."""
-        schedule = ScheduleSettings(max_step_tokens=self.random.choice([9, 17, 40]), max_running=8)
+        self._lives += 1
+        guesses = SpeculationSettings(max_draft=4) if self._lives % 2 else None
+        schedule = ScheduleSettings(self.random.choice([9, 17, 40]), max_running=8, speculation=guesses)
         self.wired = wire(model, settings, schedule, AdmissionSettings(), Tenants(), hashes=True)
         record = RecordSettings(directory=str(self.directory), keeps_prompts=True)
         recorder = make_recorder(record, self.wired, pytest.fail)
@@ -66,7 +75,7 @@ class Served:
         if draw.random() < 0.3:
             how |= {"top_k": 12, "top_p": 0.9, "min_p": 0.01}
         if draw.random() < 0.3:
-            how |= {"n": draw.randint(2, 3)}
+            how |= {"n": draw.randint(1, 3), "best_of": 3} if draw.random() < 0.3 else {"n": draw.randint(2, 3)}
         if draw.random() < 0.2:
             how |= {"min_tokens": how["max_tokens"] // 2, "logprobs": 2, "prompt_logprobs": 0}
         elif self._constraints and draw.random() < 0.2:
@@ -85,8 +94,12 @@ class Served:
                     lines.setdefault(event.index, []).append(event.choice.token)
                 elif isinstance(event, Finished):
                     self._over.add((name, event.index))
-                self.counts["preemptions"] += isinstance(event, Preempted)
-                self.counts["hits"] += isinstance(event, Admitted) and event.cached > 0
+                elif isinstance(event, Preempted):
+                    self.counts["preemptions"] += 1
+                elif isinstance(event, Admitted):
+                    self.counts["hits"] += event.cached > 0
+                elif isinstance(event, Ended):
+                    self.counts["right guesses"] += event.account.guessed.accepted
             if stream.has_ended:
                 del self._living[name]
             elif self.random.random() < 0.002:
@@ -101,7 +114,7 @@ class Served:
         self._open()
         for name, stream in left.items():
             lines = self._given.get(name, {})
-            count = stream.request.params.n
+            count = stream.request.params.num_drawn
             open_ = {i: lines.get(i, []) for i in range(count) if (name, i) not in self._over} if lines else None
             self._submit(name, stream.request, open_)
 

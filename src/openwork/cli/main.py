@@ -27,6 +27,7 @@ SUBCOMMANDS = (
     "serve",
     "trace",
     "replay",
+    "see",
     "report",
     "info",
     "quantize",
@@ -118,6 +119,7 @@ def openwork(
     [bold]openwork choose "it was " --options good,bad[/]        the likeliest answer, with a proof
     [bold]openwork search "the cat" --beam 4[/]                  the likeliest text, by search
     [bold]openwork trace ls ./recording[/]                        what an engine did, request by request
+    [bold]openwork see --record DIR[/]                           every step of a recorded request, and what was inside
     [bold]openwork replay ID --record DIR[/]                     the bits of a recorded request, once more
     [bold]openwork info ./checkpoint[/]                          what a model costs
     [bold]openwork quantize --dtype int8[/]                      smaller weights, and what they cost

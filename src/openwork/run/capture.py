@@ -238,7 +238,8 @@ class Examination:
         for kv_head in sorted({head // group for head in heads}):
             k = self._kv.key_line(layer, kv_head, table, position + 1)[lowest:]
             for place in [place for place, head in enumerate(heads) if head // group == kv_head]:
-                scores = (k @ q[place]) * np.float32(w.scale)  # alone, so that its bits do not depend on the others
+                # Alone, so that its bits do not depend on the others; not by BLAS, whose threads wait for one another.
+                scores = np.einsum("td,d->t", k, q[place]) * np.float32(w.scale)
                 if w.softcap is not None:
                     scores = np.float32(w.softcap) * np.tanh(scores / np.float32(w.softcap))
                 weights = np.exp(scores.astype(np.float64) - scores.max())
