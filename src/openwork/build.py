@@ -318,6 +318,7 @@ def make_recorder(
         admission=wired.admission,
         tenants=wired.scheduler.cache.tenants.known,
         version=VERSION,
+        weights=wired.examiner.fingerprint(),
     )
     return FlightRecorder(record, began, tell, insists)
 

@@ -67,10 +67,5 @@ def test_another_model_is_not_compared(recorded, tmp_path):
     done = command("0", "--record", recorded / "kept", "--model", other)
     assert done.returncode == 1 and "vocabulary 2048, this is 259" in done.stderr
     same_size = write_checkpoint(tmp_path / "same", dtype="bfloat16", vocab_size=2048)
-    done = command("0", "--record", recorded / "kept", "--model", same_size, "--json")
-    assert done.returncode == 1
-    first = json.loads(done.stdout)["first_difference"]
-    assert (first["sequence"], first["token"], first["what"]) == (0, 0, "logits") and "other weights" in first[
-        "finding"
-    ]
-    assert "differs at token 0" in command("1", "--record", recorded / "kept", "--model", same_size).stdout
+    done = command("0", "--record", recorded / "kept", "--model", same_size)
+    assert done.returncode == 1 and "made with other weights" in done.stderr and "fingerprint" in done.stderr
