@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from incidents.case import COMPLETIONS, Table, completion
 from incidents.house import open_house
-from incidents.serving import MODEL, Serving, eventually, is_alive, listening_port
+from incidents.serving import MODEL, Serving, eventually, is_alive, listening_port, write_model
 
 table = Table("Crash")
 LONG = {"max_tokens": 200, "ignore_eos": True, "return_token_ids": True}
@@ -190,6 +190,23 @@ def test_c09_sigint_while_loading(tmp_path, model):
         serving.process.send_signal(signal.SIGINT)
         assert serving.process.wait(60) in (0, 130)  # 0: it was quick, and ready
         assert not is_alive(worker)
+
+
+def test_c25_an_engine_that_cannot_go_on(tmp_path):
+    """C25: kill -9 of the engine's process when the model's file has changed: it says why, and exit 1."""
+    model = write_model(tmp_path / "model")
+    with Serving(tmp_path / "server", "--model", str(model), "--served-model-name", MODEL) as serving:
+        serving.wait_until_ready()
+        (worker,) = serving.workers()
+        with (model / "model.safetensors").open("r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            last = file.read(1)
+            file.seek(-1, os.SEEK_END)
+            file.write(bytes([last[0] ^ 1]))
+        os.kill(worker, signal.SIGKILL)
+        assert serving.process.wait(60) == 1
+        text = serving.log_text()
+        assert "files changed" in text and "engine_ended" in text and "Traceback" not in text, text[-2000:]
 
 
 def test_c23_the_whole_group_killed_and_started_again(tmp_path, model):

@@ -55,6 +55,7 @@ class Status:
     last_step_age_s: float | None = None
     gauges: Gauges | None = None
     by_tenant: Mapping[str, Gauges] = field(default_factory=dict)
+    why: str = ""  # of one that is closed: what for
 
 
 class AsyncStream(Protocol):

@@ -97,7 +97,10 @@ _UNAVAILABLE = {
 
 _FAILURES: dict[Failure, tuple[str, str]] = {
     "numbers": ("numerical_error", "The model's numbers stopped being finite for this request, so it was ended."),
-    "grammar": ("grammar_dead_end", "The constraint left no token to go on with, or grew too large, so the request was ended."),
+    "grammar": (
+        "grammar_dead_end",
+        "The constraint left no token to go on with, or grew too large, so the request was ended.",
+    ),
     "step": ("internal_error", "A step of the engine failed and ended this request."),
     "quarantined": ("quarantined", "This request ended the engine's process more than once and is not tried again."),
     "closed": ("draining", "The server shut down before this request was complete."),
