@@ -1,16 +1,21 @@
 """Choosing among phrases: how often the right one is found, what it costs, and what token-by-token greedy does instead.
 
-    python bench/choose.py [--prompts 200] [--options 10,100,1000,10000]
+    python bench/choose.py [--prompts 200] [--options 10,100,1000,10000] [--made-up 2000]
 
-The task: the model tells stories (drawn at temperature 1); one is cut after some words, and the options are the three
-words that follow and three words from elsewhere. Three ways to answer, over the same model and the same tree of tokens:
-greedy takes the likeliest allowed token each time, "by length" the highest log-probability a token, exact the likeliest
-option. Right means the words that really follow.
+Two tasks. The first: the model tells stories (drawn at temperature 1); one is cut after some words, and the options are
+the three words that follow and three words from elsewhere. Right means the words that really follow. The second is made
+up, and known to mislead whoever goes token by token: labels of one to four tokens, the first shared by up to eight of
+them, so that a likely first token may stand before many unlikely labels. The right one follows the very distribution
+that is asked, so an answer is right with its own probability, and nobody can do better than the likeliest label.
+
+Three ways to answer, over the same tree of tokens: greedy takes the likeliest allowed token each time, "by length" the
+highest log-probability a token, exact the likeliest option.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from itertools import pairwise
@@ -19,9 +24,12 @@ from random import Random
 import openwork.schedule.searches as searches
 from openwork import LLM, SamplingParams
 from openwork.core.output import Chosen
+from openwork.core.request import Limits, Request
+from openwork.core.search import Choose, Search
+from openwork.core.step import Candidates
 from openwork.decode.choose import Choosing
 from openwork.decode.search import strategy_of
-from openwork.decode.strategy import Generation
+from openwork.decode.strategy import Answer, Generation, Spent
 
 TOLD = 400  # stories that questions are made of
 
@@ -122,13 +130,74 @@ def run(llm: LLM, told: list[list[str]], count: int, num_options: int, at_once: 
     )
 
 
+# -- labels that are made up ------------------------------------------------------------------------------------------
+
+Line = tuple[int, ...]
+
+
+def labels(draw: Random) -> dict[Line, list[float]]:
+    """Labels as tokens, with the log-probability of each token. None begins another: their second tokens differ."""
+    families = draw.randint(3, 6)
+    heads = _shares(draw, families)
+    made: dict[Line, list[float]] = {}
+    for head, mass in enumerate(heads):
+        size = draw.choice([1, 1, 2, 4, 8])
+        for second, share in enumerate(_shares(draw, size)):
+            rest = draw.randint(0, 2)  # tokens that follow almost surely, as the end of a word does
+            made[head, 10 + second, *range(20, 20 + rest)] = [math.log(mass), math.log(share), *[math.log(0.97)] * rest]
+    return made
+
+
+def _shares(draw: Random, count: int) -> list[float]:
+    weights = [draw.gammavariate(2, 1) for _ in range(count)]
+    return [weight / sum(weights) for weight in weights]
+
+
+def answered(search: Choosing, made: dict[Line, list[float]]) -> int:
+    """Which option a search comes to, its questions answered by the labels themselves."""
+    at = {line[:end]: logprobs[:end] for line, logprobs in made.items() for end in range(len(line) + 1)}
+    generation = search.begin()
+    while isinstance(generation, Generation):
+        answers = {}
+        for leaf in generation.leaves:
+            scores = at[leaf.line][len(leaf.line) - leaf.fresh + 1 :] if leaf.fresh > 1 else []
+            among = tuple(at[*leaf.line, token][-1] for token in leaf.expand.among)
+            answers[leaf.node] = Answer(tuple(scores), Candidates(among=among))
+        generation = search.decide(answers, Spent(0, 0.0))
+    assert generation.winner is not None
+    return generation.winner
+
+
+def made_up(count: int) -> str:
+    draw = Random(count)
+    right = {"greedy": 0.0, "by length": 0.0, "exact": 0.0}
+    same = 0
+    for _ in range(count):
+        made = labels(draw)
+        options = tuple(made)
+        request = Request((1,), SamplingParams(), Limits(100, 100), search=Search(choose=Choose(options=options)))
+        means = [sum(made[line]) / len(line) for line in options]
+        found = {
+            "greedy": answered(Greedy(request), made),
+            "by length": max(range(len(means)), key=means.__getitem__),
+            "exact": answered(Choosing(request), made),
+        }
+        for name, option in found.items():
+            right[name] += math.exp(sum(made[options[option]]))
+        same += found["greedy"] == found["exact"]
+    shares = "  ".join(f"{name} {100 * value / count:.1f} %" for name, value in right.items())
+    return f"made-up labels: right: {shares}  greedy finds the likeliest {100 * same / count:.1f} %"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--options", default="10,100,1000,10000")
     parser.add_argument("--at-once", type=int, default=4)
+    parser.add_argument("--made-up", type=int, default=2000)
     parser.add_argument("--model")
     asked = parser.parse_args()
+    print(made_up(asked.made_up), flush=True)
     with LLM(asked.model) as llm:
         told = stories(llm, TOLD)
         for size in map(int, asked.options.split(",")):

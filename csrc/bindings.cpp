@@ -105,6 +105,7 @@ void check_step(RowsHandle& rows, const Cache& cache, Size layer) {
     refuse_index("layer " + std::to_string(layer) + ": the cache has " + std::to_string(cache.layers) + " layers");
   if (rows.block_size == cache.block_size && rows.blocks == cache.blocks) return;
   check_tables(rows.record, cache);
+  order_by_prefix(rows.record, cache.block_size);
   rows.block_size = cache.block_size;
   rows.blocks = cache.blocks;
 }

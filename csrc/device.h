@@ -79,6 +79,12 @@ struct StepRows {
   const float* sin;
   std::int64_t half;
 
+  // The order in which sequences that begin alike stand together; of rows, it says where each of them has its place.
+  std::vector<std::int32_t> by_prefix;    // (sequences,) the sequence at index i
+  std::vector<std::int32_t> shared;       // (sequences,) splits which it and the one before it read from the same blocks
+  std::vector<std::int32_t> first_place;  // (sequences + 1,) of its rows
+  std::vector<std::int32_t> row_at, place_of;  // (rows,) row_at[place_of[row]] == row
+
   std::int64_t count() const { return static_cast<std::int64_t>(positions.size()); }
   int sequences() const { return static_cast<int>(starts.size()) - 1; }
   const std::int32_t* table(int s) const { return tables.data() + s * table_width; }
@@ -165,7 +171,7 @@ class Device {
   void up_in_slices(const char* prepared, std::int64_t rows, const Mlp& w, char* inner);
   const float* attend_projected(float* qkv, const Attention& w, const StepRows& rows, const Cache& cache,
                                 std::int64_t layer);
-  // q: (kv_heads, rows, heads of a kv head) prepared heads, `stride` bytes apart.
+  // q: (kv_heads, rows by prefix, heads of a kv head) prepared heads, `stride` bytes apart.
   void attend_prepared(const char* q, std::ptrdiff_t stride, const Cache& cache, std::int64_t layer,
                        const StepRows& rows, const Attention& w, float* out);
   void attend_whole(const std::vector<AttendTile>& tiles, const AttendJob& job);

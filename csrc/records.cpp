@@ -1,6 +1,7 @@
 #include "records.h"
 
 #include <algorithm>
+#include <numeric>
 #include <stdexcept>
 
 namespace openwork {
@@ -216,6 +217,39 @@ void check_tables(const StepRows& rows, const Cache& cache) {
         refuse_index("block " + std::to_string(block) + " in the table of sequence " + std::to_string(s) +
                      ": the cache has " + std::to_string(cache.blocks) + " blocks");
     }
+  }
+}
+
+// Only blocks that lie whole before a sequence's first row are compared: it writes to none of them.
+void order_by_prefix(StepRows& rows, int block_size) {
+  const auto known = [&](int s) {
+    const std::int32_t row = rows.starts[static_cast<std::size_t>(s)], end = rows.starts[static_cast<std::size_t>(s) + 1];
+    return rows.table(s) + (row == end ? 0 : rows.positions[static_cast<std::size_t>(row)] / block_size);
+  };
+  const int count = rows.sequences();
+  rows.by_prefix.resize(static_cast<std::size_t>(count));
+  std::iota(rows.by_prefix.begin(), rows.by_prefix.end(), 0);
+  std::stable_sort(rows.by_prefix.begin(), rows.by_prefix.end(), [&](int a, int b) {
+    return std::lexicographical_compare(rows.table(a), known(a), rows.table(b), known(b));
+  });
+  rows.shared.assign(static_cast<std::size_t>(count), 0);
+  rows.first_place.assign(1, 0);
+  rows.row_at.clear();
+  rows.place_of.resize(rows.positions.size());
+  for (int i = 0; i < count; i++) {
+    const int s = rows.by_prefix[static_cast<std::size_t>(i)];
+    if (i > 0) {
+      const int before = rows.by_prefix[static_cast<std::size_t>(i) - 1];
+      const auto parting = std::mismatch(rows.table(before), known(before), rows.table(s), known(s));
+      const Size alike = (parting.second - rows.table(s)) * block_size / kSplit;
+      rows.shared[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(alike);
+    }
+    for (std::int32_t row = rows.starts[static_cast<std::size_t>(s)]; row < rows.starts[static_cast<std::size_t>(s) + 1];
+         row++) {
+      rows.place_of[static_cast<std::size_t>(row)] = static_cast<std::int32_t>(rows.row_at.size());
+      rows.row_at.push_back(row);
+    }
+    rows.first_place.push_back(static_cast<std::int32_t>(rows.row_at.size()));
   }
 }
 

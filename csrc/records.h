@@ -59,6 +59,8 @@ PackSource make_source(const Linear& target, Size row, const View& source);
 
 // That every block these rows read or write is one of `cache`.
 void check_tables(const StepRows& rows, const Cache& cache);
+// Puts the sequences in order of their prefixes. The tables are sound.
+void order_by_prefix(StepRows& rows, int block_size);
 void check_fit(const Attention& w, const Cache& cache, const StepRows& rows);
 // That a residual stream of one size passes through all four.
 void check_layer(const Norm& attention_norm, const Attention& attention, const Norm& mlp_norm, const Mlp& mlp);

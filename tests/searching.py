@@ -4,27 +4,33 @@ import math
 from functools import cache
 
 from openwork.core.output import SearchReport
+from openwork.core.step import Candidates
 from openwork.decode.objective import Objective
 from openwork.decode.search import strategy_of
 from openwork.decode.strategy import Answer, Spent
 from openwork.testing.echo import candidates
 
 
-def answer(leaf, prompt, likelihood):
-    """What the model says of a leaf."""
+def answer(leaf, prompt, likelihood, allowed=None):
+    """What the model says of a leaf; ``allowed`` maps what was generated to the tokens that a constraint leaves."""
     line = (*prompt, *leaf.line)
     first = len(line) - leaf.fresh + 1
     scores = tuple(likelihood(line[:at])[line[at]] for at in range(first, len(line))) if leaf.fresh > 1 else ()
-    found = candidates(likelihood(line), leaf.expand)
-    return Answer(scores, found)
+    if leaf.expand.constraint is None:
+        return Answer(scores, candidates(likelihood(line), leaf.expand))
+    assert leaf.expand.output == leaf.line
+    left = allowed(leaf.line)
+    row = [own if token in left else -math.inf for token, own in enumerate(likelihood(line))]
+    found = candidates(row, leaf.expand)
+    return Answer(scores, Candidates(tuple(each for each in found.top if each[0] in left), found.among))
 
 
-def search_alone(request, likelihood, seconds=0.0):
+def search_alone(request, likelihood, seconds=0.0, allowed=lambda line: range(1 << 16)):
     """The report of a search, and the tokens it told before its end."""
     strategy, told, tokens = strategy_of(request), [], 0
     generation = strategy.begin()
     while True:
-        answers = {leaf.node: answer(leaf, request.prompt, likelihood) for leaf in generation.leaves}
+        answers = {leaf.node: answer(leaf, request.prompt, likelihood, allowed) for leaf in generation.leaves}
         tokens += sum(max(1, leaf.fresh) for leaf in generation.leaves)
         generation = strategy.decide(answers, Spent(tokens, seconds))
         if isinstance(generation, SearchReport):
@@ -47,6 +53,21 @@ def option_logprobs(request, likelihood):
             logprob += math.log(math.fsum(math.exp(after[token]) for token in ends))
         found.append(logprob)
     return found
+
+
+def every_legal(request, likelihood, allowed):
+    """All complete sequences under a constraint, best first: (log-probability, tokens)."""
+    ends, most = request.end_ids, request.max_tokens
+    found, jobs = [], [((), 0.0)]
+    for line, logprob in jobs:
+        row = likelihood((*request.prompt, *line))
+        for token in allowed(line):
+            longer, total = (*line, token), logprob + row[token]
+            if token not in ends and len(longer) < most:
+                jobs.append((longer, total))
+            elif token in ends and len(line) >= request.params.min_tokens:
+                found.append((total, longer))
+    return sorted(found, key=lambda each: (-each[0], each[1]))
 
 
 def every_sequence(request, likelihood):

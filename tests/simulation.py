@@ -21,6 +21,7 @@ from openwork.core.constraint import Constraint
 from openwork.core.errors import Overloaded, RequestError
 from openwork.core.event import Admitted, Arrived, Ended, Finished, Preempted, Token
 from openwork.core.penalty import Penalty
+from openwork.core.repetition import Repetition
 from openwork.core.request import Limits, Request, SamplingParams
 from openwork.core.search import Beam, BestFirst, Budget, Choose, Search
 from openwork.core.settings import AdmissionSettings, CacheSettings, ScheduleSettings
@@ -50,6 +51,9 @@ def alone(request: Request, index: int) -> list[int]:
         if tokens[-1] in request.stop_ids and is_late_enough:
             break
         if request.params.constraint is not None and tokens[-1] in request.limits.eos_ids:
+            break
+        loop = request.params.repetition_detection
+        if loop is not None and is_late_enough and loop.is_in(tokens[len(request.prompt) :]):
             break
     return tokens[len(request.prompt) :]
 
@@ -141,8 +145,10 @@ class Simulation:
         prompt = (*begin, *(draw.randrange(VOCAB) for _ in range(draw.randint(0 if begin else 1, 40))))[:room]
         params = SamplingParams(
             n=draw.choice([1, 1, 1, 1, 2, 5]),
+            best_of=draw.choice([None, None, None, 5]),
             max_tokens=draw.choice([0, 1, 5, 20, 40]),
             ignore_eos=draw.random() < 0.7,
+            repetition_detection=draw.choice([None, None, Repetition(max_pattern_size=3, min_count=2)]),
             prompt_logprobs=draw.choice([None, None, None, None, 0]),
             constraint=draw.choice([None, None, None, Constraint.json_object()]),
         )
@@ -173,6 +179,8 @@ class Simulation:
         penalty, params = None, SamplingParams()
         budget = Budget(nodes=draw.choice([5, 40]), blocks=draw.choice([None, 0, 3]))
         kind = draw.choice(["choose", "beam", "best-first"])
+        form = draw.choice([None, None, Constraint.json_object()])  # all is legal here, and ends must be complete
+        some = draw.choice([Budget(), Budget(), Budget(nodes=9), Budget(finished=2)])
         if kind == "choose":
             options = {tuple(draw.randrange(4, 7) for _ in range(draw.choice([1, 2, 3, 20, 40]))) for _ in range(8)}
             how = {"options": tuple(sorted(options)), "at_once": draw.choice([1, 3]), "score_all": draw.random() < 0.3}
@@ -180,12 +188,16 @@ class Simulation:
         elif kind == "beam":
             width, groups = draw.choice([(1, 1), (3, 1), (6, 1), (4, 2)])
             early = draw.choice([True, False, "never"])
-            search = Search(beam=Beam(width=width, groups=groups, diversity=float(groups > 1), early_stopping=early))
-            params = SamplingParams(n=draw.randint(1, width), max_tokens=draw.choice([1, 5, 20]))
+            search = Search(
+                beam=Beam(width=width, groups=groups, diversity=float(groups > 1), early_stopping=early, budget=some)
+            )
+            params = SamplingParams(n=draw.randint(1, width), max_tokens=draw.choice([1, 5, 20]), constraint=form)
         else:
             penalty = draw.choice([None, Penalty(length="power"), Penalty(repetition=0.5)])
             search = Search(best_first=BestFirst(at_once=draw.choice([1, 4]), budget=budget), penalty=penalty)
-            params = SamplingParams(n=draw.choice([1, 3]), min_tokens=draw.choice([1, 3]), max_tokens=4)
+            params = SamplingParams(
+                n=draw.choice([1, 3]), min_tokens=draw.choice([1, 3]), max_tokens=4, constraint=form
+            )
         try:
             return Request(prompt, params, self.limits, terms, search)
         except RequestError:
@@ -209,7 +221,7 @@ class Simulation:
         """The engine is gone, with cache and runner; another one goes on with every request that had not ended."""
         unfinished = {}
         for number, entry in self.scheduler._roster.entries.items():
-            indices = entry.living if entry.group is None else range(entry.request.params.n)
+            indices = entry.living if entry.group is None else range(entry.request.params.num_drawn)
             unfinished[number] = {index: tuple(self.tokens(number, index)) for index in indices}
         self.restarted |= set(unfinished)
         self.start()
@@ -282,7 +294,7 @@ class Simulation:
     def come_to_rest(self):
         """Nothing arrives any more: everything must end, within a bound."""
         left = sum(
-            (len(r.prompt) + r.max_tokens + 4) * (r.params.n if r.search is None else 300)
+            (len(r.prompt) + r.max_tokens + 4) * (r.params.num_drawn if r.search is None else 300)
             for n, r in self.requests.items()
             if n in self.scheduler._roster.entries
         )
@@ -306,7 +318,7 @@ class Simulation:
             assert isinstance(own[0], Arrived) and isinstance(own[-1], Ended)
             assert sum(isinstance(e, Ended) for e in own) == 1, "a request ends once"
             finished = {e.index: e for e in own if isinstance(e, Finished)}
-            assert len(finished) == sum(isinstance(e, Finished) for e in own) == request.params.n
+            assert len(finished) == sum(isinstance(e, Finished) for e in own) == request.params.num_drawn
             account = own[-1].account
             is_whole = number not in self.restarted
             assert not is_whole or account.preemptions == sum(isinstance(e, Preempted) for e in own)
@@ -317,10 +329,10 @@ class Simulation:
             if request.search is not None:
                 self.check_search(number, request, finished, own[-1])
                 continue
-            for index in range(request.params.n):
+            for index in range(request.params.num_drawn):
                 got, reason = self.tokens(number, index), finished[index].reason
                 want = alone(request, index)
-                if reason in ("stop", "length"):
+                if reason in ("stop", "length", "repetition"):
                     assert got == want, f"request {number}.{index} has other tokens than alone"
                 else:
                     assert got == want[: len(got)]
@@ -328,6 +340,7 @@ class Simulation:
             if request.params.prompt_logprobs is not None and {e.reason for e in finished.values()} <= {
                 "stop",
                 "length",
+                "repetition",
             }:
                 scored = [None, *(token for token in request.prompt[1:])]
                 assert [p and p.token for p in own[-1].prompt_logprobs] == scored
@@ -388,7 +401,7 @@ class Simulation:
         if request.search is not None:
             lines = self.lines_of.get(number, {})
             return [line for at in lines for line in lines[at] if index is None or at == index]
-        indices = range(request.params.n) if index is None else [index]
+        indices = range(request.params.num_drawn) if index is None else [index]
         return [(*request.prompt, *self.tokens(number, at)) for at in indices]
 
 

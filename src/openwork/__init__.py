@@ -32,6 +32,7 @@ _HOME = {
     "SamplingParams": "openwork.core.request",
     "Constraint": "openwork.core.constraint",
     "Penalty": "openwork.core.penalty",
+    "Repetition": "openwork.core.repetition",
     **dict.fromkeys(("Beam", "BestFirst", "Budget", "Search"), "openwork.core.search"),
     **dict.fromkeys(
         ("Chosen", "Chunk", "Completion", "Found", "Logprob", "Option", "Output", "SearchReport", "Timings"),
@@ -72,6 +73,7 @@ __all__ = [
     "Output",
     "Penalty",
     "PromptTooLong",
+    "Repetition",
     "RequestError",
     "SamplingParams",
     "Search",

@@ -15,7 +15,6 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -127,13 +126,21 @@ class LLM:
         return self._run(list(zip(requests, many, strict=True)), progress)
 
     def stream(
-        self, prompt: Prompt, params: SamplingParams | None = None, *, progress: Progress | None = None
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        search: Beam | BestFirst | Search | None = None,
+        progress: Progress | None = None,
     ) -> Iterator[Chunk]:
         """Continue one prompt; chunks come as tokens do, and the last one carries the whole Output.
 
+        With ``search`` a token comes as soon as it is certain: when all beams agree on it, or when the search ends.
         Leaving the iteration early cancels the request. Raises as ``generate`` does; a wrong request at the call.
         """
-        request = self._request(prompt, params)
+        request = self._request(prompt, params, search)
+        if request.params.best_of is not None:
+            raise RequestError("cannot be streamed: which are best is known at the end", param="best_of")
 
         def chunks() -> Iterator[Chunk]:  # nothing is submitted for a stream that nobody reads
             yield from self._follow([self._submit(request, prompt)], progress)
@@ -171,8 +178,7 @@ class LLM:
 
         ``params`` says n, lengths and ends, and nothing that bends the model's distribution. Raises as ``generate``.
         """
-        request = replace(self._request(prompt, params or SamplingParams()), search=as_search(how))
-        return self._run([(request, prompt)], progress)[0]
+        return self._run([(self._request(prompt, params, how), prompt)], progress)[0]
 
     def choose(
         self,
@@ -211,7 +217,9 @@ class LLM:
 
     # -- the way of a request ------------------------------------------------------------------------------------
 
-    def _request(self, prompt: Prompt, params: SamplingParams | None) -> Request:
+    def _request(
+        self, prompt: Prompt, params: SamplingParams | None, search: Beam | BestFirst | Search | None = None
+    ) -> Request:
         if isinstance(prompt, str):
             if not prompt:
                 raise RequestError("is empty", "Give at least one character.", param="prompt")
@@ -219,14 +227,14 @@ class LLM:
             ids = tokenizer.encode(prompt, max_bytes=self._limits.context * LONGEST_TOKEN_BYTES)
         else:
             ids = list(prompt)
-        how = self.defaults if params is None else params
+        how = params or (self.defaults if search is None else SamplingParams())
         if how.stop:
             self._need_tokenizer("stop")
         if how.constraint is not None:
             self._need_tokenizer("constraint")
             self._trial.check(how.constraint)
             self._guide.begin(how.constraint)  # compiled here, and not while a step of everybody's waits for it
-        return Request(tuple(ids), how, self._limits)
+        return Request(tuple(ids), how, self._limits, search=None if search is None else as_search(search))
 
     def _need_tokenizer(self, param: str) -> Tokenizer:
         """Raises RequestError when text is given to a checkpoint that has no tokenizer."""

@@ -116,3 +116,11 @@ def test_the_tree_of_a_search(run):
 def test_searches_that_cannot_be_carried_out(run, arguments, problem):
     result = run("search", "x ", *arguments)
     assert result.exit_code == 2 and problem in result.stderr and result.stdout == ""
+
+
+def test_the_likeliest_text_of_a_form(run):
+    result = run("search", "tom has ", "--regex", "(the|a) (big|little) (cat|dog|bird)", "--json")
+    found = json.loads(result.stdout)
+    assert found["proved"] and found["gap"] == 0 and found["text"].startswith(("the ", "a "))
+    refused = run("search", "tom has ", "--regex", "a+", "--ignore-eos")
+    assert refused.exit_code == 2 and "constraint" in refused.stderr

@@ -4,6 +4,7 @@
 any number of threads, chunks and placement of blocks, in a cache that starts out full of rubbish.
 """
 
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 
@@ -221,6 +222,60 @@ def test_heads_of_every_size(backend, shape, dtype):
         for first, last in ((534, 535), (0, 1), (3, 12), (250, 261), (300, 352)):
             got = ops.attend(q[first:last], ops.bind(kv), 0, step(ops, table, 0, (0, first, last)), w)
             assert got.tobytes() == whole[first:last].tobytes(), (first, last, threads)
+
+
+def alike(rng, num_blocks, block_size, longest):
+    """Sequences some of which begin with the same blocks: (tables, runs), those of a step in any order.
+
+    a b c d e f      the first n blocks of a line are another's; its rows lie behind them
+    a b c g h
+    a b c g i j
+    """
+    free = list(rng.permutation(num_blocks))
+    lines, runs = [], []
+    while len(free) > longest // block_size and len(lines) < 14:
+        parent = lines[rng.integers(len(lines))] if lines and rng.random() < 0.8 else []
+        kept = int(rng.integers(len(parent) + 1)) if rng.random() < 0.3 else len(parent) * 2 // 3
+        own = int(rng.integers(1, max(2, longest // block_size - kept)))
+        line = parent[:kept] + [free.pop() for _ in range(own)]
+        first = block_size * kept + int(rng.integers(block_size * own))
+        count = 1 if rng.random() < 0.6 else int(rng.integers(1, block_size * len(line) - first + 1))
+        runs.append((len(lines), first, first + count))
+        lines.append(line)
+    tables = np.zeros((len(lines), max(map(len, lines))), np.int32)
+    for place, line in enumerate(lines):
+        tables[place, : len(line)] = line
+    return tables, [runs[i] for i in rng.permutation(len(runs))]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", HEADS)
+@pytest.mark.parametrize("backend", NATIVE)
+def test_sequences_that_begin_alike_are_read_together_and_change_no_bit(backend, shape, dtype):
+    kv_heads, group, dim, block_size, window, softcap = shape
+    rng = np.random.default_rng(19)
+    w = heads_only(kv_heads, group, dim, window, softcap)
+    num_blocks, num_shared = 5000 // block_size, 0
+    every = np.arange(num_blocks, dtype=np.int32)[None]
+    k, v = (normal(rng, num_blocks * block_size, kv_heads, dim) for _ in range(2))
+    kv = written(ops_of(backend), every, k, v, block_size, dtype)
+    for _ in range(4):
+        tables, runs = alike(rng, num_blocks, block_size, 1000)
+        behind = {s: tables[s, : a // block_size].tolist() for s, a, _ in runs}
+        heads = Counter(tuple(line[: 256 // block_size]) for line in behind.values() if len(line) >= 256 // block_size)
+        num_shared += sum(heads.values()) - len(heads)
+        q = normal(rng, sum(b - a for _, a, b in runs), kv_heads * group, dim)
+        alone, at = [], 0
+        for run in runs:
+            size = run[2] - run[1]
+            rows = step(ops_of(backend), tables, 0, run)
+            alone.append(ops_of(backend).attend(q[at : at + size], kv, 0, rows, w))
+            at += size
+        for threads in thread_counts(backend):
+            ops = ops_of(backend, threads)
+            together = ops.attend(q, ops.bind(kv), 0, step(ops, tables, 0, *runs), w)
+            assert together.tobytes() == np.concatenate(alone).tobytes(), threads
+    assert num_shared > 4  # sequences whose first split, if none further, was another's
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

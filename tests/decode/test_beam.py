@@ -9,7 +9,7 @@ from searching import every_sequence, remembered, search_alone
 from openwork import RequestError, SamplingParams
 from openwork.core.penalty import Penalty
 from openwork.core.request import Limits, Request
-from openwork.core.search import Beam, Search
+from openwork.core.search import Beam, Budget, Search
 from openwork.testing.echo import hashed
 
 MODELS, MANY = 150, 2_000
@@ -116,6 +116,23 @@ def test_groups_differ_where_beams_alone_do_not():
     )
     assert same == {(1,), (2,)}
     assert {found.token_ids for found in apart.found} == {(1, 1, 1), (2, 2, 2)}
+
+
+def test_a_budget_ends_a_beam_with_what_has_finished_first():
+    def likelihood(tokens):
+        return [math.log(p) for p in (0.2, 0.5, 0.3)]
+
+    free, _ = search_alone(asking(3, Beam(width=3, patience=9), n=3, max_tokens=9), likelihood)
+    assert free.ended_by == "complete"
+    for budget, name in ((Budget(nodes=4), "nodes"), (Budget(finished=1), "finished"), (Budget(tokens=7), "tokens")):
+        request = asking(3, Beam(width=3, patience=9, budget=budget), n=3, max_tokens=9)
+        report, told = search_alone(request, likelihood)
+        assert report.ended_by == name and len(report.found) == 3
+        reasons = [found.finish_reason for found in report.found]
+        assert reasons == sorted(reasons, reverse=True) and "length" in reasons, "what was cut comes last"
+        assert told == list(report.found[0].token_ids[: len(told)])
+        for found in report.found:
+            assert found.logprob == pytest.approx(sum(likelihood(())[token] for token in found.token_ids))
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,12 @@ def test_a_budget_leaves_an_answer_and_an_honest_gap():
 
 def test_each_budget_ends_a_search_and_is_named():
     likelihood = remembered(hashed(40, spread=1.0))
-    for budget, seconds, name in ((Budget(tokens=5), 0, "tokens"), (Budget(seconds=2.0), 3.0, "seconds")):
+    budgets = (
+        (Budget(tokens=5), 0, "tokens"),
+        (Budget(seconds=2.0), 3.0, "seconds"),
+        (Budget(finished=1), 0, "finished"),
+    )
+    for budget, seconds, name in budgets:
         request = asking(40, min_tokens=8, max_tokens=8, how=BestFirst(budget=budget))
         assert search_alone(request, likelihood, seconds)[0].ended_by == name
 

@@ -9,7 +9,6 @@ from searching import option_logprobs, remembered, search_alone
 from openwork import RequestError, SamplingParams
 from openwork.core.request import Limits, Request
 from openwork.core.search import Budget, Choose, Search
-from openwork.decode.trie import MOST_TOKENS, Trie
 from openwork.testing.echo import hashed
 
 MODELS, MANY = 300, 4_000
@@ -142,19 +141,6 @@ def test_impossible_options_have_no_probability():
     report, _ = search_alone(asking([(3, 1), (1, 2), (1, 4)], score_all=True), likelihood)
     assert report.winner == 1
     assert [(share.low, share.high) for share in report.shares] == [(0, 0), (1, 1), (0, 0)]
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_a_trie_holds_its_options_and_shares_their_beginnings(seed):
-    draw = Random(seed)
-    options = sorted({tuple(draw.randrange(3) for _ in range(draw.choice([0, 1, 2, 6, 50]))) for _ in range(9)})
-    draw.shuffle(options)
-    trie = Trie(options)
-    lines = {trie.nodes[node].option: trie.line(node) for node in range(len(trie.nodes))}
-    assert {number: line for number, line in lines.items() if number is not None} == dict(enumerate(options))
-    beginnings = {option[:length] for option in options for length in range(1, len(option) + 1)}
-    assert sum(len(node.edge) for node in trie.nodes) == len(beginnings)
-    assert max(len(node.edge) for node in trie.nodes) <= MOST_TOKENS
 
 
 @pytest.mark.parametrize(

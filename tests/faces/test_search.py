@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from openwork import LLM, RequestError, SamplingParams
+from openwork.core.event import Token
 from openwork.core.penalty import Penalty
 from openwork.core.search import Beam, BestFirst, Budget, Search
 
@@ -122,3 +123,20 @@ def test_the_model_s_recommended_sampling_does_not_bend_a_search(llm):
     assert llm.search("the cat", Beam(width=2), SamplingParams(max_tokens=3)).search.found
     with pytest.raises(RequestError, match="does not go together with a search"):
         llm.search("the cat", Beam(width=2), llm.defaults)
+
+
+def test_what_beams_agree_on_is_streamed_before_they_are_done(llm):
+    params = SamplingParams(max_tokens=60, n=2)
+    whole = llm.search("one day, a little girl named lily", Beam(width=3), params)
+    chunks = list(llm.stream("one day, a little girl named lily", params, search=Beam(width=3)))
+    assert chunks[-1].output.search == whole.search
+    assert "".join(chunk.text for chunk in chunks if chunk.index == 0) == whole.text
+    assert [token for chunk in chunks if chunk.index == 0 for token in chunk.token_ids] == list(whole.token_ids)
+    with pytest.raises(RequestError, match="temperature"):
+        llm.stream("a", SamplingParams(temperature=0), search=Beam(width=2))
+    stream = llm._engine.submit(llm._request("one day, a little girl named lily", params, Beam(width=3)))
+    early = 0
+    while not stream.has_ended:
+        llm._engine.turn()
+        early += sum(isinstance(event, Token) for event in stream.take()) if not stream.has_ended else 0
+    assert early > 10, "most is certain long before the end"

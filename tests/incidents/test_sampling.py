@@ -114,14 +114,22 @@ prompt_embeds use_beam_search structural_tag"""
 for name in INTERNAL.split():
     table.refused("S25", name, chat(**{name: "x"}), 400, name)
 table.refused("S25", "priority", chat(priority=-5), 400, "priority")
-for name in ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs"):
-    table.refused("S26", name, chat(**{name: {"type": "object"}}), 400, name, "unsupported_parameter")
+for name, value in {
+    "guided_json": 5,
+    "guided_regex": {},
+    "guided_choice": "ab",
+    "guided_grammar": [],
+    "structured_outputs": "json",
+    "decoding": "beam",
+}.items():
+    table.refused("S26", f"{name}: {value!r}", chat(**{name: value}), 400, name)
+table.refused("S26", "two constraints", chat(guided_regex="a", response_format={"type": "json_object"}), 400)
 for shown, value in {
     '{"type": "xml"}': {"type": "xml"},
     '"json"': "json",
     "{}": {},
-    '{"type": "json_object"}': {"type": "json_object"},
-    '{"type": "json_schema"} with a schema': {"type": "json_schema", "json_schema": {"name": "x", "schema": True}},
+    '{"type": "json_object"} with a schema': {"type": "json_object", "schema": {}},
+    '{"type": "json_schema"} without one': {"type": "json_schema"},
 }.items():
     table.refused("S27", f"response_format {shown}", chat(response_format=value), 400)
 for name in ("speculative_config", "num_scheduler_steps", "max_num_seqs", "enable_prefix_caching", "ignore_limits"):

@@ -5,7 +5,7 @@ import pytest
 
 from openwork import Constraint, SamplingParams
 from openwork.core.errors import RequestError
-from openwork.core.step import Draw, Step, Work
+from openwork.core.step import Draw, Expand, Step, Work
 from openwork.run.masks import KEPT_STEPS, DeadEnd, Masks
 
 VOCAB = 20
@@ -14,6 +14,8 @@ END = 2
 
 class Counting:
     """A matcher under which a token must be above all before it, and 9 is the last; what it was asked is noted."""
+
+    gave_up = False
 
     def __init__(self, log, tokens=()):
         self.log = log
@@ -123,3 +125,19 @@ def test_works_without_a_constraint_ask_for_nothing(masks):
     draw = Draw(SamplingParams(), 0, 5, 0, frozenset())
     assert masks.begin(Step(0, (Work(0, 4, (1,), False, (0,), (draw,)),)), {}) == {}
     assert masks._thread is None
+
+
+def expand(masks, output, sequence=0, source="a"):
+    asked = Expand(top=3, constraint=Constraint.regex(source), output=tuple(output))
+    work = Work(sequence, 4, (1,), False, (0,), (), None, asked)
+    return np.flatnonzero(masks.begin(Step(0, (work,)), {})[0].result()).tolist()
+
+
+def test_a_search_is_told_of_a_dead_end_by_an_empty_mask_and_goes_on_elsewhere(masks, monkeypatch):
+    assert expand(masks, (4, 8)) == [END, 9]
+    assert expand(masks, (7,), sequence=1) == []
+    monkeypatch.setattr(Counting, "gave_up", True)
+    with pytest.raises(DeadEnd):  # not known to be a dead end: nothing may be proved by it
+        expand(masks, (7,), sequence=2)
+    with pytest.raises(DeadEnd):
+        expand(masks, (5, 4), sequence=3)

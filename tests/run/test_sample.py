@@ -160,3 +160,18 @@ def test_candidates_leave_out_what_may_not_come_and_stay_what_they_are(ops):
     assert found.top == ((2, every[2]), (0, every[0]))
     assert candidates(ops, logits, Expand()).top == candidates(ops, logits, Expand()).among == ()
     assert len(candidates(ops, logits, Expand(top=99, without=frozenset({0}))).top) == 4
+
+
+def test_candidates_under_a_constraint_are_fewer_and_no_likelier(ops):
+    logits = np.random.default_rng(0).integers(-4, 4, 300).astype(np.float32)
+    every = dict(candidates(ops, logits, Expand(top=300)).top)
+    allowed = np.zeros(300, np.bool_)
+    allowed[[7, 40, 41, 199, 298]] = True
+    found = candidates(ops, logits, Expand(top=4, among=(298, 0), without=frozenset({298})), allowed)
+    order = sorted((7, 40, 41, 199), key=lambda token: (-every[token], token))
+    assert found.top == tuple((token, every[token]) for token in order)
+    assert found.among == (every[298], -math.inf)
+    ends = candidates(ops, logits, Expand(among=(7,)), allowed)
+    assert ends.top == () and ends.among == (every[7],)
+    nothing = candidates(ops, logits, Expand(top=4, among=(7,)), np.zeros(300, np.bool_))
+    assert nothing.top == () and nothing.among == (-math.inf,)

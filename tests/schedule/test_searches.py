@@ -20,13 +20,22 @@ PROMPT = tuple(i % VOCAB for i in range(1, 21))
 
 
 class World:
-    def __init__(self, blocks=60, step_tokens=64, prefix=True, admission=None, poisons=None, fails=lambda step: False):
+    def __init__(
+        self,
+        blocks=60,
+        step_tokens=64,
+        prefix=True,
+        admission=None,
+        poisons=None,
+        step_s=0.001,
+        fails=lambda step: False,
+    ):
         settings, self.clock = CacheSettings(blocks, prefix=prefix), VirtualClock()
         self.limits = Limits(VOCAB, settings.capacity, frozenset({0}))
         self.cache = KVCache(settings)
         self.scheduler = Scheduler(ScheduleSettings(step_tokens, 8), self.cache, admission)
         bad = poisons or (lambda step, work: False)
-        how = (self.clock, 0.001, fails, bad, False, LIKELIHOOD)
+        how = (self.clock, step_s, fails, bad, False, LIKELIHOOD)
         self.runner = EchoRunner(settings, successor(VOCAB), *how)
         self.loop = Loop(self.scheduler, self.runner, self.clock)
         self.events = []
@@ -179,3 +188,36 @@ def test_lone_rests_are_scored_through_chunks_and_preemption():
         request = world.add(0, world.request(search))
         world.drain()
         assert world.of(Ended)[0].search == search_alone(request, LIKELIHOOD)[0]
+
+
+@pytest.mark.parametrize(("step_s", "in_every_step"), [(0.05, True), (0.0005, False)])
+def test_beside_others_a_search_moves_in_every_step_where_steps_are_long(step_s, in_every_step):
+    world = World(blocks=60, step_s=step_s)
+    world.add(0, world.request(max_tokens=40, ignore_eos=True))
+    world.add(1, world.request(BEAM, prompt=(9, 8, 7), max_tokens=12, min_tokens=12))
+    world.drain()
+    searched = [any(work.expand is not None for work in step.works) for step in world.runner.steps]
+    first, last = searched.index(True), len(searched) - searched[::-1].index(True)
+    moved = searched[first:last]
+    assert len(moved) > 8
+    if in_every_step:
+        assert sum(moved) >= len(moved) - 2, "the first step does not know yet how long steps are"
+    else:
+        assert sum(moved) <= len(moved) // 2 + 1, "every step is planned while another runs"
+
+
+def test_nothing_is_copied_but_the_last_block_that_is_not_full():
+    """Each line of a beam copies at most the block that it goes on in, and only where it shares that with another."""
+    world = World(blocks=200)
+    world.add(0, world.request(BEAM, prompt=tuple(range(1, 38)), max_tokens=30, min_tokens=30))
+    world.drain()
+    copied = 0
+    for step in world.runner.steps:
+        works = {work.blocks[-1]: work for work in step.works}
+        for copy in step.copies:
+            work = works[copy.target]
+            assert work.start % 16 and work.count == 1, "the block that is copied has tokens, and room for one more"
+            assert work.blocks[-1] == copy.target
+        assert len(step.copies) < 4, "the last of those that go on from one line takes over its blocks"
+        copied += len(step.copies)
+    assert 0 < copied < 3 * 30

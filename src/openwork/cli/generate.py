@@ -219,7 +219,7 @@ def _show_chunks(chunks: Iterator[Chunk], n: int, bars: Bars) -> tuple[str, Outp
         bars.close()
         output = chunk.output or output
         waiting[chunk.index].append(chunk.text)
-        if chunk.finish_reason in ("stop", "length"):
+        if chunk.finish_reason in ("stop", "length", "repetition"):
             complete.add(chunk.index)
         while True:
             text = "".join(waiting[current])

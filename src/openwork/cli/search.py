@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from openwork.core.output import Output
     from openwork.text.tokenizer import Tokenizer
 
+NODES = 10_000  # best-first, where nothing else is said
 TRACED = 40  # nodes of the tree that --show tells about
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -43,11 +44,14 @@ def _option(help: str, panel: str, *names: str) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False)
 
 
-_BEST, _BEAM, _PENALTY, _OUTPUT = "Best-first", "Beam", "Penalties (best-first)", "Output"
+_BUDGET, _BEST, _BEAM, _PENALTY, _OUTPUT = "Budget", "Best-first", "Beam", "Penalties (best-first)", "Output"
 Number = Annotated[int, typer.Option("-n", help="How many of the best.")]
-Nodes = Annotated[int, typer.Option(help="Stop without a proof after this many nodes.", rich_help_panel=_BEST)]
-Seconds = Annotated[float | None, _option("Stop without a proof after this time.", _BEST, "--seconds")]
-Tokens = Annotated[int | None, _option("Stop after so many computed positions.", _BEST, "--tokens")]
+Nodes = Annotated[
+    int | None, _option("Stop after this many nodes. [dim]Default: 10,000 best-first.[/]", _BUDGET, "--nodes")
+]
+Seconds = Annotated[float | None, _option("Stop after this time.", _BUDGET, "--seconds")]
+Tokens = Annotated[int | None, _option("Stop after so many computed positions.", _BUDGET, "--tokens")]
+Finished = Annotated[int | None, _option("Stop when so many texts have come to their end.", _BUDGET, "--finished")]
 Blocks = Annotated[int | None, _option("Blocks of the cache for lines kept to be gone on with.", _BEST, "--blocks")]
 AtOnce = Annotated[int, typer.Option(help="Nodes looked at in one step.", rich_help_panel=_BEST)]
 Width = Annotated[int | None, _option("Search with a beam of so many lines, without a proof.", _BEAM, "--beam")]
@@ -81,9 +85,14 @@ def search(
     min_tokens: options.MinTokens = None,
     stop_token_ids: options.StopIds = None,
     ignore_eos: options.IgnoreEos = None,
-    nodes: Nodes = 10_000,
+    json_schema: options.JsonSchema = None,
+    regex: options.Regex = None,
+    choice: options.Choice = None,
+    lark: options.Lark = None,
+    nodes: Nodes = None,
     seconds: Seconds = None,
     tokens: Tokens = None,
+    finished: Finished = None,
     blocks: Blocks = None,
     at_once: AtOnce = 4,
     beam: Width = None,
@@ -112,20 +121,24 @@ def search(
 ) -> None:
     """The likeliest continuations of a text: best-first, with a proof or an honest gap; or with --beam.
 
-    Best-first needs --min-tokens and --max-tokens: the likeliest text without a least length is often the empty one.
+    Best-first needs --min-tokens and --max-tokens, or a form that the text must have: the likeliest text without either
+    is often the empty one.
 
     \b
     [bold]openwork search "the cat" --min-tokens 5 --max-tokens 8 -n 3[/]
     [bold]openwork search "the cat" --min-tokens 4 --max-tokens 4 --show[/]
+    [bold]openwork search "the best pet is " --regex "(a|my) [a-z]+" --max-tokens 8[/]
     [bold]openwork search "once upon a time" --beam 4 --max-tokens 30 --json[/]
     """
     load = opening.choices(locals())
     stops = {"stop_token_ids": tuple(stop_token_ids or ()), "ignore_eos": bool(ignore_eos)}
-    params = SamplingParams(n=n, max_tokens=max_tokens, min_tokens=min_tokens or 0, **stops)  # type: ignore[arg-type]
+    form = options.parse_constraint(json_schema, regex, choice, lark)
+    params = SamplingParams(n=n, max_tokens=max_tokens, min_tokens=min_tokens or 0, constraint=form, **stops)  # type: ignore[arg-type]
     with (
         Bars() as bars,
         opening.open_llm(model, **load, progress=bars) as llm,
     ):
+        used = {"tokens": tokens, "seconds": seconds, "finished": finished}
         if beam is not None:
             early = {Early.yes: True, Early.no: False, Early.never: "never"}[early_stopping]
             how = Search(
@@ -136,10 +149,12 @@ def search(
                     patience=patience,
                     groups=groups,
                     diversity=diversity,
+                    budget=Budget(nodes=nodes, **used),  # type: ignore[arg-type]
                 )
             )
         else:
-            budget = Budget(nodes=nodes, tokens=tokens, seconds=seconds, blocks=blocks)
+            most = NODES if nodes is None else nodes
+            budget = Budget(nodes=most, blocks=blocks, **used)  # type: ignore[arg-type]
             penalty = Penalty(
                 length=None if length is None else length.value,
                 alpha=alpha,

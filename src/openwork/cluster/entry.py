@@ -53,7 +53,7 @@ class Entry:
         self.has_begun = False  # some process has accepted it
         self.has_ended = False
         self._put = put
-        self._lines = [_Line() for _ in range(request.params.n)]
+        self._lines = [_Line() for _ in range(request.params.num_drawn)]
         self._past = _Past()
 
     @property
@@ -87,6 +87,10 @@ class Entry:
         """The event as the reader is to see it, if at all."""
         past = self._past
         match event:
+            case Admitted() | Preempted() | Prefilled() if event.index >= len(self._lines):
+                # A search computes more lines than it gives out, and what becomes of them is its own business.
+                past.preemptions += isinstance(event, Preempted)
+                return None
             case Arrived():
                 if self.has_begun:
                     return None
@@ -170,10 +174,11 @@ class Entry:
             self._put(events)
 
     def _chosen(self, index: int | None) -> list[_Line]:
-        """The sequences that a cancel ends. Before they have split there is only the first, and it takes all along."""
+        """The sequences that a cancel ends. A search is one thing, and where a request has not split there is only
+        the first, which takes all along."""
         living = [(i, line) for i, line in enumerate(self._lines) if not line.is_finished]
         has_split = any(line.tokens for line in self._lines)
-        if index is None or (index == 0 and not has_split):
+        if index is None or self.request.search is not None or (index == 0 and not has_split):
             return [line for _, line in living]
         return [line for i, line in living if i == index and has_split]
 

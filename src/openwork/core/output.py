@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-FinishReason = Literal["stop", "length", "cancelled", "error"]
+FinishReason = Literal["stop", "length", "repetition", "cancelled", "error"]
 # What failed when a sequence finished with "error": its own numbers were not finite; its constraint left no token to
 # choose; the whole step; the request ended the engine's process again and again; the engine is closed and could not
 # finish it.
@@ -81,7 +81,7 @@ class SearchReport:
     gap: float | None
     nodes: int
     generations: int
-    ended_by: Literal["proved", "complete", "nodes", "tokens", "seconds"]
+    ended_by: Literal["proved", "complete", "nodes", "finished", "tokens", "seconds"]
     shares: tuple[Share, ...] = ()  # of each option, where there are some
     winner: int | None = None  # the option that was found
     num_nodes: int | None = None  # how many there are, where that is known

@@ -14,6 +14,7 @@ from typing import Any
 from openwork.core.bounds import check_flag, check_real, check_whole
 from openwork.core.constraint import Constraint
 from openwork.core.errors import PromptTooLong, RequestError
+from openwork.core.repetition import Repetition
 from openwork.core.search import Search
 from openwork.core.terms import Terms
 
@@ -40,10 +41,12 @@ class SamplingParams:
     logit_bias           added to the logits of given ids. [-100, 100] each
     seed                 64 bits; the same request and seed give the same tokens, alone or in any batch
     n                    how many sequences to generate
+    best_of              draw this many, and give the n whose tokens have the highest mean log-probability; None: n
     max_tokens           None: until the end of the context window
     min_tokens           no end token, stop id or stop string ends the text before this many
     stop, stop_token_ids text or tokens that end the generation; the stop string itself is not part of the text
     ignore_eos           the model's end tokens do not end the text
+    repetition_detection end a text that has run into a loop, from min_tokens on; None: let it
     logprobs             log-probabilities of the chosen and of this many most likely tokens; None: none
     prompt_logprobs      the same for every prompt token after the first
     skip_special_tokens  leave special tokens out of the text
@@ -65,11 +68,13 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int = 0
     n: int = 1
+    best_of: int | None = None
     max_tokens: int | None = None
     min_tokens: int = 0
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
+    repetition_detection: Repetition | None = None
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     skip_special_tokens: bool = True
@@ -85,6 +90,8 @@ class SamplingParams:
         check_real("repetition_penalty", self.repetition_penalty, 0, 100, open_low=True)
         check_whole("seed", self.seed, 0, MAX_SEED)
         check_whole("n", self.n, 1, MAX_N)
+        if self.best_of is not None:
+            check_whole("best_of", self.best_of, self.n, MAX_N)
         if self.max_tokens is not None:
             check_whole("max_tokens", self.max_tokens, 0, 2**31 - 1)
         check_whole("min_tokens", self.min_tokens, 0, 2**31 - 1)
@@ -95,8 +102,10 @@ class SamplingParams:
                 check_whole(name, getattr(self, name), 0, MAX_LOGPROBS)
         for name in ("ignore_eos", "skip_special_tokens"):
             check_flag(name, getattr(self, name))
-        if self.constraint is not None and not isinstance(self.constraint, Constraint):
-            raise RequestError(f"must be a Constraint, not {type(self.constraint).__name__}", param="constraint")
+        for name, kind in (("constraint", Constraint), ("repetition_detection", Repetition)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise RequestError(f"must be a {kind.__name__}, not {type(value).__name__}", param=name)
         object.__setattr__(self, "stop", _stop_strings(self.stop))
         object.__setattr__(self, "stop_token_ids", _stop_ids(self.stop_token_ids))
         object.__setattr__(self, "logit_bias", _biases(self.logit_bias))
@@ -104,6 +113,16 @@ class SamplingParams:
     @property
     def is_greedy(self) -> bool:
         return self.temperature == 0
+
+    @property
+    def num_drawn(self) -> int:
+        """Sequences that are computed."""
+        return self.n if self.best_of is None else self.best_of
+
+    @property
+    def top_logprobs(self) -> int | None:
+        """Likely tokens to give beside each that is chosen, with their log-probabilities; None: not even its own."""
+        return 0 if self.logprobs is None and self.best_of is not None else self.logprobs
 
     @property
     def has_penalties(self) -> bool:
@@ -161,8 +180,6 @@ class Request:
             self._check_search(self.search)
 
     def _check_constraint(self) -> None:
-        if self.search is not None:
-            raise RequestError("cannot be given to a search", "Name options, or sample under it.", param="constraint")
         if not self.limits.eos_ids:
             raise RequestError(
                 "this model names no end token, so a constrained text could not end",
@@ -195,7 +212,12 @@ class Request:
     @property
     def lines(self) -> int:
         """Sequences that are computed at the same time."""
-        return self.params.n if self.search is None else self.search.lines
+        return self.params.num_drawn if self.search is None else self.search.lines
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Every token that may end a line: under a constraint the model's own too, where the text is complete."""
+        return self.stop_ids if self.params.constraint is None else self.stop_ids | self.limits.eos_ids
 
     @property
     def stop_ids(self) -> frozenset[int]:

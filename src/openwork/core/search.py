@@ -28,10 +28,11 @@ MAX_OPTION_TOKENS = 4_194_304  # of all options together
 class Budget:
     """What a search may use. It ends with the first that is used up, and says which; None: no bound.
 
-    nodes    places of the tree whose distribution is looked at
-    tokens   positions computed: the prompt, and what was forgotten and computed again, counted too
-    seconds  on the engine's clock, from the arrival of the request
-    blocks   of the cache, for lines that are kept to be gone on with; with fewer the search goes on, and computes more
+    nodes     places of the tree whose distribution is looked at
+    tokens    positions computed: the prompt, and what was forgotten and computed again, counted too
+    seconds   on the engine's clock, from the arrival of the request
+    finished  sequences that have come to their end, or options whose probability is known
+    blocks    of the cache, for lines that are kept to be gone on with; with fewer the search goes on, and computes more
 
     Raises RequestError.
     """
@@ -39,17 +40,22 @@ class Budget:
     nodes: int | None = None
     tokens: int | None = None
     seconds: float | None = None
+    finished: int | None = None
     blocks: int | None = None
 
     def __post_init__(self) -> None:
-        for name, low in (("nodes", 1), ("tokens", 1), ("blocks", 0)):
+        for name, low in (("nodes", 1), ("tokens", 1), ("finished", 1), ("blocks", 0)):
             if getattr(self, name) is not None:
                 check_whole(f"budget.{name}", getattr(self, name), low, MAX_NODES)
         if self.seconds is not None:
             check_real("budget.seconds", self.seconds, 0, 1e9)
 
-    def used_up(self, nodes: int, tokens: int, seconds: float) -> Literal["nodes", "tokens", "seconds"] | None:
+    def used_up(
+        self, nodes: int, finished: int, tokens: int, seconds: float
+    ) -> Literal["nodes", "finished", "tokens", "seconds"] | None:
         """What has been used up, if anything has."""
+        if self.finished is not None and finished >= self.finished:
+            return "finished"
         if self.nodes is not None and nodes >= self.nodes:
             return "nodes"
         if self.tokens is not None and tokens >= self.tokens:
@@ -67,6 +73,7 @@ class Beam:
     patience        enough is this many times ``width`` (Kasai et al. 2022). [1, 16]
     groups          beams are this many equal groups; each takes tokens less gladly that those before took in this step
     diversity       by how much, for each time it was taken (Vijayakumar et al. 2018). [0, 100]
+    budget          when to stop early; lines that are cut by it come behind all that have finished
 
     Raises RequestError.
     """
@@ -77,6 +84,7 @@ class Beam:
     patience: float = 1.0
     groups: int = 1
     diversity: float = 0.0
+    budget: Budget = field(default_factory=Budget)
 
     def __post_init__(self) -> None:
         check_whole("width", self.width, 1, MAX_WIDTH)
@@ -183,7 +191,7 @@ class Search:
     @property
     def budget(self) -> Budget:
         if self.beam is not None:
-            return Budget()
+            return self.beam.budget
         return self.best_first.budget if self.best_first is not None else self._chosen.budget
 
     @property
@@ -203,13 +211,16 @@ class Search:
         if self.choose is not None:
             self._check_choose(self.choose, params, vocab_size, has_end)
             return
+        if params.constraint is not None:
+            _check_complete(params)
         if params.max_tokens == 0:
             raise RequestError("is 0, but a search has to look for something", param="max_tokens")
         if self.beam is not None and params.n > self.beam.width:
             raise RequestError(f"is {params.n}, above the beam's width {self.beam.width}", param="n")
-        if self.best_first is not None and (params.min_tokens < 1 or params.max_tokens is None):
+        is_bare = params.constraint is None and (params.min_tokens < 1 or params.max_tokens is None)
+        if self.best_first is not None and is_bare:
             raise RequestError(
-                "and max_tokens must be given for a best-first search",
+                "and max_tokens must be given for a best-first search, or a constraint",
                 "Each token makes an answer less likely, so without a least length the likeliest one is the shortest, "
                 "often empty: an exact search would find just that.",
                 param="min_tokens",
@@ -218,7 +229,7 @@ class Search:
             _check_tokens("penalty.phrases", phrase, vocab_size)
 
     def _check_choose(self, choose: Choose, params: Any, vocab_size: int, has_end: bool) -> None:
-        for name, plain in (("n", 1), ("max_tokens", None), ("min_tokens", 0)):
+        for name, plain in (("n", 1), ("max_tokens", None), ("min_tokens", 0), ("constraint", None)):
             if getattr(params, name) != plain:
                 raise RequestError("does not go together with options, which say their own length", param=name)
         for option in choose.options:
@@ -252,8 +263,20 @@ _PLAIN: dict[str, Any] = {
     "stop": (),
     "logprobs": None,
     "prompt_logprobs": None,
-    "constraint": None,
+    "best_of": None,
+    "repetition_detection": None,
 }
+
+
+def _check_complete(params: Any) -> None:
+    """Under a constraint an answer is complete, and the model's own end token says so."""
+    for name, plain in (("stop_token_ids", ()), ("ignore_eos", False)):
+        if getattr(params, name) != plain:
+            raise RequestError(
+                "does not go together with a search under a constraint",
+                "An answer there is a text that is complete, which an end token of the model says and nothing else.",
+                param=name,
+            )
 
 
 def _check_tokens(name: str, tokens: Collection[int], vocab_size: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from openwork.core.constraint import Constraint
 from openwork.core.output import Failure, Logprob
 from openwork.core.request import SamplingParams
 
@@ -45,12 +46,15 @@ class Draw:
 class Expand:
     """Give candidates for the token after the last row of a Work, with their log-probabilities; choose none.
 
-    ``top`` of the likeliest, those in ``without`` left out, and beside them each token of ``among``.
+    ``top`` of the likeliest, those in ``without`` left out, and beside them each token of ``among``. With a
+    ``constraint`` only tokens that it allows behind ``output``, what was generated so far; where it allows none, none.
     """
 
     top: int = 0
     among: tuple[int, ...] = ()
     without: frozenset[int] = frozenset()
+    constraint: Constraint | None = None
+    output: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

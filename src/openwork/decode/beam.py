@@ -2,8 +2,9 @@
 
 Scores and stopping are those of `transformers`: a finished line counts by log Pr(y) / |y| ** length_penalty, its end
 token counted; only candidates among the best ``width`` of a step may finish; at max_tokens every line is finished.
-Diverse groups (Vijayakumar et al. 2018) choose in turn: what the groups before took in this step is worth less, for
-the choice of lines, not for the score of what has finished.
+Under a constraint a line that is cut there counts less than any that is complete. Diverse groups (Vijayakumar et al.
+2018) choose in turn: what the groups before took in this step is worth less, for the choice of lines, not for the score
+of what has finished.
 
 The tokens that all lines agree on, those that go on and those that have finished, are certain and told at once.
 """
@@ -39,7 +40,8 @@ class _Group:
 
     def __init__(self, root: _Line) -> None:
         self.running: list[_Line] = [root]
-        self.finished: list[tuple[float, int, Found]] = []  # (-score, when it finished, itself), best first
+        # (whether it is cut short of being complete, -score, when it finished, itself), best first
+        self.finished: list[tuple[bool, float, int, Found]] = []
         self.is_done = False
 
 
@@ -59,7 +61,7 @@ class BeamSearch:
         self._looked = self._generations = 0
 
     def begin(self) -> Generation:
-        return Generation((Leaf(0, (), self._expand(0), fresh=0),))
+        return Generation((Leaf(0, (), self._expand(()), fresh=0),))
 
     def decide(self, answers: Mapping[int, Answer], spent: Spent) -> Generation | SearchReport:
         self._generations += 1
@@ -70,18 +72,21 @@ class BeamSearch:
                 taken.update(self._step(group, answers, taken))
         lines = [line for group in self._groups if not group.is_done for line in group.running]
         if not lines:
-            return self._report()
-        leaves = (Leaf(each.node, each.tokens, self._expand(len(each.tokens)), 1, each.parent) for each in lines)
+            return self._report("complete")
+        used_up = self._how.budget.used_up(self._looked, self._num_finished, spent.tokens, spent.seconds)
+        if used_up is not None:
+            return self._report(used_up)
+        leaves = (Leaf(each.node, each.tokens, self._expand(each.tokens), 1, each.parent) for each in lines)
         return Generation(tuple(leaves), self._agreed(lines))
 
     def worth(self, node: int) -> float | None:
         return None
 
-    def _expand(self, length: int) -> Expand:
-        without = self._request.stop_ids if length < self._request.params.min_tokens else frozenset[int]()
+    def _expand(self, line: tuple[int, ...]) -> Expand:
+        without = self._request.end_ids if len(line) < self._request.params.min_tokens else frozenset[int]()
         # What other groups have taken may fall behind: there must be as many to take its place.
         spare = self._how.width if self._how.groups > 1 else 0
-        return Expand(top=self._ranked + spare, without=without)
+        return Expand(self._ranked + spare, (), without, self._request.params.constraint, line)
 
     # -- one group, one step -------------------------------------------------------------------------------------
 
@@ -92,7 +97,7 @@ class BeamSearch:
         last: list[int] = []
         for rank, (line, token, own, value) in enumerate(self._candidates(group, answers, taken)):
             tokens, logprobs, logprob = (*line.tokens, token), (*line.logprobs, own), line.logprob + own
-            if token in self._request.stop_ids or length >= self._request.max_tokens:
+            if token in self._request.end_ids or length >= self._request.max_tokens:
                 if rank < self._size:
                     self._finish(group, token, tokens, logprobs, logprob)
                     last.append(token)
@@ -117,12 +122,14 @@ class BeamSearch:
         return found[: self._ranked]
 
     def _finish(
-        self, group: _Group, token: int, tokens: tuple[int, ...], logprobs: tuple[float, ...], logprob: float
+        self, group: _Group, token: int | None, tokens: tuple[int, ...], logprobs: tuple[float, ...], logprob: float
     ) -> None:
+        """Count a line as finished by ``token``; None: by a budget."""
         score = self._score(logprob, len(tokens))
-        is_stop = token in self._request.stop_ids
+        is_stop = token in self._request.end_ids
         found = Found(tokens, logprob, score, logprobs, "stop" if is_stop else "length", token if is_stop else None)
-        insort(group.finished, (-score, self._num_finished, found), key=lambda each: each[:2])
+        is_cut = token is None or (not is_stop and self._request.params.constraint is not None)
+        insort(group.finished, (is_cut, -score, self._num_finished, found), key=lambda each: each[:3])
         self._num_finished += 1
         del group.finished[self._enough :]
 
@@ -137,28 +144,32 @@ class BeamSearch:
             return True
         is_never = self._how.early_stopping == "never" and self._how.length_penalty > 0
         best = max(line.logprob for line in group.running)
-        return self._score(best, self._request.max_tokens if is_never else length) <= -group.finished[-1][0]
+        return self._score(best, self._request.max_tokens if is_never else length) <= -group.finished[-1][1]
 
     # -- what is certain, and the end ----------------------------------------------------------------------------
 
     def _agreed(self, running: list[_Line]) -> tuple[int, ...]:
         """Tokens that all lines have at the same place, beyond those that were told before."""
         lines = [line.tokens for line in running]
-        lines += [found.token_ids for group in self._groups for _, _, found in group.finished]
+        lines += [found.token_ids for group in self._groups for *_, found in group.finished]
         first, last = min(lines), max(lines)  # what these two share, all between them share
         end = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
         agreed = first[self._num_agreed : end]
         self._num_agreed += len(agreed)
         return agreed
 
-    def _report(self) -> SearchReport:
-        finished = sorted((each for group in self._groups for each in group.finished), key=lambda each: each[:2])
+    def _report(self, ended_by: str) -> SearchReport:
+        """What has finished, and where a budget ended the search, behind it what was still running."""
+        for group in self._groups:
+            for line in group.running if not group.is_done else ():
+                self._finish(group, None, line.tokens, line.logprobs, line.logprob)
+        finished = sorted((each for group in self._groups for each in group.finished), key=lambda each: each[:3])
         return SearchReport(
-            found=tuple(found for _, _, found in finished[: self._request.params.n]),
+            found=tuple(found for *_, found in finished[: self._request.params.n]),
             proved=False,
             upper_bound=None,
             gap=None,
             nodes=self._looked,
             generations=self._generations,
-            ended_by="complete",
+            ended_by=ended_by,  # type: ignore[arg-type]
         )

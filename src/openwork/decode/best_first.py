@@ -4,6 +4,10 @@ The score of a line never rises as it grows. So when n finished ones score at le
 that is unfinished, they are the n best of all. A node lists its likeliest children only; the last of them bounds the
 rest, which is asked for when its turn comes. Until something has finished, one line dives: it takes the best child
 each time, so that there is an answer however early it has to be given. Of equals the lower token ids come first.
+
+Under a constraint only complete texts are answers, so each node is asked for the end tokens beside its children, and
+what the constraint takes out keeps its part of the mass: the answer is the mode of Pr(y | y is legal), since dividing
+by Pr(legal) changes no order, and the bounds hold for Pr(y) as they always do.
 """
 
 from __future__ import annotations
@@ -54,6 +58,8 @@ class BestFirstSearch:
         self._how = search.best_first
         self._most_traced = search.trace
         self._reranks = search.penalty is not None and search.penalty.rerank
+        self._ends = tuple(sorted(request.end_ids))
+        self._is_bound = request.params.constraint is not None
         self._final = Objective(search.penalty, request.max_tokens)
         self._objective = Objective(None if self._reranks else search.penalty, request.max_tokens)
         self._nodes: list[_Node] = [_Node(None)]
@@ -61,7 +67,7 @@ class BestFirstSearch:
         self._frontier: Frontier[_Child] = Frontier()
         self._found: list[tuple[float, tuple[int, ...], Found, int]] = []  # (-score, tokens, itself, node), the n best
         self._dive: int | None = 0
-        self._generations = 0
+        self._generations = self._num_finished = 0
 
     # -- deciding ------------------------------------------------------------------------------------------------
 
@@ -74,7 +80,7 @@ class BestFirstSearch:
             self._look(node, answers[node])
         if not self._is_open():
             return self._report("proved")
-        used_up = self._how.budget.used_up(len(self._looked), spent.tokens, spent.seconds)
+        used_up = self._how.budget.used_up(len(self._looked), self._num_finished, spent.tokens, spent.seconds)
         if used_up is not None:
             return self._report(used_up)
         most = self._how.at_once
@@ -101,10 +107,11 @@ class BestFirstSearch:
         return len(self._found) < self._request.params.n or bound >= -self._found[-1][0]
 
     def _next_dive(self) -> Leaf | None:
-        if self._dive is None or self._found or self._frontier.next_of(self._dive) is None:
+        if self._dive is None or self._found:
             self._dive = None
             return None
-        leaf = self._born(self._frontier.take(self._dive))
+        is_over = self._frontier.next_of(self._dive) is None  # and came to nothing: another begins where most is hoped
+        leaf = self._born(self._frontier.pop() if is_over else self._frontier.take(self._dive))
         self._dive = leaf.node
         return leaf
 
@@ -125,8 +132,14 @@ class BestFirstSearch:
 
     def _leaf(self, node: int) -> Leaf:
         it, params = self._nodes[node], self._request.params
-        without = self._request.stop_ids if len(it.line) < params.min_tokens else frozenset[int]()
-        expand = Expand(top=max(LISTED, it.listed * _MORE), without=without)
+        may_end = len(it.line) >= params.min_tokens
+        top = max(LISTED, it.listed * _MORE)
+        if self._is_bound:
+            top = 0 if len(it.line) + 1 >= self._request.max_tokens else top  # nothing but an end completes it there
+            among = self._ends if may_end and not it.listed else ()
+            expand = Expand(top, among, self._request.end_ids, params.constraint, it.line)
+        else:
+            expand = Expand(top=top, without=frozenset() if may_end else self._request.end_ids)
         if it.listed or it.parent is None:
             return Leaf(node, it.line, expand, fresh=0)
         return Leaf(node, it.line, expand, fresh=1, parent=it.parent)
@@ -137,11 +150,14 @@ class BestFirstSearch:
         it, top = self._nodes[node], answer.candidates.top
         is_last = len(it.line) + 1 >= self._request.max_tokens
         children: list[tuple[float, _Child]] = []
+        for token, own in zip(self._ends, answer.candidates.among, strict=False):
+            if own > -math.inf:
+                self._finish(node, token, (*it.line, token), it.logprob + own, own)
         for token, own in top[it.listed :]:
             if own == -math.inf:
                 break
             line, logprob = (*it.line, token), it.logprob + own
-            if token in self._request.stop_ids or is_last:
+            if token in self._request.end_ids or is_last:
                 self._finish(node, token, line, logprob, own)
             else:
                 children.append((self._objective.bound(logprob, line), _Child(node, token, own)))
@@ -152,10 +168,11 @@ class BestFirstSearch:
         self._frontier.add(node, children)
 
     def _finish(self, node: int, token: int, line: tuple[int, ...], logprob: float, own: float) -> None:
+        self._num_finished += 1
         score = self._objective.score(logprob, line)
         if not self._is_wanted(score):
             return
-        is_stop = token in self._request.stop_ids
+        is_stop = token in self._request.end_ids
         logprobs = (*self._nodes[node].logprobs, own)
         found = Found(line, logprob, score, logprobs, "stop" if is_stop else "length", token if is_stop else None)
         insort(self._found, (-score, line, found, node), key=lambda each: each[:2])

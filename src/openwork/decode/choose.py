@@ -15,7 +15,7 @@ options the first wins.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from openwork.core.output import Found, SearchReport, Share, Traced
@@ -63,7 +63,7 @@ class Choosing:
             self._look(node, answers[node])
         if not self._is_open():
             return self._report("proved")
-        used_up = self._how.budget.used_up(self._nodes, spent.tokens, spent.seconds)
+        used_up = self._how.budget.used_up(self._nodes, len(self._exact), spent.tokens, spent.seconds)
         if used_up is not None:
             return self._report(used_up)
         leaves: list[Leaf] = []
@@ -87,12 +87,12 @@ class Choosing:
         line = self._trie.line(node)
         if self._is_tip(node):  # its last token is what is asked for
             return Leaf(node, line[:-1], Expand(among=line[-1:]), len(it.edge) - 1, it.parent)
-        among = (*it.children, *(self._ends if it.option is not None else ()))
+        among = (*self._trie.children(node), *(self._ends if it.option is not None else ()))
         return Leaf(node, line, Expand(among=among), len(it.edge), it.parent)
 
     def _is_tip(self, node: int) -> bool:
         """Whether an option is known with the last token of this edge."""
-        return not self._ends and not self._trie.nodes[node].children
+        return not self._ends and self._trie.nodes[node].option is not None  # which begins no other
 
     def _look(self, node: int, answer: Answer) -> None:
         """Take in the answer of a leaf: what its edge scores, and where it leads."""
@@ -104,11 +104,12 @@ class Choosing:
             self._seen[node] = _Seen(seen.first, seen.tokens + among)
             self._finish(node, logprob + among[0], 0.0)
             return
+        following = self._trie.children(node)
         if it.option is not None:
-            end = _log_sum(among[len(it.children) :])
+            end = _log_sum(among[len(following) :])
             self._finish(node, logprob + end, end)
         children: list[tuple[float, int]] = []
-        for child, own in zip(it.children.values(), among, strict=False):
+        for child, own in zip(following.values(), among, strict=False):
             self._seen[child] = _Seen(logprob + own, (own,))
             if self._is_tip(child) and len(self._trie.nodes[child].edge) == 1:
                 self._finish(child, logprob + own, 0.0)
@@ -139,7 +140,7 @@ class Choosing:
             ended_by=ended_by,  # type: ignore[arg-type]
             shares=self._shares(upper),
             winner=winner,
-            num_nodes=sum(len(it.edge) - self._is_tip(node) for node, it in enumerate(self._trie.nodes)) + 1,
+            num_nodes=1 + self._trie.num_tokens() - (0 if self._ends else len(self._how.options)),
             trace=self._trace(),
         )
 
@@ -167,17 +168,8 @@ class Choosing:
         for bound, child in self._frontier:
             mass = math.exp(bound - top)
             high = min(1.0, mass / (mass + total) * (1 + slack)) if mass else 0.0
-            shares.update((option, Share(None, bound, 0.0, high)) for option in self._behind(child))
+            shares.update((option, Share(None, bound, 0.0, high)) for option in self._trie.behind(child))
         return tuple(shares[option] for option in range(len(self._how.options)))
-
-    def _behind(self, node: int) -> Iterator[int]:
-        """The options that end at a node or behind it."""
-        nodes = [node]
-        while nodes:
-            it = self._trie.nodes[nodes.pop()]
-            nodes += it.children.values()
-            if it.option is not None:
-                yield it.option
 
     def _trace(self) -> tuple[Traced, ...]:
         """The tree as far as it was seen, parents first, the likeliest children first."""
@@ -197,7 +189,7 @@ class Choosing:
                 exact = self._exact[it.option][1]
                 traced.append(Traced(place, (), exact, exact, "found"))
             if node not in opened:
-                children = sorted(it.children.values(), key=lambda child: -self._seen[child].first)
+                children = sorted(self._trie.children(node).values(), key=lambda child: -self._seen[child].first)
                 jobs += [(child, place) for child in children]
         return tuple(traced)
 

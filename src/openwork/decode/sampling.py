@@ -44,7 +44,7 @@ class Sampling:
         return (draw,) if self._fan == 1 else tuple(replace(draw, index=index) for index in range(self._fan))
 
     def feed(self, sequence: Sequence, choices: tuple[Choice, ...]) -> Decision:
-        request, generated = sequence.request, sequence.generated
+        request, before = sequence.request, sequence.tokens
         if self._fan == 1:
-            return judge(request, generated, choices[0])
-        return Fork(tuple(Branch(i, Sampling(), judge(request, generated, choice)) for i, choice in enumerate(choices)))
+            return judge(request, before, choices[0])
+        return Fork(tuple(Branch(i, Sampling(), judge(request, before, choice)) for i, choice in enumerate(choices)))

@@ -4,7 +4,9 @@
                               |------ the runner works on i ------ ...
 
 While the runner works on a step, the result of the one before is committed and its events reach their readers; then
-the next step is planned without waiting, tokens still unknown standing in it as pending. It guarantees that results
+the next step is planned without waiting, tokens still unknown standing in it as pending. A search cannot go on before
+it has its answers, and would move in every second step only; where steps are long, the one that holds them is waited
+for before the next is planned, which costs everybody the planning and the search no step. It guarantees that results
 are committed in order, that a step that failed ends its own sequences and never the loop, and that an interrupt while
 it waits loses no step. It does not know what a runner is made of, nor which clock it reads.
 """
@@ -20,6 +22,9 @@ from openwork.core.step import Step
 from openwork.engine.ports import Clock, Recorder, Runner
 from openwork.schedule.scheduler import Scheduler
 
+# Above it a step takes many times as long as planning the next, which is some tenths of a millisecond.
+LONG_STEP_S = 5e-3
+
 
 class Loop:
     """Turns until nothing is left to do."""
@@ -29,6 +34,7 @@ class Loop:
         self.clock = clock
         self._runner = runner
         self._recorder = recorder
+        self._last_s = 0.0  # what the last step took
         self._in_flight: deque[tuple[Step, Any]] = deque()  # oldest first; more than one only after an interrupt
 
     @property
@@ -37,7 +43,7 @@ class Loop:
 
     def turn(self) -> list[Event]:
         """Submit the next step, if there is one, and commit the one before. Returns what happened, in order."""
-        events = self._settle(keep=1)
+        events = self._settle(keep=0 if self._is_awaited() else 1)
         step, planned = self.scheduler.plan(self.clock.now())
         events += planned
         if step is None and not self._in_flight and not self.scheduler.is_idle:
@@ -56,6 +62,12 @@ class Loop:
         """Let the runner go, waiting until it has."""
         self._runner.close(wait)
 
+    def _is_awaited(self) -> bool:
+        """Whether a search waits for the step in flight, and steps are so long that it should not wait for another."""
+        if not self._in_flight or self._last_s < LONG_STEP_S:
+            return False
+        return any(work.expand is not None for work in self._in_flight[-1][0].works)
+
     def _settle(self, keep: int) -> list[Event]:
         """Commit the oldest steps in flight until ``keep`` are left. One whose wait is interrupted stays in flight."""
         events: list[Event] = []
@@ -70,6 +82,7 @@ class Loop:
             self._in_flight.popleft()
             return self._fail(step, error)
         self._in_flight.popleft()
+        self._last_s = result.elapsed_s
         events = self.scheduler.commit(step, result, self.clock.now())
         if self._recorder is not None:
             self._recorder.ran(step, result, events)

@@ -4,10 +4,10 @@
     forward pass            |  a thread of ours: one mask after another
     mask = future.result()  when the row is there
 
-A sequence's state is a function of its constraint and of the tokens it has generated, which every Draw carries: what is
-kept here from step to step only saves time. So a sequence that was preempted, forked or taken over from another engine
-has the masks it would have had. States of sequences that are in no step any more go after KEPT_STEPS. It does not know
-what a grammar is, nor text: that is behind Guide.
+A sequence's state is a function of its constraint and of the tokens it has generated, which every Draw and Expand
+carries: what is kept here from step to step only saves time. So a sequence that was preempted, forked or taken over
+from another engine has the masks it would have had, and so has a line of a search. States of sequences that are in no
+step any more go after KEPT_STEPS. It does not know what a grammar is, nor text: that is behind Guide.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from openwork.core.constraint import Constraint
 from openwork.core.errors import RequestError
-from openwork.core.step import Draw, Step
+from openwork.core.step import Draw, Step, Work
 
 KEPT_STEPS = 16
 
@@ -41,6 +41,11 @@ class Matcher(Protocol):
         """A bit for each token, lowest bit first: whether it may come next. None: none may, not even an end."""
         ...
 
+    @property
+    def gave_up(self) -> bool:
+        """Whether it cannot say what is allowed: a bound of its own was reached."""
+        ...
+
     def fork(self, undone: int) -> Matcher:
         """Another that stands where this one stood ``undone`` tokens ago."""
         ...
@@ -57,6 +62,16 @@ class Guide(Protocol):
     def begin(self, constraint: Constraint) -> Matcher:
         """The beginning of a text. Raises RequestError when the constraint cannot be used."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One mask: for the token behind ``tokens``, which a draw chooses, or a search when there is none."""
+
+    sequence: int
+    constraint: Constraint
+    tokens: tuple[int, ...]
+    draw: Draw | None
 
 
 @dataclass(slots=True, eq=False)
@@ -81,21 +96,20 @@ class Masks:
     def begin(self, step: Step, chosen: Mapping[int, int]) -> dict[int, Future[np.ndarray]]:
         """Start on the masks of a step; ``chosen`` maps a sequence to its pending token.
 
-        For each work that draws under a constraint, by its place in the step: (vocab,) bool, or DeadEnd.
+        For each work that asks for something under a constraint, by its place in the step: (vocab,) bool, or DeadEnd.
         """
-        asked: dict[int, Future[np.ndarray]] = {}
+        promised: dict[int, Future[np.ndarray]] = {}
         jobs = []
         for place, work in enumerate(step.works):
-            if work.draws and work.draws[0].params.constraint is not None:
-                draw = work.draws[0]  # the others differ in their noise alone
-                tokens = (*draw.output, chosen[work.sequence]) if work.is_pending else draw.output
-                asked[place] = Future()
-                jobs.append((work.sequence, draw, tokens, asked[place]))
+            asked = _asked(work, chosen)
+            if asked is not None:
+                promised[place] = Future()
+                jobs.append((asked, promised[place]))
         if jobs:
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, "openwork-masks")
             self._thread.submit(self._run, step.number, jobs)
-        return asked
+        return promised
 
     def close(self) -> None:
         if self._thread is not None:
@@ -103,31 +117,32 @@ class Masks:
 
     # -- in the thread -------------------------------------------------------------------------------------------
 
-    def _run(self, step: int, jobs: list[tuple[int, Draw, tuple[int, ...], Future[np.ndarray]]]) -> None:
-        for sequence, draw, tokens, future in jobs:
+    def _run(self, step: int, jobs: list[tuple[_Asked, Future[np.ndarray]]]) -> None:
+        for asked, future in jobs:
             try:
-                future.set_result(self._allowed(step, sequence, draw, tokens))
+                future.set_result(self._allowed(step, asked))
             except BaseException as error:  # handed to whoever waits; the jobs after this one must not hang
-                self._lines.pop(sequence, None)
+                self._lines.pop(asked.sequence, None)
                 future.set_exception(error)
         for sequence in [key for key, line in self._lines.items() if line.step + KEPT_STEPS < step]:
             del self._lines[sequence]
 
-    def _allowed(self, step: int, sequence: int, draw: Draw, tokens: tuple[int, ...]) -> np.ndarray:
-        assert draw.params.constraint is not None
-        line = self._line(sequence, draw.params.constraint, tokens)
-        if not line.matcher.take(tokens[len(line.tokens) :]):
+    def _allowed(self, step: int, asked: _Asked) -> np.ndarray:
+        line = self._line(asked.sequence, asked.constraint, asked.tokens)
+        if not line.matcher.take(asked.tokens[len(line.tokens) :]):
             raise DeadEnd("the tokens so far do not satisfy the constraint")
-        line.tokens, line.step = tokens, step
-        self._lines[sequence] = line
+        line.tokens, line.step = asked.tokens, step
+        self._lines[asked.sequence] = line
+        allowed = np.zeros(self._vocab_size, np.bool_)
         mask = line.matcher.mask()
         if mask is None:
+            if asked.draw is None and not line.matcher.gave_up:
+                return allowed  # a search goes on elsewhere
             raise DeadEnd("the constraint leaves no token to go on with")
         bits = np.frombuffer(mask, np.uint8)
-        allowed = np.zeros(self._vocab_size, np.bool_)
         found = np.unpackbits(bits, bitorder="little", count=min(self._vocab_size, 8 * len(bits)))
         allowed[: len(found)] = found
-        return self._going_on(allowed, draw)
+        return allowed if asked.draw is None else self._going_on(allowed, asked.draw)
 
     def _line(self, sequence: int, constraint: Constraint, tokens: tuple[int, ...]) -> _Line:
         """This sequence's own state if it fits, else that of a relative from which it forked, else the beginning."""
@@ -158,6 +173,17 @@ class Masks:
         others = allowed.copy()
         others[list(early)] = False
         return others if others.any() else allowed
+
+
+def _asked(work: Work, chosen: Mapping[int, int]) -> _Asked | None:
+    """The mask that a work needs, if it needs one."""
+    if work.expand is not None and work.expand.constraint is not None:
+        return _Asked(work.sequence, work.expand.constraint, work.expand.output, None)
+    draw = work.draws[0] if work.draws else None  # the others differ in their noise alone
+    if draw is None or draw.params.constraint is None:
+        return None
+    tokens = (*draw.output, chosen[work.sequence]) if work.is_pending else draw.output
+    return _Asked(work.sequence, draw.params.constraint, tokens, draw)
 
 
 def _num_common(one: tuple[int, ...], other: tuple[int, ...]) -> int:

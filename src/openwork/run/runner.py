@@ -157,10 +157,10 @@ class TensorRunner:
                     try:
                         allowed = masks[index].result() if index in masks else None
                         choices[index] = [choose(self._ops, logits[place], d, newest, allowed) for d in work.draws]
+                        if work.expand is not None:
+                            expanded[index] = candidates(self._ops, logits[place], work.expand, allowed)
                     except DeadEnd as error:
                         failed[index] = Outcome(failure=str(error), failed="grammar")
-                    if work.expand is not None:
-                        expanded[index] = candidates(self._ops, logits[place], work.expand)
         return [
             failed[i] if i in failed else Outcome(tuple(choices[i]), tuple(scores[i]), candidates=expanded.get(i))
             for i in range(len(step.works))

@@ -38,16 +38,28 @@ def choose(
         noise = uniform(params.seed, draw.index, draw.position)
         top_k = params.top_k or len(row)  # 0 keeps all
         token = ops.choose(adjusted, params.temperature, top_k, params.top_p, params.min_p, noise)
-    return Choice(token, None if params.logprobs is None else logprobs(ops, row[None, :], [token], params.logprobs)[0])
+    top = params.top_logprobs
+    return Choice(token, None if top is None else logprobs(ops, row[None, :], [token], top)[0])
 
 
-def candidates(ops: Reference, row: np.ndarray, expand: Expand) -> Candidates:
-    """The tokens that may follow ``row`` (vocab,) float32, by the model's own distribution."""
+def candidates(ops: Reference, row: np.ndarray, expand: Expand, allowed: np.ndarray | None = None) -> Candidates:
+    """The tokens that may follow ``row`` (vocab,) float32, by the model's own distribution.
+
+    ``allowed`` (vocab,) bool is what a constraint leaves. What it takes out keeps its part of the mass: the numbers
+    are those that the tokens would have had without it.
+    """
     mass = float(ops.logsumexp(row[None, :])[0])
-    # As many more as may have to be left out: only numbers that are given out leave the array.
-    best = ops.top_k(row, expand.top + len(expand.without)) if expand.top else np.empty(0, np.int64)
-    kept = [int(token) for token in best if int(token) not in expand.without][: expand.top]
     among = row[np.array(expand.among, np.int64)].astype(np.float64) - mass
+    best = np.empty(0, np.int64)
+    if expand.top:
+        # As many more as may have to be left out: only numbers that are given out leave the array.
+        wanted = expand.top + len(expand.without)
+        # What is legal is in ascending order, so that equals come in the same order as without a constraint.
+        legal = None if allowed is None else np.flatnonzero(allowed)
+        best = ops.top_k(row, wanted) if legal is None else legal[ops.top_k(row[legal], wanted)]
+    if allowed is not None:
+        among[~allowed[list(expand.among)]] = -np.inf
+    kept = [token for token in best.tolist() if token not in expand.without][: expand.top]
     return Candidates(tuple((token, float(row[token]) - mass) for token in kept), tuple(among.tolist()))
 
 
@@ -55,7 +67,7 @@ def is_plainly_greedy(draw: Draw) -> bool:
     """Whether ``choose`` would return the highest logit of the row as it is, and nothing else."""
     params = draw.params
     is_free = params.constraint is None and not _adjusts(params) and not _withholds(draw)
-    return params.is_greedy and params.logprobs is None and is_free
+    return params.is_greedy and params.top_logprobs is None and is_free
 
 
 def logprobs(ops: Reference, rows: np.ndarray, tokens: Sequence[int], top: int) -> list[Logprob]:

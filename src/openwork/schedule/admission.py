@@ -38,7 +38,7 @@ def price(request: Request, block_size: int) -> Price:
     line = -(-max(length, length + request.max_tokens - 1) // block_size)
     shared = length // block_size
     scored = 0 if params.prompt_logprobs is None else (length - 1) * (1 + params.prompt_logprobs)
-    drawn = 0 if params.logprobs is None else params.n * request.max_tokens * (1 + params.logprobs)
+    drawn = 0 if params.top_logprobs is None else params.num_drawn * request.max_tokens * (1 + params.top_logprobs)
     return Price(shared + request.lines * (line - shared), line, scored + drawn)
 
 
@@ -102,10 +102,11 @@ class Door:
 
 def check_so_far(request: Request, lines: Mapping[int, Sequence[int]]) -> None:
     """Raises RequestError unless these can be unfinished sequences of a request, by index."""
+    most = request.params.num_drawn
     for index, tokens in lines.items():
-        if not 0 <= index < request.params.n or len(tokens) >= request.max_tokens:
+        if not 0 <= index < most or len(tokens) >= request.max_tokens:
             raise RequestError(
-                f"has {len(tokens)} tokens for sequence {index}; there are {request.params.n} sequences of up to "
+                f"has {len(tokens)} tokens for sequence {index}; there are {most} sequences of up to "
                 f"{request.max_tokens}, and a finished one does not go on",
                 param="so_far",
             )

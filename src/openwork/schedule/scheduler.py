@@ -86,7 +86,7 @@ class Scheduler:
             return [Arrived(request_id, now)]
         for index, tokens in sorted(lines.items()) or [(0, [])]:
             sequence = self._roster.new(request_id, index, request, [*request.prompt, *tokens], now)
-            sequence.strategy = Sampling(fan=1 if lines else request.params.n)
+            sequence.strategy = Sampling(fan=1 if lines else request.params.num_drawn)
             self._roster.enter(sequence, is_new=not lines)
         return [Arrived(request_id, now)]
 
@@ -228,7 +228,7 @@ class Scheduler:
         events: list[Event] = [Finished(sequence.request_id, sequence.index, *how)]
         # A sequence that was to fork and never did takes its unborn siblings with it.
         if sequence.strategy.may_fork:
-            unborn = range(1, sequence.request.params.n)
+            unborn = range(1, sequence.request.params.num_drawn)
             events += [Finished(sequence.request_id, i, *how) for i in unborn]
         return events + self._end_if_over(sequence.request_id, now)
 

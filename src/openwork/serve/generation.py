@@ -49,7 +49,7 @@ class Part:
         request = self.request
         search = request.search
         if search is None:
-            new = request.params.n * request.max_tokens
+            new = request.params.num_drawn * request.max_tokens
         elif search.choose is not None:
             new = sum(map(len, search.choose.options))
         else:

@@ -159,6 +159,8 @@ class EchoRunner:
             if draw.params.constraint is not None:  # whose masks are a function of these tokens
                 output = (*draw.output, tokens[-1]) if work.is_pending else draw.output
                 assert output == tuple(tokens[draw.prompt_len :]), "the tokens of a constrained draw are not its own"
+        if work.expand is not None and work.expand.constraint is not None:
+            assert tokens[len(tokens) - len(work.expand.output) :] == [*work.expand.output], "not the line's own tokens"
         choices = tuple(Choice(self._rule(tokens, draw.index)) for draw in work.draws)
         if self._likelihood is None:
             scored = () if work.score is None else work.score.targets

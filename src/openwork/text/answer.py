@@ -7,6 +7,7 @@ last chunk carries the Output. It does not know who turns the engine, or how chu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -33,6 +34,8 @@ class _Line:
 class Answer:
     """Feed it every event of one request, in order.
 
+    Where the best of many are wanted there is one chunk, the last: which they are is known at the end.
+
     ``to_cancel`` holds the sequences that a stop string has ended and the engine does not know of yet; ``failure`` says
     what went wrong when the engine failed the request. ``arrived`` is for whoever has taken that event already, and
     ``shown`` are special tokens that are a part of the text. ``options`` are the texts of lines that are options.
@@ -52,9 +55,10 @@ class Answer:
         self.failure = ""
         self._request = request
         self._prompt = prompt
+        self._ranks = request.params.best_of is not None
         self._lines = [
             _Line(_text_stream(request, tokenizer, shown) if options is None else OptionText(options))
-            for _ in range(request.params.n)
+            for _ in range(request.params.num_drawn)
         ]
         self._arrived = arrived
         self._admitted: float | None = None
@@ -92,6 +96,8 @@ class Answer:
         if line.stream is not None and line.stream.stopped is not None:
             line.reason, line.stop_reason = "stop", line.stream.stopped
             self.to_cancel.append(event.index)
+        if self._ranks:
+            return None
         logprobs = None if logprob is None else (logprob,)
         return Chunk(event.index, text, (event.choice.token,), logprobs, line.reason, line.stop_reason)
 
@@ -103,7 +109,7 @@ class Answer:
         rest = "" if line.stream is None else line.stream.finish()
         line.text.append(rest)
         line.reason, line.stop_reason = event.reason, event.stop_id
-        return Chunk(event.index, rest, (), None, line.reason, line.stop_reason)
+        return None if self._ranks else Chunk(event.index, rest, (), None, line.reason, line.stop_reason)
 
     def _whole(self, ended: Ended) -> Output:
         wants = self._request.params.logprobs is not None
@@ -116,7 +122,7 @@ class Answer:
                 stop_reason=line.stop_reason,
                 logprobs=tuple(line.logprobs) if wants else None,
             )
-            for index, line in enumerate(self._lines)
+            for index, line in enumerate(self._best())
         )
         return Output(
             self._prompt,
@@ -128,6 +134,12 @@ class Answer:
             ended.account.cached,
             ended.search,
         )
+
+    def _best(self) -> list[_Line]:
+        """The sequences to give: all of them, or the best of them by the mean log-probability of a token."""
+        if not self._ranks:
+            return self._lines
+        return sorted(self._lines, key=_worth, reverse=True)[: self._request.params.n]
 
     def _timings(self, ended: Ended) -> Timings:
         admitted = ended.time if self._admitted is None else self._admitted
@@ -149,3 +161,9 @@ def _text_stream(request: Request, tokenizer: Tokenizer | None, shown: Collectio
         return None
     skips, least = params.skip_special_tokens, params.min_tokens
     return TextStream(tokenizer, params.stop, skips, least, continues=True, shown=shown)
+
+
+def _worth(line: _Line) -> tuple[bool, float]:
+    """What a sequence is ranked by: one that failed comes behind all others. Of equals the first stays first."""
+    logprobs = [each.logprob for each in line.logprobs]
+    return line.reason != "error", sum(logprobs) / len(logprobs) if logprobs else -math.inf

@@ -159,6 +159,11 @@ class Matcher:
         is_lost = self._state.is_error() or (self._state.is_stopped() and not self._state.is_accepting())
         return None if is_lost else mask
 
+    @property
+    def gave_up(self) -> bool:
+        """Whether it reached a bound of its own, on memory or time, and cannot say what is allowed."""
+        return self._state.is_error()
+
     def fork(self, undone: int) -> Matcher:
         """Another that stands where this one stood ``undone`` tokens ago."""
         state = self._state.deep_copy()
