@@ -14,7 +14,7 @@ from openwork.serve.schema.usage import CompletionDetails, PromptDetails, Timing
 def usage_of(generation: Generation, reasoning_tokens: int = 0) -> Usage:
     prompt = sum(len(part.request.prompt) for part in generation.parts)
     cached = sum(part.ended.account.cached for part in generation.parts if part.ended is not None)
-    new = sum(len(each.token_ids) for part in generation.parts for each in part.output.completions)
+    new = sum(_num_new(part) for part in generation.parts)
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=new,
@@ -22,6 +22,13 @@ def usage_of(generation: Generation, reasoning_tokens: int = 0) -> Usage:
         prompt_tokens_details=PromptDetails(cached_tokens=cached),
         completion_tokens_details=CompletionDetails(reasoning_tokens=reasoning_tokens),
     )
+
+
+def _num_new(part: Part) -> int:
+    """Tokens of the answer; where the best of many were wanted, of all that were drawn."""
+    if part.request.params.best_of is not None:
+        return part.num_generated
+    return sum(len(each.token_ids) for each in part.output.completions)
 
 
 def timings_of(generation: Generation) -> list[Timing]:
