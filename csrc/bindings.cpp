@@ -110,6 +110,11 @@ void check_step(RowsHandle& rows, const Cache& cache, Size layer) {
   rows.blocks = cache.blocks;
 }
 
+void require_hashes(const Array& hashes, Size rows) {
+  const bool is_word = hashes.type() == 'L' || hashes.type() == 'Q';
+  require(is_word && hashes.bytes() == 8 * hashes.size() && hashes.size() == rows, "hashes must be uint64, one a row");
+}
+
 template <class F>
 auto unlocked(const F& f) {
   const nb::gil_scoped_release release;
@@ -230,17 +235,22 @@ void bind_layer_ops(nb::class_<Device>& device) {
              unlocked([&] { d.logits(in.data<float>(), rows, w.record, softcap, target); });
            })
       .def("best",
-           [](Device& d, nb::handle x, const LinearHandle& w, float softcap, nb::handle ids, nb::handle finite) {
+           [](Device& d, nb::handle x, const LinearHandle& w, float softcap, nb::handle ids, nb::handle finite,
+              nb::handle hashes) {
              const Floats in(x, "x");
              const Array best(ids, Array::write), sound(finite, Array::write);
              const Size rows = in.rows(w.record.k);
              require(best.view().is_integer(8) && best.size() == rows, "ids must be int64, one a row");
              require(sound.type() == '?' && sound.bytes() == sound.size() && sound.size() == rows,
                      "finite must be bool, one a row");
+             std::optional<Array> kept;
+             if (!hashes.is_none()) require_hashes(kept.emplace(hashes, Array::write), rows);
+             std::uint64_t* sums = kept ? kept->data<std::uint64_t>() : nullptr;
              unlocked([&] {
-               d.best(in.data<float>(), rows, w.record, softcap, best.data<Size>(), sound.data<bool>());
+               d.best(in.data<float>(), rows, w.record, softcap, best.data<Size>(), sound.data<bool>(), sums);
              });
-           })
+           },
+           nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none())
       .def("norm",
            [](Device& d, nb::handle x, const NormHandle& w, nb::handle out) {
              const Floats in(x, "x"), y(out, "out", Array::write);
@@ -365,6 +375,13 @@ void bind_head_ops(nb::class_<Device>& device) {
              require(y.type() == '?' && y.bytes() == y.size() && y.size() == x.rows(x.last()),
                      "out must be bool, one a row");
              unlocked([&] { d.is_finite(x.data<float>(), y.size(), x.last(), y.data<bool>()); });
+           })
+      .def("hash_rows",
+           [](Device& d, nb::handle rows, nb::handle out) {
+             const Floats x(rows, "rows");
+             const Array y(out, Array::write);
+             require_hashes(y, x.rows(x.last()));
+             unlocked([&] { d.hash_rows(x.data<float>(), y.size(), x.last(), y.data<std::uint64_t>()); });
            })
       .def("top_k",
            [](Device& d, nb::handle logits, nb::handle out) {

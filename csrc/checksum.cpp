@@ -1,11 +1,13 @@
 // Checksum: whether the bytes of a file are still those that were written.
 //
 // A page's hash is NH (Black, Halevi, Krawczyk, Krovetz and Rogaway 1999, UMAC): a sum of products of 32-bit words,
-// each with a constant added to it. Its products are independent of one another, so the compiler makes vectors of them
-// and the memory is the limit. The number of the page is mixed in, so that pages in another order give another sum. It
-// finds what disks and truncated copies do to a file; it is no defence against somebody who can write that file.
+// each with a constant added to it (kernels/words.h). Its products are independent of one another, so the memory is the
+// limit. The number of the page is mixed in, so that pages in another order give another sum. It finds what disks and
+// truncated copies do to a file; it is no defence against somebody who can write that file.
 //
 // Words are read as the machine has them: a file of weights is never carried to a machine of the other byte order.
+#include "checksum.h"
+
 #include <array>
 #include <cstring>
 
@@ -16,7 +18,6 @@ namespace {
 
 constexpr std::int64_t kPage = 4096;
 constexpr int kWords = kPage / sizeof(std::uint32_t);
-constexpr int kSums = 8;
 
 // The finaliser of SplitMix64 (Steele, Lea and Flood 2014).
 constexpr std::uint64_t mix(std::uint64_t x) {
@@ -34,32 +35,36 @@ constexpr std::array<std::uint32_t, kWords> make_keys() {
 
 constexpr std::array<std::uint32_t, kWords> kKeys = make_keys();
 
-std::uint64_t page_sum(const char* page, std::uint64_t number) {
-  std::uint64_t sums[kSums] = {};
-  for (int i = 0; i < kWords; i += 2 * kSums) {
-    std::uint32_t words[2 * kSums];
-    std::memcpy(words, page + sizeof(std::uint32_t) * i, sizeof words);
-    for (int j = 0; j < kSums; j++) {
-      const std::uint32_t low = words[2 * j] + kKeys[i + 2 * j], high = words[2 * j + 1] + kKeys[i + 2 * j + 1];
-      sums[j] += std::uint64_t{low} * high;
-    }
-  }
-  std::uint64_t all = 0;
-  for (int j = 0; j < kSums; j++) all += sums[j];
-  return mix(all ^ mix(number));
-}
-
 // The last page as if zeros followed.
-std::uint64_t pages_sum(const char* data, std::int64_t bytes, std::uint64_t first_page) {
+std::uint64_t pages_sum(const Kernels& kernels, const char* data, std::int64_t bytes, std::uint64_t first_page) {
   std::uint64_t sum = 0;
-  for (; bytes >= kPage; bytes -= kPage, data += kPage) sum += page_sum(data, first_page++);
+  for (; bytes >= kPage; bytes -= kPage, data += kPage) sum += page_hash(kernels.words_sum(data, kKeys.data(), kWords), first_page++);
   if (bytes == 0) return sum;
   char last[kPage] = {};
   std::memcpy(last, data, static_cast<std::size_t>(bytes));
-  return sum + page_sum(last, first_page);
+  return sum + page_hash(kernels.words_sum(last, kKeys.data(), kWords), first_page);
 }
 
 }  // namespace
+
+std::uint64_t half_page_sum(const Kernels& kernels, const float* x, std::int64_t size, int half) {
+  const std::uint32_t* keys = kKeys.data() + half * kHalfPage;
+  if (size == kHalfPage) return kernels.words_sum(x, keys, kHalfPage);
+  float padded[kHalfPage] = {};
+  if (size > 0) std::memcpy(padded, x, sizeof(float) * static_cast<std::size_t>(size));
+  return kernels.words_sum(padded, keys, kHalfPage);
+}
+
+std::uint64_t page_hash(std::uint64_t sum, std::uint64_t number) { return mix(sum ^ mix(number)); }
+
+void Device::hash_rows(const float* x, std::int64_t rows, std::int64_t size, std::uint64_t* out) {
+  const Turn turn(*this);
+  const auto bytes = static_cast<std::int64_t>(sizeof(float)) * size;
+  split(rows, 1, rows * size, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t row = begin; row < end; row++)
+      out[row] = pages_sum(kernels_, reinterpret_cast<const char*>(x + row * size), bytes, 0);
+  });
+}
 
 std::uint64_t Device::checksum(const void* data, std::int64_t bytes, std::uint64_t first_page) {
   const Turn turn(*this);
@@ -68,7 +73,7 @@ std::uint64_t Device::checksum(const void* data, std::int64_t bytes, std::uint64
   pool_.deal(parts, [&](int number, int) {
     const Share part = share(bytes, number, parts, kPage);
     sums[static_cast<std::size_t>(number)] =
-        pages_sum(static_cast<const char*>(data) + part.begin, part.end - part.begin,
+        pages_sum(kernels_, static_cast<const char*>(data) + part.begin, part.end - part.begin,
                   first_page + static_cast<std::uint64_t>(part.begin / kPage));
   });
   std::uint64_t all = 0;

@@ -119,7 +119,9 @@ class Device {
   void linear(const float* x, std::int64_t rows, const Linear& w, float* out);
   void logits(const float* x, std::int64_t rows, const Linear& w, float softcap, float* out);
   // The id of each row's highest logit, ties to the lowest, and whether that logit is finite; no row of logits is kept.
-  void best(const float* x, std::int64_t rows, const Linear& w, float softcap, std::int64_t* ids, bool* finite);
+  // Into `hashes`, unless it is null, what hash_rows would give for those rows.
+  void best(const float* x, std::int64_t rows, const Linear& w, float softcap, std::int64_t* ids, bool* finite,
+            std::uint64_t* hashes);
   void norm(const float* x, std::int64_t rows, const Norm& w, float* out);
   void add(float* x, const float* y, std::int64_t size);
   void act(const float* x, std::int64_t size, Activation kind, float* out);
@@ -152,6 +154,8 @@ class Device {
   // The sum modulo 2^64 of a hash of each page of 4096 bytes and of its number; data begins with page first_page, so
   // that the sums of parts add up to the sum of the whole.
   std::uint64_t checksum(const void* data, std::int64_t bytes, std::uint64_t first_page);
+  // The same of each row (rows, size), for itself.
+  void hash_rows(const float* x, std::int64_t rows, std::int64_t size, std::uint64_t* out);
 
   std::uint64_t read_all(const void* data, std::size_t bytes);
   float multiply_all(Number number, std::int64_t steps);

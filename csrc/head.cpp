@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "checksum.h"
 #include "device.h"
 #include "turn.h"
 
@@ -80,10 +81,12 @@ void Device::is_finite(const float* logits, std::int64_t rows, std::int64_t size
   });
 }
 
-// Columns are cut into pieces whose logits stay in the second-level cache; what is kept of a piece is its highest.
-void Device::best(const float* x, std::int64_t rows, const Linear& w, float softcap, std::int64_t* ids, bool* finite) {
+// Columns are cut into pieces whose logits stay in the second-level cache; what is kept of a piece is its highest, and
+// what it adds to the row's hash: a piece is half a page of it.
+void Device::best(const float* x, std::int64_t rows, const Linear& w, float softcap, std::int64_t* ids, bool* finite,
+                  std::uint64_t* hashes) {
   const Turn turn(*this);
-  constexpr std::int64_t kBlocks = 32;  // of sixteen columns, in a piece
+  constexpr std::int64_t kBlocks = kHalfPage / kLanes;  // of sixteen columns, in a piece
   constexpr std::int64_t kRows = 32;    // at a time: 64 KB of logits
   const std::int64_t blocks = (w.n + kLanes - 1) / kLanes, pieces = (blocks + kBlocks - 1) / kBlocks;
   const std::ptrdiff_t stride = kernels_.prepared_bytes(w.number, w.k);
@@ -93,6 +96,7 @@ void Device::best(const float* x, std::int64_t rows, const Linear& w, float soft
     std::int64_t id;
   };
   std::vector<Found> found(static_cast<std::size_t>(pieces * rows));
+  std::vector<std::uint64_t> halves(hashes ? static_cast<std::size_t>(pieces * rows) : 0);
   float* memory = wide_.take<float>(kRows * kBlocks * kLanes * pool_.threads());
   split(pieces, 1, rows * w.n * w.k / 4, [&](std::int64_t begin, std::int64_t end, int worker) {
     float* logits = memory + worker * kRows * kBlocks * kLanes;
@@ -109,7 +113,9 @@ void Device::best(const float* x, std::int64_t rows, const Linear& w, float soft
           if (softcap != 0.0f) kernels_.soft_cap(own, softcap, size);
           const float high = kernels_.highest(own, size);
           const std::int64_t id = first * kLanes + kernels_.first_equal(own, size, high);
-          found[static_cast<std::size_t>(piece * rows + row + i)] = {high, id};
+          const auto place = static_cast<std::size_t>(piece * rows + row + i);
+          found[place] = {high, id};
+          if (hashes) halves[place] = half_page_sum(kernels_, own, size, piece % 2);
         }
       }
     }
@@ -122,6 +128,16 @@ void Device::best(const float* x, std::int64_t rows, const Linear& w, float soft
     }
     ids[row] = top.id;
     finite[row] = std::isfinite(top.logit);
+  }
+  if (!hashes) return;
+  const std::uint64_t nothing = half_page_sum(kernels_, nullptr, 0, 1);
+  for (std::int64_t row = 0; row < rows; row++) {
+    hashes[row] = 0;
+    for (std::int64_t piece = 0; piece < pieces; piece += 2) {
+      const auto place = static_cast<std::size_t>(piece * rows + row);
+      const std::uint64_t second = piece + 1 < pieces ? halves[place + static_cast<std::size_t>(rows)] : nothing;
+      hashes[row] += page_hash(halves[place] + second, static_cast<std::uint64_t>(piece / 2));
+    }
   }
 }
 

@@ -136,6 +136,9 @@ struct Kernels {
   // leaves in sums[i] what it was before entry kRun * i.
   double (*weigh)(const float* x, int64_t size, double high, double rate, double least, double* out, double* sums);
 
+  // Of count words, a multiple of 32: the sum of neighbours' products, a key added to each (checksum.cpp).
+  uint64_t (*words_sum)(const void* data, const uint32_t* keys, int64_t count);
+
   // For benchmarks: read every byte and return something of it; multiply and add `steps` times in registers.
   uint64_t (*read_all)(const void* data, size_t bytes);
   float (*multiply_all)(Number number, int64_t steps);

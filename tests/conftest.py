@@ -19,6 +19,7 @@ POSITIONS = pytest.StashKey[dict]()
 
 def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="draw many more schedules and shapes in the property tests")
+    parser.addoption("--screenshots", action="store_true", help="write the pictures of docs/microscope.md anew")
     parser.addoption("--write-golden", action="store_true", help="write the golden logs of tests/laws anew")
 
 

@@ -56,8 +56,9 @@ def option_logprobs(request, likelihood):
 
 
 def every_legal(request, likelihood, allowed):
-    """All complete sequences under a constraint, best first: (log-probability, tokens)."""
+    """All complete sequences under a constraint, best first: (score, tokens, log-probability)."""
     ends, most = request.end_ids, request.max_tokens
+    objective = Objective(request.search.penalty, most)
     found, jobs = [], [((), 0.0)]
     for line, logprob in jobs:
         row = likelihood((*request.prompt, *line))
@@ -66,7 +67,7 @@ def every_legal(request, likelihood, allowed):
             if token not in ends and len(longer) < most:
                 jobs.append((longer, total))
             elif token in ends and len(line) >= request.params.min_tokens:
-                found.append((total, longer))
+                found.append((objective.score(total, longer), longer, total))
     return sorted(found, key=lambda each: (-each[0], each[1]))
 
 

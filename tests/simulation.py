@@ -24,7 +24,7 @@ from openwork.core.penalty import Penalty
 from openwork.core.repetition import Repetition
 from openwork.core.request import Limits, Request, SamplingParams
 from openwork.core.search import Beam, BestFirst, Budget, Choose, Search
-from openwork.core.settings import AdmissionSettings, CacheSettings, ScheduleSettings
+from openwork.core.settings import AdmissionSettings, CacheSettings, ScheduleSettings, SpeculationSettings
 from openwork.core.terms import Tenant, Tenants, Terms
 from openwork.engine.loop import Loop
 from openwork.kv.cache import KVCache
@@ -58,6 +58,31 @@ def alone(request: Request, index: int) -> list[int]:
     return tokens[len(request.prompt) :]
 
 
+class Guesser:
+    """Foretells what the rule says, and is wrong now and then; how sure it is means nothing."""
+
+    def __init__(self, sequence, draw, rate):
+        self.sequence, self.draw, self.rate = sequence, draw, rate
+        self.num_known = 0
+
+    def follow(self, tokens, known):
+        self.num_known = max(self.num_known, known)
+
+    def odds(self, most):
+        if self.draw.random() < 0.3:
+            return []
+        odd = self.draw.choice([0.2, 0.6, 0.99])
+        return [odd**place for place in range(1, self.draw.randint(0, most) + 1)]
+
+    def propose(self, num):
+        tokens = list(self.sequence.tokens)
+        assert self.num_known == len(tokens), "it was not told of all tokens"
+        for _ in range(num):
+            is_right = self.draw.random() < self.rate
+            tokens.append(RULE(tokens, self.sequence.index) if is_right else self.draw.randrange(VOCAB))
+        return tuple(tokens[self.num_known :])
+
+
 @dataclass
 class Simulation:
     seed: int
@@ -86,7 +111,9 @@ class Simulation:
             first=draw.choice(["decode", "decode", "prefill"]),
             next_token_s=draw.choice([None, None, 0.002, 0.02]),
             patience_s=draw.choice([0.02, 0.5, 60.0]),
+            speculation=draw.choice([None, SpeculationSettings(max_draft=draw.choice([1, 3, 15, 40]))]),
         )
+        self.guess_rate = draw.choice([0.0, 0.5, 0.9, 1.0])
         self.door = AdmissionSettings(
             max_waiting=draw.choice([None, None, 4]), max_blocks=draw.choice([None, None, None, 2 * blocks])
         )
@@ -105,10 +132,13 @@ class Simulation:
     def start(self):
         cache = self.cache_settings
         self.cache = KVCache(cache, self.tenants)
-        self.scheduler = Scheduler(self.settings, self.cache, self.door)
+        self.scheduler = Scheduler(self.settings, self.cache, self.door, self._guesser)
         how = (self.clock, self._seconds, self._fails, self._poisons, self.is_late, LIKELIHOOD)
         self.runner = EchoRunner(cache, RULE, *how)
-        self.loop = Loop(self.scheduler, self.runner, self.clock)
+        self.loop = Loop(self.scheduler, self.runner, self.clock, self.recorder())
+
+    def recorder(self):
+        """Of the engine that starts now; None: nobody writes down what it does."""
 
     def _tenant(self, blocks):
         draw = self.draw
@@ -128,6 +158,9 @@ class Simulation:
 
     def _fails(self, step):
         return self.draw.random() < self.fail_rate
+
+    def _guesser(self, sequence):
+        return Guesser(sequence, self.draw, self.guess_rate)
 
     def _poisons(self, step, work):
         is_bad = self.draw.random() < self.bad_rate
@@ -166,7 +199,7 @@ class Simulation:
             return
         number = len(self.requests)
         try:
-            self.events += self.scheduler.add(number, request, self.clock.now())
+            self.events += self.loop.add(number, request)
         except (Overloaded, RequestError):
             self.refused += 1
         else:
@@ -207,14 +240,13 @@ class Simulation:
     def leave(self):
         number = self.draw.randrange(len(self.requests) + 1)
         index = self.draw.choice([None, None, 0, 1])
-        self.events += self.scheduler.cancel(number, self.clock.now(), index)
+        self.events += self.loop.cancel(number, index)
         self.scheduler.check()
 
     def pin(self):
-        now = self.clock.now()
         tokens = self.draw.choice([*self.beginnings, *self.said])
         terms = Terms(tenant=self.draw.choice(self.names), namespace=self.draw.choice([None, "group"]))
-        self.scheduler.pin(terms, tokens, now, now + self.draw.choice([0.01, 0.5, 1e6]))
+        self.loop.pin(terms, tokens, self.draw.choice([0.01, 0.5, 1e6]))
         self.scheduler.check()
 
     def crash(self):
@@ -226,7 +258,7 @@ class Simulation:
         self.restarted |= set(unfinished)
         self.start()
         for number, so_far in unfinished.items():
-            self.events += self.scheduler.add(number, self.requests[number], self.clock.now(), so_far)
+            self.events += self.loop.add(number, self.requests[number], so_far)
             self.scheduler.check()
 
     def turn(self):

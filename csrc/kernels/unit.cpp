@@ -33,6 +33,7 @@ namespace {
 #include "attention/codes.h"
 #include "attention/split.h"
 #include "head.h"
+#include "words.h"
 #include "measure.h"
 
 #define OPENWORK_JOIN_(a, b) a##b
@@ -67,6 +68,7 @@ const Kernels kTable = {
     first_equal,
     mass,
     weigh,
+    words_sum,
     read_all,
     multiply_all,
     kChains,

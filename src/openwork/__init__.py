@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from openwork.core import version
+
 if TYPE_CHECKING:
     from openwork.core.constraint import Constraint
     from openwork.core.errors import (
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from openwork.core.search import Beam, BestFirst, Budget, Search
     from openwork.llm import LLM
 
-__version__ = "0.1.0"
+__version__ = version.VERSION
 
 _HOME = {
     "LLM": "openwork.llm",

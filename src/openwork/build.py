@@ -7,20 +7,22 @@ afterwards. Nothing is left half-built: what cannot work is refused before memor
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openwork.core.errors import BackendError, MemoryTooSmall, ModelError
 from openwork.core.request import Limits
-from openwork.core.settings import AdmissionSettings, CacheSettings, LoadSettings, ScheduleSettings
+from openwork.core.settings import AdmissionSettings, CacheSettings, LoadSettings, RecordSettings, ScheduleSettings
 from openwork.core.spec import ModelSpec
 from openwork.core.terms import Tenants
+from openwork.core.version import VERSION
 from openwork.engine.loop import Loop
-from openwork.engine.ports import Clock, Runner
+from openwork.engine.ports import Clock, Recorder, Runner
 from openwork.engine.service import Engine
 from openwork.kv.cache import KVCache
 from openwork.load import assemble, invent, source
@@ -28,12 +30,16 @@ from openwork.load.assemble import GenerationDefaults, Loaded
 from openwork.load.formats import choose_dtype, choose_kv_dtype
 from openwork.ops.paged import KVDType, PagedKV
 from openwork.ops.reference import Reference
+from openwork.run.capture import Examiner
 from openwork.run.clock import MonotonicClock
 from openwork.run.memory import available_bytes, plan_blocks
 from openwork.run.runner import Tap, TensorRunner
 from openwork.schedule.scheduler import Scheduler
 from openwork.text.guide import Guide
 from openwork.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from openwork.trace.log import FlightRecorder
 
 BACKENDS = ("auto", "cpu", "reference")
 Progress = Callable[[str, int, int], None]  # (stage, done, total)
@@ -74,6 +80,10 @@ class Wired:
     limits: Limits
     generation: GenerationDefaults
     info: Info
+    examiner: Examiner  # looks into sequences with this model
+    cache: CacheSettings
+    schedule: ScheduleSettings
+    admission: AdmissionSettings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,10 +98,13 @@ class Built:
     limits: Limits
     generation: GenerationDefaults
     info: Info
+    examiner: Examiner  # computes its sequences again, with this model
 
 
-def make_ops(backend: str = "auto", threads: int | None = None) -> Reference:
+def make_ops(backend: str = "auto", threads: int | None = None, isa: str | None = None) -> Reference:
     """The operations: the C++ core where it is installed, else the NumPy reference with a warning.
+
+    ``isa`` is the core's instruction set; None: the best there is, or what the environment says.
 
     Raises BackendError for an unknown name, or when "cpu" is asked for and not there.
     """
@@ -101,7 +114,7 @@ def make_ops(backend: str = "auto", threads: int | None = None) -> Reference:
         from openwork.ops.cpu import Cpu
 
         try:
-            return Cpu(threads)
+            return Cpu(threads, isa)
         except BackendError as error:
             if backend == "cpu" or not error.is_missing:
                 raise
@@ -115,19 +128,24 @@ def build(
     schedule: ScheduleSettings,
     progress: Progress | None = None,
     tap: Tap | None = None,
+    hashes: bool = False,
+    record: RecordSettings | None = None,
 ) -> Built:
     """Load a checkpoint and wire an engine around it.
 
     ``model`` None is the embedded one; ``progress`` hears of bytes loaded, packed and saved, ``tap`` sees every row of
-    logits. Raises ModelError, MemoryTooSmall, BackendError or RequestError, each saying what to do.
+    logits, ``hashes`` gives each choice the hash of its row, ``record`` writes a recording, with hashes where it keeps
+    tokens. Raises ModelError, MemoryTooSmall, BackendError, RequestError or TraceError, each saying what to do.
     """
     plan = _plan(model, settings)
     with ThreadPoolExecutor(1) as beside:  # a large tokenizer takes as long to read as mapped weights take to check
         reading = beside.submit(_tokenizer, plan.directory, plan.spec)
-        loaded = _load(plan, settings, progress)
+        loaded = _load(plan.directory, plan.ops, plan.context, settings, progress)
         tokenizer = reading.result()
-    wired = _wire(str(model or source.EMBEDDED), loaded, plan, schedule, tap, tokenizer=tokenizer)
-    return _face(wired, tokenizer)
+    hashes = hashes or (record is not None and record.keeps_prompts)
+    wired = _wire(str(model or source.EMBEDDED), loaded, plan, schedule, tap, tokenizer=tokenizer, hashes=hashes)
+    recorder = None if record is None else make_recorder(record, wired, _warn)
+    return _face(wired, tokenizer, recorder)
 
 
 def wire(
@@ -137,14 +155,42 @@ def wire(
     admission: AdmissionSettings,
     tenants: Tenants,
     progress: Progress | None = None,
+    hashes: bool = False,
 ) -> Wired:
     """Load a checkpoint, without its tokenizer, for a loop of the caller's own.
 
-    ``tenants`` is kept: what is replaced in it later takes effect. Raises as build does.
+    ``tenants`` is kept: what is replaced in it later takes effect. ``hashes`` as in build. Raises as build does.
     """
     plan = _plan(model, settings)
-    loaded = _load(plan, settings, progress)
-    return _wire(str(model or source.EMBEDDED), loaded, plan, schedule, None, admission, tenants)
+    loaded = _load(plan.directory, plan.ops, plan.context, settings, progress)
+    return _wire(str(model or source.EMBEDDED), loaded, plan, schedule, None, admission, tenants, hashes=hashes)
+
+
+def examiner(
+    model: str | Path | None,
+    settings: LoadSettings,
+    progress: Progress | None = None,
+    contract_id: str | None = None,
+) -> Examiner:
+    """Load a checkpoint to compute sequences again and look into them, without an engine and its cache.
+
+    ``contract_id`` names arithmetic to be used if this machine has it, in place of the settings' backend;
+    ``kv_cache_bytes`` and ``block_size`` of the settings are not used. Raises as build does.
+    """
+    isa = None
+    if contract_id is not None:
+        from openwork.ops.cpu import available
+
+        isa = next((each for each in available() if contract_id.rsplit("-", 1)[0] == each), None)
+        is_reference = contract_id == Reference.contract_id
+        settings = replace(settings, backend="reference" if is_reference else settings.backend)
+    directory, ops, survey, kv_dtype = _inspect(model, settings, isa)
+    _check_weights(survey.packed_bytes)
+    loaded = _load(directory, ops, settings.context, settings, progress)
+    context = loaded.spec.max_positions if settings.context is None else settings.context
+    limits = Limits(loaded.spec.vocab_size, context, frozenset(loaded.generation.eos_ids))
+    guide = Guide(lambda: _tokenizer(directory, loaded.spec), limits.vocab_size, limits.eos_ids)
+    return Examiner(loaded.model, kv_dtype, limits, str(model or source.EMBEDDED), loaded.dtype, guide)
 
 
 def build_shape(name: str, config: Mapping[str, Any], settings: LoadSettings, schedule: ScheduleSettings) -> Built:
@@ -174,21 +220,27 @@ class _Plan:
     context: int
 
 
-def _plan(model: str | Path | None, settings: LoadSettings) -> _Plan:
+def _inspect(
+    model: str | Path | None, settings: LoadSettings, isa: str | None = None
+) -> tuple[Path, Reference, assemble.Inspection, KVDType]:
     choose_kv_dtype(settings.kv_dtype, choose_dtype(settings.dtype, "BF16"))  # refused before anything is downloaded
     directory = source.resolve(model)
-    ops = make_ops(settings.backend, settings.threads)
+    ops = make_ops(settings.backend, settings.threads, isa)
     survey = assemble.inspect(directory, dtype=settings.dtype, context=settings.context)
-    kv_dtype = choose_kv_dtype(settings.kv_dtype, survey.dtype)
+    return directory, ops, survey, choose_kv_dtype(settings.kv_dtype, survey.dtype)
+
+
+def _plan(model: str | Path | None, settings: LoadSettings) -> _Plan:
+    directory, ops, survey, kv_dtype = _inspect(model, settings)
     cache, context = _plan_cache(survey.spec, kv_dtype, survey.packed_bytes, settings)
     return _Plan(directory, survey.spec, ops, kv_dtype, cache, context)
 
 
-def _load(plan: _Plan, settings: LoadSettings, progress: Progress | None) -> Loaded:
+def _load(
+    directory: Path, ops: Reference, context: int | None, settings: LoadSettings, progress: Progress | None
+) -> Loaded:
     use: assemble.CacheUse = "big" if settings.cache else "never"
-    return assemble.load(
-        plan.directory, plan.ops, dtype=settings.dtype, context=plan.context, progress=progress, cache=use
-    )
+    return assemble.load(directory, ops, dtype=settings.dtype, context=context, progress=progress, cache=use)
 
 
 def _wire(
@@ -200,12 +252,13 @@ def _wire(
     admission: AdmissionSettings | None = None,
     tenants: Tenants | None = None,
     tokenizer: Tokenizer | None = None,
+    hashes: bool = False,
 ) -> Wired:
     spec, ops, cache = loaded.spec, plan.ops, plan.cache
     kv = _allocate(spec, cache, plan.kv_dtype)
     limits = Limits(spec.vocab_size, plan.context, frozenset(loaded.generation.eos_ids))
     guide = Guide(lambda: tokenizer or _tokenizer(plan.directory, spec), spec.vocab_size, limits.eos_ids)
-    runner = TensorRunner(ops, loaded.model, ops.bind(kv), tap, guide)
+    runner = TensorRunner(ops, loaded.model, ops.bind(kv), tap, guide, hashes)
     info = Info(
         model=name,
         directory=str(loaded.directory),
@@ -223,6 +276,7 @@ def _wire(
         kv_bytes=kv.num_bytes,
         is_mapped=loaded.is_mapped,
     )
+    admission = admission or AdmissionSettings()
     return Wired(
         scheduler=Scheduler(schedule, KVCache(cache, tenants), admission),
         runner=runner,
@@ -234,24 +288,63 @@ def _wire(
         limits=limits,
         generation=loaded.generation,
         info=info,
+        examiner=Examiner(loaded.model, plan.kv_dtype, limits, name, loaded.dtype, guide),
+        cache=cache,
+        schedule=schedule,
+        admission=admission,
     )
 
 
-def _face(wired: Wired, tokenizer: Tokenizer | None) -> Built:
-    engine = Engine(Loop(wired.scheduler, wired.runner, wired.clock))
-    return Built(engine, wired.ops, wired.guide, tokenizer, wired.spec, wired.limits, wired.generation, wired.info)
+def make_recorder(
+    record: RecordSettings, wired: Wired, tell: Callable[[str], None] = lambda message: None, insists: bool = True
+) -> FlightRecorder:
+    """A flight recorder for a loop around ``wired``, with the arguments of FlightRecorder. Raises TraceError."""
+    from openwork.trace.entry import Began
+    from openwork.trace.log import FlightRecorder
+
+    info, now = wired.info, wired.clock.now()
+    began = Began(
+        time=now,
+        unix_s=time.time(),
+        model=info.model,
+        contract_id=info.contract_id,
+        dtype=info.dtype,
+        kv_dtype=info.kv_dtype,
+        threads=info.threads,
+        vocab_size=wired.limits.vocab_size,
+        has_tokens=record.keeps_prompts,
+        cache=wired.cache,
+        schedule=wired.schedule,
+        admission=wired.admission,
+        tenants=wired.scheduler.cache.tenants.known,
+        version=VERSION,
+    )
+    return FlightRecorder(record, began, tell, insists)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def _face(wired: Wired, tokenizer: Tokenizer | None, recorder: Recorder | None = None) -> Built:
+    return Built(
+        engine=Engine(Loop(wired.scheduler, wired.runner, wired.clock, recorder)),
+        ops=wired.ops,
+        guide=wired.guide,
+        tokenizer=tokenizer,
+        spec=wired.spec,
+        limits=wired.limits,
+        generation=wired.generation,
+        info=wired.info,
+        examiner=wired.examiner,
+    )
 
 
 def _plan_cache(
     spec: ModelSpec, kv_dtype: KVDType, packed_bytes: int, settings: LoadSettings
 ) -> tuple[CacheSettings, int]:
     """The cache and the longest sequence. Raises MemoryTooSmall when the model or one full window does not fit."""
-    size, available = settings.block_size, available_bytes()
-    if packed_bytes >= available:
-        raise MemoryTooSmall(
-            f"the weights need {packed_bytes:,} bytes, more than the {available:,} that are free",
-            "Use a smaller model, or fewer bits: dtype bfloat16, int8 or int4.",
-        )
+    size, available = settings.block_size, _check_weights(packed_bytes)
     block_bytes = PagedKV.block_bytes(spec.num_layers, spec.num_kv_heads, spec.head_dim, size, kv_dtype)
     wanted = spec.max_positions if settings.context is None else settings.context
     free = available - packed_bytes
@@ -263,6 +356,17 @@ def _plan_cache(
             "Ask for a shorter context, or give the cache more with kv_cache_bytes.",
         )
     return cache, min(wanted, cache.capacity)
+
+
+def _check_weights(packed_bytes: int) -> int:
+    """The bytes that are free, of which the weights take some. Raises MemoryTooSmall when those do not fit."""
+    available = available_bytes()
+    if packed_bytes >= available:
+        raise MemoryTooSmall(
+            f"the weights need {packed_bytes:,} bytes, more than the {available:,} that are free",
+            "Use a smaller model, or fewer bits: dtype bfloat16, int8 or int4.",
+        )
+    return available
 
 
 def _allocate(spec: ModelSpec, cache: CacheSettings, kv_dtype: KVDType) -> PagedKV:

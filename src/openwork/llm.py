@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,9 +25,16 @@ from openwork.core.event import Arrived, Ended, Event, Prefilled
 from openwork.core.output import Chosen, Chunk, Output
 from openwork.core.request import Request, SamplingParams
 from openwork.core.search import Beam, BestFirst, Budget, Choose, Search, as_search
-from openwork.core.settings import LoadSettings, ScheduleSettings
+from openwork.core.settings import (
+    RECORD_BYTES,
+    LoadSettings,
+    RecordSettings,
+    ScheduleSettings,
+    SpeculationSettings,
+)
 from openwork.core.spec import ModelSpec
 from openwork.engine.service import Stream
+from openwork.run.explain import Explainer, Source
 from openwork.text.answer import Answer
 from openwork.text.options import Options, as_chosen, place
 from openwork.text.tokenizer import Tokenizer
@@ -35,6 +43,7 @@ from openwork.text.trial import Trial
 if TYPE_CHECKING:
     import numpy as np
 
+    from openwork.run.row import Row
     from openwork.text.chat import ChatTemplate
 
 Prompt = str | Sequence[int]
@@ -54,12 +63,20 @@ class LLM:
     context         longest sequence; None: the longest that model and cache allow
     backend         "auto", "cpu" (the C++ core) or "reference" (NumPy)
     weight_cache    keep the packed weights of a big model in a file, and map it the next time (docs/quantization.md)
+    speculate       "ngram": guess tokens and verify several in one step: faster where a text repeats, never other
+                    tokens (docs/speculation.md)
+    max_draft       how many to guess at most; None: 15
     progress        called with (stage, done, total) while weights are packed, saved or loaded, in bytes
     tap             called with (sequence, position, row) for each row of logits (vocab,) before a token is chosen
+    record          a directory: the engine's flight recorder writes there (docs/recorder.md)
+    record_prompts  keep prompts and answers in it as token ids. Here whoever records is whoever asks, so they are kept
+                    unless this is False; a server keeps other people's, and does not unless it is told to
+    record_bytes    of its files together: the oldest go first
 
     A checkpoint without a tokenizer works with token ids; ``tokenizer`` is None then, and texts are empty.
 
-    Raises ModelError, MemoryTooSmall or BackendError. Close it, or use it in a ``with`` statement, to stop its thread.
+    Raises ModelError, MemoryTooSmall, BackendError or TraceError. Close it, or use it in a ``with`` statement, to stop
+    its thread.
     """
 
     def __init__(
@@ -74,9 +91,14 @@ class LLM:
         backend: str = "auto",
         block_size: int = 16,
         weight_cache: bool = True,
+        speculate: str | None = None,
+        max_draft: int | None = None,
         schedule: ScheduleSettings | None = None,
         progress: Progress | None = None,
         tap: Callable[[int, int, np.ndarray], None] | None = None,
+        record: str | Path | None = None,
+        record_prompts: bool = True,
+        record_bytes: int = RECORD_BYTES,
     ) -> None:
         settings = LoadSettings(
             dtype=dtype,
@@ -88,10 +110,17 @@ class LLM:
             block_size=block_size,
             cache=weight_cache,
         )
-        built = build(model, settings, schedule or ScheduleSettings(), progress, tap)
+        schedule = schedule or ScheduleSettings()
+        if speculate is not None or max_draft is not None:
+            schedule = replace(schedule, speculation=SpeculationSettings.wished(speculate, max_draft))
+        recording = None
+        if record is not None:
+            recording = RecordSettings(directory=str(record), keeps_prompts=record_prompts, max_bytes=record_bytes)
+        built = build(model, settings, schedule, progress, tap, record=recording)
         self._engine = built.engine
         self._limits = built.limits
         self._guide = built.guide
+        self._explainer = Explainer(built.examiner)
         self._template: ChatTemplate | None = None
         self._turn = threading.RLock()
         self._trial = Trial()
@@ -201,12 +230,22 @@ class LLM:
         request = Request(placed.prompt_ids, plain.params, self._limits, search=Search(choose=how, trace=trace))
         return as_chosen(self._run([(request, prompt)], None)[0], placed, options, bool(how.end))
 
+    # -- looking inside ------------------------------------------------------------------------------------------
+
+    def explain(self, output: Output, i: int = 0, **how: Any) -> Row:
+        """What is inside this model when token ``i`` of a completion is chosen, given as Output.explain is.
+
+        ``output.explain(i)`` asks the LLM that the output came from. Raises as that does.
+        """
+        return self._explainer.explain(output, i, **how)
+
     # -- living --------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Cancel what is running and stop the engine's thread. Does nothing the second time."""
         with self._turn:
             self._engine.close()
+        self._explainer.close()
         self._trial.close()
 
     def __enter__(self) -> LLM:
@@ -256,7 +295,8 @@ class LLM:
         with self._turn:
             stream = self._engine.submit(request)
             arrived = next(event.time for event in stream.take() if isinstance(event, Arrived))
-        return stream, Answer(request, self.tokenizer, prompt if isinstance(prompt, str) else None, arrived)
+        text = prompt if isinstance(prompt, str) else None
+        return stream, Answer(request, self.tokenizer, text, arrived, source=Source(self._explainer))
 
     def _follow(self, running: Sequence[tuple[Stream, Answer]], progress: Progress | None) -> Iterator[Chunk]:
         """Turn the engine until these requests have ended; whatever else is running moves with them."""

@@ -24,6 +24,7 @@ def test_options_reach_the_model(run, fake):
     run(
         "generate", "Hello", "--model", "org/name", "--dtype", "bfloat16", "--backend", "reference",
         "--kv-cache-bytes", "2MiB", "--context", "77", "--threads", "3", "--kv-dtype", "int8", "--no-weight-cache",
+        "--speculate", "ngram", "--max-draft", "7",
     )  # fmt: skip
     progress = fake.opened_with.pop("progress")
     assert callable(progress)
@@ -36,6 +37,8 @@ def test_options_reach_the_model(run, fake):
         "context": 77,
         "threads": 3,
         "weight_cache": False,
+        "speculate": "ngram",
+        "max_draft": 7,
     }
 
 
@@ -259,3 +262,13 @@ def test_a_constraint_that_is_wrong_is_told_before_a_model_is_loaded(run, fake, 
         result = run("generate", "Hello", *options)
         assert result.exit_code == 2 and said in result.stderr
     assert not fake.asked
+
+
+def test_the_best_of_many(run):
+    every = run(
+        "generate", "the cat", "-n", "5", "--max-tokens", "12", "--temperature", "1", "--json", "--logprobs", "0"
+    )
+    records = [json.loads(line) for line in every.stdout.splitlines()]
+    means = {each["text"]: sum(one["logprob"] for one in each["logprobs"]) / len(each["logprobs"]) for each in records}
+    best = run("generate", "the cat", "--best-of", "5", "--max-tokens", "12", "--temperature", "1", "--no-echo")
+    assert best.stdout.removesuffix("\n") == max(means, key=means.get)

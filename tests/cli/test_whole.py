@@ -175,3 +175,19 @@ def test_a_reader_that_leaves_early_is_no_error(endless):
         process.stdout.read(1)
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+def test_guesses_leave_the_text_as_it_is_and_are_told(run):
+    how = ("generate", "the cat and the dog and the cat and the dog", "--max-tokens", "80", "--temperature", "0")
+    how += ("--frequency-penalty", "-2", "--ignore-eos", "--json")
+    [plain], [guessed] = (records(run(*how, *more)) for more in ((), ("--speculate", "ngram")))
+    told = guessed.pop("guessed")
+    assert 0 < told["accepted"] <= told["drafted"] and "guessed" not in plain
+    assert guessed["token_ids"] == plain["token_ids"] and guessed["text"] == plain["text"]
+    assert guessed.keys() == plain.keys()
+
+
+def test_what_cannot_be_guessed_with_is_said(run):
+    for wrong in (("--speculate", "coin"), ("--max-draft", "3"), ("--speculate", "ngram", "--max-draft", "0")):
+        done = run("generate", "the cat", *wrong)
+        assert done.exit_code == 2 and done.stderr.startswith("error: ")

@@ -19,7 +19,6 @@ from openwork.cluster.worker import Worker
 from openwork.core.event import Admitted, Arrived, Ended, Finished, Preempted, Prefilled, Token
 from openwork.core.request import Limits, Request, SamplingParams
 from openwork.core.settings import CacheSettings, ScheduleSettings
-from openwork.core.terms import Tenants
 from openwork.kv.cache import KVCache
 from openwork.schedule.scheduler import Scheduler
 from openwork.testing.echo import EchoRunner, VirtualClock
@@ -73,7 +72,7 @@ class World:
         self.line, self.down = Line(), []
         runner = Mortal(cache, RULE, self.clock)
         wired = SimpleNamespace(scheduler=scheduler, runner=runner, clock=self.clock, guide=None)
-        self.worker = Worker(self.line, wired, Tenants())
+        self.worker = Worker(self.line, wired)
         self.say(self.ledger.messages())
 
     def say(self, messages):

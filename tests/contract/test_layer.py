@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from backends import BACKENDS, NATIVE, matrix, normal, ops_of
 
+from openwork.ops.checksum import checksum
 from openwork.ops.packed import Packed
 from openwork.ops.paged import PagedKV, Rows
 from openwork.ops.weights import Attention, Linear, Mlp, Norm
@@ -85,6 +86,31 @@ def test_the_best_token_is_that_of_the_logits(backend, dtype):
             assert finite.all()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_hashes_of_best_are_the_checksums_of_the_rows_of_logits(backend, dtype):
+    rng = np.random.default_rng(6)
+    sizes = (
+        (0, 40, None),
+        (1, 1, None),
+        (2, 512, None),
+        (3, 1000, 0.5),
+        (2, 1024, None),
+        (40, 1300, None),
+        (1, 2049, 3.0),
+    )
+    for rows, vocab, softcap in sizes:
+        for threads in (1, 2):
+            ops = ops_of(backend, threads)
+            head = ops.bind(matrix(rng, vocab, 16, dtype))
+            x, hashes = normal(rng, rows, 16), np.zeros(rows, np.uint64)
+            logits = ops.logits(x, head, softcap)
+            ids, finite = ops.best(x, head, softcap, hashes)
+            assert ids.tolist() == ops.argmax(logits).tolist() and finite.all()
+            assert hashes.tolist() == ops.hash_rows(logits).tolist() == [checksum(row) for row in logits]
+            assert len(set(hashes.tolist())) == rows
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_best_of_equals_is_the_first_and_a_strange_row_is_known(backend):
     ops, rng = ops_of(backend, 2), np.random.default_rng(4)
@@ -108,7 +134,19 @@ def test_best_takes_only_arrays_that_fit(backend):
     ops, rng = ops_of(backend), np.random.default_rng(5)
     head = ops.bind(matrix(rng, 40, 8, "float32"))
     x = normal(rng, 3, 8)
-    ids, finite = np.empty(3, np.int64), np.empty(3, np.bool_)
-    for arguments in ((x[:, :7].copy(), ids, finite), (x, ids[:2], finite), (x, ids, finite[:2]), (x, finite, ids)):
+    ids, finite, hashes = np.empty(3, np.int64), np.empty(3, np.bool_), np.empty(3, np.uint64)
+    cases = (
+        (x[:, :7].copy(), ids, finite, None),
+        (x, ids[:2], finite, None),
+        (x, ids, finite[:2], None),
+        (x, finite, ids, None),
+        (x, ids, finite, hashes[:2]),
+        (x, ids, finite, ids),
+        (x, ids, finite, np.empty(3, np.float64)),
+    )
+    for arguments in cases:
         with pytest.raises(ValueError, match="must"):
             ops._device.best(arguments[0], head.native, 0.0, *arguments[1:])
+    for rows, out in ((x, hashes[:2]), (x, ids), (x.astype(np.float64), hashes)):
+        with pytest.raises(ValueError, match="must"):
+            ops._device.hash_rows(rows, out)

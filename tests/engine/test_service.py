@@ -22,11 +22,14 @@ class Notes:
         self.said = []
         self.runner = runner
 
-    def planned(self, step, events):
+    def planned(self, time, step, sequences, events):
         self.said.append(("planned", step.number, len(self.runner.steps)))
 
-    def ran(self, step, result, events):
+    def ran(self, time, step, result, events):
         self.said.append(("ran", step.number, result.step))
+
+    def __getattr__(self, what):
+        return lambda *told: self.said.append((what, *told))
 
 
 def engine(recorder=None, fails=lambda step: False):

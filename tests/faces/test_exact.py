@@ -50,8 +50,9 @@ def drawn(seed):
     if kind == "regex":
         return Constraint.regex(pattern(draw))
     if kind == "range":
-        low = draw.randint(-20, 90)
-        return Constraint.json_schema({"type": "integer", "minimum": low, "maximum": low + draw.randint(0, 30)})
+        low, high = sorted(draw.randint(1, 90) for _ in range(2))  # "-0" is a way to write 0, so it is left out
+        low, high = (-high, -low) if draw.random() < 0.5 else (low, high)
+        return Constraint.json_schema({"type": "integer", "minimum": low, "maximum": high})
     words = {"".join(draw.choices("abcd", k=draw.randint(1, 2))) for _ in range(9)}
     if kind == "choice":
         return Constraint.choice(sorted(words))

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "run": {"core", "ops", "models"},
     "testing": {"core", "engine"},
     "trace": {"core", "kv", "schedule", "engine", "ops", "run"},
-    "build": ENGINE_ROOM - {"testing"},
+    "build": ENGINE_ROOM - {"testing"} | {"trace"},
     "bench": {"core", "engine", "ops", "testing", "build"},
     "llm": {"core", "text", "engine", "run", "trace", "build"},
     "cluster": {"core", "kv", "engine", "load", "trace", "build"},

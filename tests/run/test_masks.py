@@ -70,7 +70,7 @@ def ask(masks, output, sequence=0, number=0, pending=None, source="a", **params)
     draw = Draw(params, 0, 5 + generated, generated, stops, output=tuple(output))
     work = Work(sequence, 4, (1,) if pending is None else (), pending is not None, (0,), (draw,))
     chosen = {} if pending is None else {sequence: pending}
-    return np.flatnonzero(masks.begin(Step(number, (work,)), chosen)[0].result()).tolist()
+    return np.flatnonzero(masks.begin(Step(number, (work,)), chosen)[0][0].result()).tolist()
 
 
 def test_a_step_takes_only_what_is_new(masks, guide):
@@ -112,6 +112,33 @@ def test_an_end_that_comes_too_early_waits_while_something_else_is_allowed(masks
     assert ask(masks, (4, 8), sequence=5, stop_token_ids=(9,)) == [END, 9]
 
 
+def after_guesses(masks, output, drafts, sequence=0, number=0):
+    params = SamplingParams(constraint=Constraint.regex("a"))
+    draw = Draw(params, 0, 5 + len(output), len(output), frozenset({END}), output=tuple(output))
+    work = Work(sequence, 4, (1,), False, (0,), (draw,), drafts=drafts)
+    found = []
+    for future in masks.begin(Step(number, (work,)), {})[0]:
+        try:
+            found.append(np.flatnonzero(future.result()).tolist())
+        except DeadEnd:
+            found.append(None)
+    return found
+
+
+def test_behind_each_guess_is_what_would_be_allowed_if_it_were_right(masks, guide):
+    assert after_guesses(masks, (4,), (6, 8)) == [[5, 6, 7, 8, 9], [7, 8, 9], [END, 9]]
+    guide.log.clear()
+    assert ask(masks, (4, 6), number=1) == [7, 8, 9], "the second was wrong, and is taken back"
+    assert guide.log == [("fork", 1), ("take", ())]
+
+
+def test_nothing_is_followed_behind_a_guess_that_is_not_allowed(masks, guide):
+    assert after_guesses(masks, (4,), (6, 3, 8)) == [[5, 6, 7, 8, 9], [7, 8, 9], None, None]
+    guide.log.clear()
+    assert ask(masks, (4, 6), pending=8, number=1) == [END, 9]
+    assert guide.log == [("take", (8,))], "what was right is kept"
+
+
 def test_a_dead_end_is_told_and_the_others_go_on(masks):
     for output, source in (((7,), "a"), ((5, 4), "a"), ((), "bad")):
         with pytest.raises(DeadEnd):
@@ -130,7 +157,7 @@ def test_works_without_a_constraint_ask_for_nothing(masks):
 def expand(masks, output, sequence=0, source="a"):
     asked = Expand(top=3, constraint=Constraint.regex(source), output=tuple(output))
     work = Work(sequence, 4, (1,), False, (0,), (), None, asked)
-    return np.flatnonzero(masks.begin(Step(0, (work,)), {})[0].result()).tolist()
+    return np.flatnonzero(masks.begin(Step(0, (work,)), {})[0][0].result()).tolist()
 
 
 def test_a_search_is_told_of_a_dead_end_by_an_empty_mask_and_goes_on_elsewhere(masks, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 from openwork import SamplingParams
 from openwork.core.step import Copy, Draw, Expand, Score, Step, Work
 from openwork.load.assemble import load
+from openwork.ops.checksum import checksum
 from openwork.ops.cpu import Cpu, available
 from openwork.ops.paged import PagedKV
 from openwork.ops.reference import Reference
@@ -29,10 +30,10 @@ def model(tmp_path_factory):
 def make(model):
     made = []
 
-    def one(blocks=8, tap=None):
+    def one(blocks=8, tap=None, hashes=False):
         spec = model.spec
         kv = PagedKV.empty(spec.num_layers, blocks, spec.num_kv_heads, spec.head_dim, 16, "float32")
-        made.append(TensorRunner(OPS, model, OPS.bind(kv), tap))
+        made.append(TensorRunner(OPS, model, OPS.bind(kv), tap, hashes=hashes))
         return made[-1]
 
     yield one
@@ -203,3 +204,75 @@ def test_a_row_that_is_expanded_fails_alone(make):
     good, bad = run(runner, Work(1, 0, (5, 6), False, (1,), expand=ask), Work(0, 2, (7,), False, (0,), expand=ask))
     assert good.candidates is not None and good.failure is None
     assert bad.candidates is None and "not finite" in bad.failure
+
+
+WAYS = [
+    GREEDY,
+    SamplingParams(temperature=0, logprobs=2),
+    SamplingParams(temperature=1.0, seed=3),
+    SamplingParams(temperature=0.8, top_k=20, top_p=0.9, seed=1, logprobs=1),
+    SamplingParams(temperature=0, presence_penalty=2.0, frequency_penalty=2.0),
+    SamplingParams(temperature=0.7, repetition_penalty=3.0, frequency_penalty=-2.0),
+    SamplingParams(temperature=0, logit_bias={9: 50.0, 11: 49.0}, frequency_penalty=0.4),
+    SamplingParams(temperature=0, logit_bias={9: 50.0, 11: 49.0}, min_tokens=3, stop_token_ids=[9]),
+]
+
+
+@pytest.mark.parametrize("params", WAYS)
+def test_guessed_rows_are_chosen_from_as_if_they_came_alone(make, params):
+    prompt = (5, 6, 7, 8)
+
+    def drawn(output):
+        at = len(prompt) + len(output)
+        history = (*prompt, *output) if params.has_penalties else ()
+        return Draw(params, 0, at, len(output), frozenset(params.stop_token_ids), history, len(prompt))
+
+    rows = {}
+    alone = make(tap=lambda sequence, position, row: rows.__setitem__(position, row.tobytes()), hashes=True)
+    choices = list(run(alone, Work(0, 0, prompt, False, (0, 1), (drawn(()),)))[0].choices)
+    for place in range(7):
+        line = tuple(choice.token for choice in choices)
+        work = Work(0, len(prompt) + place, line[-1:], False, (0, 1), (drawn(line),), None, None)
+        choices += run(alone, work, number=1 + place)[0].choices
+    line = tuple(choice.token for choice in choices)
+    for num_right in range(7):
+        guess = (*line[:num_right], (line[num_right] + 1) % 50, *line[num_right + 1 : 7])
+        seen = {}
+        for tap in (None, lambda sequence, position, row, seen=seen: seen.__setitem__(position, row.tobytes())):
+            outcome = run(make(tap=tap, hashes=True), Work(0, 0, prompt, False, (0, 1), (drawn(()),), drafts=guess))[0]
+            assert outcome.failure is None and list(outcome.choices) == choices[: num_right + 1]
+        assert seen == {position: rows[position] for position in list(rows)[: num_right + 1]}
+    whole = run(make(hashes=True), Work(0, 0, prompt, False, (0, 1), (drawn(()),), drafts=line[:7]))[0]
+    assert list(whole.choices) == choices
+
+
+def test_a_guess_whose_row_is_not_finite_costs_only_itself(make):
+    """What stands behind right guesses is met again in the next step, and told then."""
+    prompt = (5, 6, 7)
+    first = run(make(), Work(0, 0, prompt, False, (0,), (draw(3),)))[0].choices
+    runner = make()
+    broken = runner._model.best
+    try:
+        runner._model.best = lambda hidden, hashes: (broken(hidden)[0], np.array([True, False]))
+        outcome = run(runner, Work(0, 0, prompt, False, (0,), (draw(3),), drafts=(first[0].token,)))[0]
+    finally:
+        del runner._model.best
+    assert outcome.failure is None and outcome.choices == first
+
+
+def test_a_choice_carries_the_hash_of_its_row_when_that_is_wanted(make):
+    """By every way a row is looked at: plainly greedy, drawn, adjusted; and as the model gave it."""
+    rows = {}
+    watched = make(tap=lambda sequence, position, row: rows.__setitem__(sequence, checksum(row)), hashes=True)
+    plain, silent = make(hashes=True), make()
+    biased = SamplingParams(temperature=0.5, seed=3, logit_bias={7: 50.0}, repetition_penalty=1.3)
+    greedy = (Work(0, 0, (5, 6, 7), False, (2,), (draw(3),)), Work(1, 0, (9, 4), False, (3,), (draw(2), draw(2))))
+    drawn = (*greedy, Work(2, 0, (1, 2), False, (1,), (draw(2, biased),)))
+    for works in (greedy, drawn):
+        seen = run(watched, *works)
+        for outcome, sequence in zip(seen, range(3), strict=False):
+            assert {choice.row_hash for choice in outcome.choices} == {rows[sequence]}
+        assert run(plain, *works) == seen
+        for outcome in run(silent, *works):
+            assert all(choice.row_hash is None for choice in outcome.choices)
+    assert len(set(rows.values())) == 3

@@ -40,7 +40,11 @@ def test_a_completion_has_the_shape_that_clients_read(stories):
         "completion_tokens": 8,
         "total_tokens": 13,
         "prompt_tokens_details": {"cached_tokens": said["usage"]["prompt_tokens_details"]["cached_tokens"]},
-        "completion_tokens_details": {"reasoning_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
     }
 
 

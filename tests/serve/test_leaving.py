@@ -154,7 +154,7 @@ def test_what_was_reserved_is_settled_also_when_the_client_left():
 
 @pytest.mark.parametrize(("path", "body"), ROUTES)
 def test_a_call_that_takes_too_long_is_a_504(path, body):
-    with Api(stories_engine(), Bounds(request_s=0.05)) as api:
+    with Api(stories_engine(), Bounds(request_s=0.5)) as api:
         api.engine.pause()
         whole = api.post(path, body)
         streamed = api.post(path, {**body, "stream": True})

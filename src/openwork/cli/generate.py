@@ -37,6 +37,12 @@ Lines = Annotated[bool, typer.Option("--lines", help="Each line of standard inpu
 Number = Annotated[
     int | None, typer.Option("-n", help="How many texts to generate.", rich_help_panel="Choosing tokens")
 ]
+BestOf = Annotated[
+    int | None,
+    typer.Option(
+        help="Draw so many, and print those with the likeliest tokens on average.", rich_help_panel="Choosing tokens"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line for each text.", rich_help_panel="Output")]
 Echo = Annotated[
     bool | None,
@@ -71,6 +77,11 @@ def generate(
     context: options.Context = None,
     threads: options.Threads = None,
     weight_cache: options.WeightCache = True,
+    record: options.Record = None,
+    record_prompts: options.RecordPrompts = True,
+    record_bytes: options.RecordBytes = None,
+    speculate: options.Speculate = None,
+    max_draft: options.MaxDraft = None,
     temperature: options.Temperature = None,
     top_p: options.TopP = None,
     top_k: options.TopK = None,
@@ -81,6 +92,7 @@ def generate(
     logit_bias: options.Bias = None,
     seed: options.Seed = None,
     n: Number = None,
+    best_of: BestOf = None,
     max_tokens: options.MaxTokens = None,
     min_tokens: options.MinTokens = None,
     stop: options.Stop = None,
@@ -119,7 +131,7 @@ def generate(
         params = options.merged(llm.defaults, wishes)
         if as_json:
             _print_json(llm, prompts, params, bars)
-        elif len(prompts) == 1:
+        elif len(prompts) == 1 and params.best_of is None:
             _print_stream(llm, prompts[0], params, terminal.is_terminal(sys.stdout) if echo is None else echo, bars)
         else:
             _print_batch(llm, prompts, params, echo is not False, bars)
@@ -254,7 +266,9 @@ def summary(output: Output) -> str:
     tokens = sum(len(completion.token_ids) for completion in output.completions)
     reasons = ", ".join(dict.fromkeys(completion.finish_reason for completion in output.completions))
     speed = f", {times.decode_tok_s:.1f} tokens/s" if times.decode_tok_s else ""
+    guessed = output.guessed
+    right = f"; {guessed.accepted} of {guessed.drafted} guesses right" if guessed.drafted else ""
     return (
         f"{tokens} tokens in {times.prefill_s + times.decode_s:.2f} s{speed}; "
-        f"prompt {len(output.prompt_ids)} tokens in {times.prefill_s:.2f} s; ended by {reasons}"
+        f"prompt {len(output.prompt_ids)} tokens in {times.prefill_s:.2f} s{right}; ended by {reasons}"
     )

@@ -19,7 +19,20 @@ from typer.core import TyperGroup
 from openwork.cli import terminal
 from openwork.core.errors import OpenworkError, RequestError
 
-SUBCOMMANDS = ("generate", "chat", "choose", "search", "serve", "info", "quantize", "bench")
+SUBCOMMANDS = (
+    "generate",
+    "chat",
+    "choose",
+    "search",
+    "serve",
+    "trace",
+    "replay",
+    "see",
+    "report",
+    "info",
+    "quantize",
+    "bench",
+)
 # Newer versions of typer carry a copy of click, older ones import it: this is whichever is in use.
 UsageError = cast(type[Exception], typer.BadParameter.__bases__[0])
 
@@ -105,6 +118,9 @@ def openwork(
     [bold]openwork serve --model ./checkpoint --port 8000[/]      OpenAI's API for many at once
     [bold]openwork choose "it was " --options good,bad[/]        the likeliest answer, with a proof
     [bold]openwork search "the cat" --beam 4[/]                  the likeliest text, by search
+    [bold]openwork trace ls ./recording[/]                        what an engine did, request by request
+    [bold]openwork see --record DIR[/]                           every step of a recorded request, and what was inside
+    [bold]openwork replay ID --record DIR[/]                     the bits of a recorded request, once more
     [bold]openwork info ./checkpoint[/]                          what a model costs
     [bold]openwork quantize --dtype int8[/]                      smaller weights, and what they cost
     [bold]openwork bench --shape qwen3-0.6b[/]                   how fast it is here, and could be

@@ -50,6 +50,8 @@ def _option(help: str, panel: str, *names: str, metavar: str | None = None) -> A
     return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, metavar=metavar)
 
 
+_RECORDING = "Recording"
+
 # ---------------------------------------------------------------- the model
 
 Model = Annotated[
@@ -75,6 +77,18 @@ WeightCache = Annotated[
         "--weight-cache/--no-weight-cache",
     ),
 ]
+Record = Annotated[
+    Path | None,
+    _option("Record the engine here, to be looked at with openwork trace.", _RECORDING, "--record", metavar="DIR"),
+]
+RecordPrompts = Annotated[
+    bool,
+    _option("Keep in it what is written. [dim]Default: yes.[/]", _RECORDING, "--record-prompts/--no-record-prompts"),
+]
+RecordBytes = Annotated[
+    str | None,
+    _option("Room for all recordings there; the oldest go first. [dim]Default: 256MiB.[/]", _RECORDING, metavar="SIZE"),
+]
 Engine = Annotated[
     Backend, _option("What computes. [dim]Default: auto, the C++ core where it is installed, else NumPy.[/]", _MODEL)
 ]
@@ -88,6 +102,12 @@ Context = Annotated[
     int | None, _option("Longest sequence in tokens. [dim]Default: what model and cache allow.[/]", _MODEL)
 ]
 Threads = Annotated[int | None, _option("Threads that compute. [dim]Default: one for each core.[/]", _MODEL)]
+
+Speculate = Annotated[
+    str | None,
+    _option("ngram: guess tokens that a text repeats, and verify many at once. The text stays the same.", _MODEL),
+]
+MaxDraft = Annotated[int | None, _option("Tokens to guess in one step at most. [dim]Default: 15.[/]", _MODEL)]
 
 # ---------------------------------------------------------------- choosing tokens
 

@@ -32,6 +32,8 @@ def records(
             "timings": asdict(output.timings),
             "kv_blocks": output.kv_blocks,
         }
+        if output.guessed.drafted:
+            record["guessed"] = asdict(output.guessed)
         if params.prompt_logprobs is not None:
             record["prompt_logprobs"] = _logprobs(output.prompt_logprobs, tokenizer)
         yield record

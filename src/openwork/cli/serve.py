@@ -17,7 +17,14 @@ from openwork.cli import limits, options, terminal
 from openwork.cli.options import Backend, Dtype, KVDtype
 from openwork.cli.quantity import parse_bytes
 from openwork.core.errors import RequestError
-from openwork.core.settings import AdmissionSettings, LoadSettings, ScheduleSettings
+from openwork.core.settings import (
+    RECORD_BYTES,
+    AdmissionSettings,
+    LoadSettings,
+    RecordSettings,
+    ScheduleSettings,
+    SpeculationSettings,
+)
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 MAX_LOGPROBS_OF_A_REQUEST = 1_000_000  # each becomes some fifty bytes of JSON, and passes through two processes
@@ -123,6 +130,15 @@ CacheDir = Annotated[
     Path | None,
     _option("Keep the prefix cache here over a restart.", "The model", metavar="DIR"),
 ]
+RecordPrompts = Annotated[
+    bool,
+    _option(
+        "Keep prompts and answers in the recording: without it nothing there says what was written, and a request's "
+        "bits cannot be replayed.",
+        "Recording",
+        "--record-prompts",
+    ),
+]
 RequestDeadline = Annotated[float, _option("Seconds for a whole request; then 504.", _LAST)]
 Drain = Annotated[float, _option("Seconds that running requests have after SIGTERM.", _LAST)]
 Hang = Annotated[float, _option("Seconds without a step after which the engine is started again.", _LAST)]
@@ -151,7 +167,12 @@ def serve(
     threads: options.Threads = None,
     backend: options.Engine = Backend.auto,
     weight_cache: options.WeightCache = True,
+    speculate: options.Speculate = None,
+    max_draft: options.MaxDraft = None,
     cache_dir: CacheDir = None,
+    record: options.Record = None,
+    record_prompts: RecordPrompts = False,
+    record_bytes: options.RecordBytes = None,
     tool_format: ToolForm = ToolFormat.auto,
     reasoning_format: ReasoningForm = ReasoningFormat.auto,
     order: OrderOption = Order.first_come,
@@ -200,6 +221,7 @@ def serve(
         first=first.value,
         next_token_s=target_itl,
         stretch=stretch or None,
+        speculation=SpeculationSettings.wished(speculate, max_draft),
     )
     admission = AdmissionSettings(
         max_waiting=max_queue, max_waiting_tokens=max_queue_tokens, max_logprobs=MAX_LOGPROBS_OF_A_REQUEST
@@ -225,6 +247,10 @@ def serve(
             param="host",
         )
     directory = None if cache_dir is None else str(cache_dir)
+    recording = None
+    if record is not None:
+        room = RECORD_BYTES if record_bytes is None else parse_bytes(record_bytes, "record_bytes")
+        recording = RecordSettings(directory=str(record), keeps_prompts=record_prompts, max_bytes=room)
     service = Service(
         model=model,
         load=load,
@@ -232,6 +258,7 @@ def serve(
         admission=admission,
         name=served_model_name,
         cache_dir=directory,
+        record=recording,
         hang_s=hang,
     )
     forms = (tool_format.value, reasoning_format.value)

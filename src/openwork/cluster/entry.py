@@ -46,8 +46,9 @@ class _Past:
 class Entry:
     """``put`` hears every event that is passed on; ``events`` of one frame come together."""
 
-    def __init__(self, id: int, request: Request, put: Callable[[list[Event]], None]) -> None:
+    def __init__(self, id: int, request: Request, put: Callable[[list[Event]], None], name: str = "") -> None:
         self.id = id
+        self.name = name  # in a recording, whichever process has it
         self.request = request
         self.place: Place = "held"
         self.has_begun = False  # some process has accepted it

@@ -42,6 +42,7 @@ class KeptCache:
 
     def __init__(self, directory: Path, wired: Wired) -> None:
         """Looks at the model's files. Raises OSError and ModelError when they cannot be looked at."""
+        self.records: tuple[Saved, ...] = ()  # what was brought back
         self._wired = wired
         self._cache = wired.scheduler.cache
         info = wired.info
@@ -102,6 +103,7 @@ class KeptCache:
         old, new = [source for source, _ in moves], [target for _, target in moves]
         for array, target in zip(file.arrays[1:], targets, strict=True):
             target[new] = array[old]
+        self.records = tuple(records)
         return sum(len(records[place].tokens) for place in old)
 
     def _about(self) -> dict[str, object]:

@@ -59,9 +59,9 @@ class Ledger:
 
     # -- what the readers want -----------------------------------------------------------------------------------
 
-    def add(self, request: Request, put: Callable[[list[Event]], None]) -> Entry:
+    def add(self, request: Request, put: Callable[[list[Event]], None], name: str | None = None) -> Entry:
         """Take a request in. It is handed over when ``messages`` says so."""
-        entry = Entry(self._next_id, request, put)
+        entry = Entry(self._next_id, request, put, str(self._next_id) if name is None else name)
         self._next_id += 1
         self.entries[entry.id] = entry
         return entry
@@ -93,7 +93,7 @@ class Ledger:
             may_go = [self.entries[on_trial]]
         for entry in sorted(may_go, key=lambda entry: entry.id):
             entry.place = "sent"
-            said.append(Submit(entry.id, entry.request, entry.so_far()))
+            said.append(Submit(entry.id, entry.request, entry.so_far(), entry.name))
         return said
 
     # -- what the process says -----------------------------------------------------------------------------------

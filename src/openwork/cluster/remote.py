@@ -29,7 +29,7 @@ from openwork.core.event import Event
 from openwork.core.output import FinishReason
 from openwork.core.request import Request
 from openwork.core.terms import Tenant
-from openwork.engine.face import Facts, State, Status
+from openwork.engine.face import Facts, Recorded, State, Status
 
 MAX_UNSENT_BYTES = 64 * 2**20
 MAX_HELD = 1024  # requests that wait while a suspect runs alone
@@ -88,6 +88,7 @@ class RemoteEngine:
         self._asks = count()
         self._turned: wire.Turned | None = None
         self._report: wire.Report | None = None
+        self._recorded: Recorded | None = None  # as last told: it stays true while there is no process
         self._moved_at = 0.0  # when a step was last completed, or there was something to do again
 
     # -- the face ------------------------------------------------------------------------------------------------
@@ -123,14 +124,14 @@ class RemoteEngine:
         """Tokens of the prefix cache that were brought back at the start."""
         return 0 if self._supervisor.ready is None else self._supervisor.ready.restored
 
-    async def submit(self, request: Request) -> RemoteStream:
+    async def submit(self, request: Request, name: str | None = None) -> RemoteStream:
         if self._state != "ready" or self._is_draining:
             raise self._unavailable()
         self._check(request)
         if not self._ledger.entries:
             self._moved_at = time.perf_counter()
         stream = RemoteStream(self, request)
-        stream.entry = self._ledger.add(request, stream.put)
+        stream.entry = self._ledger.add(request, stream.put, name)
         accepted = self._accepting[stream.entry.id] = asyncio.get_running_loop().create_future()
         try:
             self._say_all()
@@ -158,6 +159,7 @@ class RemoteEngine:
             gauges=None if report is None else report.gauges,
             by_tenant={} if report is None else report.by_tenant,
             why=self._why,
+            recorded=self._recorded,
         )
 
     async def pin(self, namespace_of: Request, tokens: Sequence[int], seconds: float) -> int:
@@ -241,7 +243,7 @@ class RemoteEngine:
                 if was_trying:
                     self._say_all()
             case wire.Report():
-                self._report = message
+                self._report, self._recorded = message, message.recorded
             case wire.Accepted(id=id):
                 self._ledger.accept(id)
             case wire.Rejected(id=id, trouble=trouble):

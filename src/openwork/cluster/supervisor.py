@@ -19,7 +19,7 @@ from openwork.cluster.patience import FRUITLESS, Patience
 from openwork.cluster.process import Process
 from openwork.cluster.suspects import Cause
 from openwork.core.errors import EngineError, OpenworkError
-from openwork.core.settings import AdmissionSettings, LoadSettings, ScheduleSettings
+from openwork.core.settings import AdmissionSettings, LoadSettings, RecordSettings, ScheduleSettings
 from openwork.core.terms import Tenant
 
 Progress = Callable[[str, int, int], None]  # (stage, done, total)
@@ -34,6 +34,7 @@ class Service:
 
     model, load    as for LLM; ``name`` is what it is served under, None: the model's own
     cache_dir      where the prefix cache is kept from an orderly stop to the next start; None: it is not
+    record         where the flight recorder writes, in each process anew; None: nowhere
     hang_s         seconds without a completed step, while there is work, after which the process is killed: more than
                    the longest step can take
     stop_s         seconds that an orderly stop may take, saving the cache included
@@ -45,6 +46,7 @@ class Service:
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)
     name: str | None = None
     cache_dir: str | None = None
+    record: RecordSettings | None = None
     hang_s: float = 60.0
     stop_s: float = 30.0
 
@@ -185,7 +187,8 @@ class Supervisor:
             )
         tenants = dict(self._house.tenants)
         restores = self.ready is None
-        return wire.Start(model, load, service.schedule, service.admission, tenants, service.cache_dir, restores)
+        directory, record = service.cache_dir, service.record
+        return wire.Start(model, load, service.schedule, service.admission, tenants, directory, restores, record)
 
     def _heard(self, message: wire.Up) -> None:
         match message:

@@ -17,9 +17,9 @@ from openwork.core.event import Admitted, Arrived, Ended, Event, Finished, Preem
 from openwork.core.gauges import Gauges
 from openwork.core.output import FinishReason
 from openwork.core.request import Request
-from openwork.core.settings import AdmissionSettings, LoadSettings, ScheduleSettings
+from openwork.core.settings import AdmissionSettings, LoadSettings, RecordSettings, ScheduleSettings
 from openwork.core.terms import Tenant, Terms
-from openwork.engine.face import Facts
+from openwork.engine.face import Facts, Recorded
 
 
 class Message(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -39,14 +39,19 @@ class Start(Message, tag=1):
     tenants: dict[str, Tenant]
     cache_dir: str | None = None  # where the prefix cache is saved
     restores: bool = False  # and whether it is restored from there now
+    record: RecordSettings | None = None
 
 
 class Submit(Message, tag=2):
-    """``so_far`` is None for a request that never began; else what of its unfinished sequences was given out."""
+    """``so_far`` is None for a request that never began; else what of its unfinished sequences was given out.
+
+    ``name`` is what it is called in a recording, whichever process has it.
+    """
 
     id: int
     request: Request
     so_far: dict[int, list[int]] | None = None
+    name: str | None = None
 
 
 class Cancel(Message, tag=3):
@@ -142,10 +147,11 @@ class Planned(Message, tag=28):
 
 
 class Report(Message, tag=29):
-    """Where the blocks of the cache are."""
+    """Where the blocks of the cache are, and how recording goes."""
 
     gauges: Gauges
     by_tenant: dict[str, Gauges]
+    recorded: Recorded | None = None
 
 
 class OnArrived(Message, tag=40):

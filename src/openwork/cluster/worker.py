@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from openwork.build import Wired, wire
+from openwork.build import Wired, make_recorder, wire
 from openwork.cluster import kept_cache
 from openwork.cluster.pipe import Gone, Pipe
 from openwork.cluster.wire import (
@@ -48,10 +48,11 @@ from openwork.cluster.wire import (
 )
 from openwork.core.errors import OpenworkError
 from openwork.core.event import Ended, Event
-from openwork.core.step import Result, Step
+from openwork.core.step import Step
 from openwork.core.terms import Tenants
 from openwork.engine.face import Facts
 from openwork.engine.loop import Loop
+from openwork.trace.log import FlightRecorder
 
 LEAST_S = 0.1  # between two reports, or two words on loading
 REPORT_SHARE = 0.02  # of the time that reports may take: counting the blocks of a large cache is not free
@@ -61,13 +62,13 @@ Load = Callable[[Start, Tenants, Callable[[str, int, int], None]], Wired]
 class Worker:
     """A loop between two ends of a pipe."""
 
-    def __init__(self, pipe: Pipe, wired: Wired, tenants: Tenants) -> None:
+    def __init__(self, pipe: Pipe, wired: Wired, recorder: FlightRecorder | None = None) -> None:
         self._pipe = pipe
-        self._tenants = tenants
+        self._recorder = recorder
         self._scheduler = wired.scheduler
         self._clock = wired.clock
         self._guide = wired.guide
-        self._loop = Loop(wired.scheduler, wired.runner, wired.clock, recorder=self)
+        self._loop = Loop(wired.scheduler, wired.runner, wired.clock, recorder, self._announce)
         self._num_planned = self._num_landed = 0
         self._report_at = 0.0
         self._is_reported = False  # all that happened
@@ -96,15 +97,12 @@ class Worker:
 
     # -- a turn --------------------------------------------------------------------------------------------------
 
-    def planned(self, step: Step, events: Sequence[Event]) -> None:
-        """Recorder: the parent has it in hand before the runner begins."""
+    def _announce(self, step: Step) -> None:
+        """The parent has it in hand before the runner begins."""
         self._num_planned = step.number + 1
-        requests = sorted(self._scheduler.requests_of(step))
+        requests = sorted({sequence.request_id for sequence in self._scheduler.sequences_of(step)})
         self._pipe.post(Planned(step.number, step.num_rows, requests))
         self._pipe.flush()
-
-    def ran(self, step: Step, result: Result, events: Sequence[Event]) -> None:
-        """Recorder: what came back is told with the turn."""
 
     def turn(self) -> None:
         """One turn of the loop, if there is anything to do."""
@@ -129,7 +127,8 @@ class Worker:
 
     def _report(self) -> None:
         began = self._clock.now()
-        self._pipe.post(Report(*self._scheduler.gauges()))
+        recorded = None if self._recorder is None else self._recorder.state
+        self._pipe.post(Report(*self._scheduler.gauges(), recorded))
         took = self._clock.now() - began
         self._report_at = began + max(LEAST_S, took / REPORT_SHARE)
         self._is_reported = True
@@ -139,25 +138,24 @@ class Worker:
     def apply(self, message: Down) -> None:
         """Do what the parent says."""
         self._is_reported = False
-        now = self._clock.now()
         match message:
             case Submit():
-                self._submit(message, now)
+                self._submit(message)
             case Cancel(id=id, index=index, reason=reason):
-                self._tell(self._scheduler.cancel(id, now, index, reason))
+                self._tell(self._loop.cancel(id, index, reason))
             case Withdraw(id=id):
-                self._scheduler.cancel(id, now)
+                self._loop.cancel(id)
                 self._pipe.post(Withdrawn(id))
             case Pin(ask=ask, terms=terms, tokens=tokens, seconds=seconds):
-                self._pipe.post(Pinned(ask, self._scheduler.pin(terms, tokens, now, now + seconds)))
+                self._pipe.post(Pinned(ask, self._loop.pin(terms, tokens, seconds)))
             case Replace(tenants=tenants):
-                self._tenants.replace(tenants)
+                self._loop.replace_tenants(tenants)
             case _:
                 raise ValueError(f"a {type(message).__name__} message has no place here")
 
-    def _submit(self, message: Submit, now: float) -> None:
+    def _submit(self, message: Submit) -> None:
         try:
-            events = self._scheduler.add(message.id, message.request, now, message.so_far)
+            events = self._loop.add(message.id, message.request, message.so_far, message.name)
         except OpenworkError as error:
             self._pipe.post(Rejected(message.id, as_trouble(error)))
         else:
@@ -175,7 +173,8 @@ def _is_large(event: Event) -> bool:
 
 
 def load(start: Start, tenants: Tenants, progress: Callable[[str, int, int], None]) -> Wired:
-    return wire(start.model, start.load, start.schedule, start.admission, tenants, progress)
+    how = (start.schedule, start.admission, tenants, progress)
+    return wire(start.model, start.load, *how, hashes=start.record is not None and start.record.keeps_prompts)
 
 
 def main(arguments: Sequence[str], load: Load = load) -> int:
@@ -189,6 +188,13 @@ def main(arguments: Sequence[str], load: Load = load) -> int:
             wired = load(start, tenants, _Telling(pipe))
             kept = None if start.cache_dir is None else kept_cache.KeptCache(Path(start.cache_dir), wired)
             restored = kept.restore() if kept is not None and start.restores else 0
+            recorder = None
+            if (
+                start.record is not None
+            ):  # a later process records when it can: the first has shown that there is a place
+                recorder = make_recorder(start.record, wired, insists=start.restores)
+                if kept is not None and kept.records:
+                    recorder.restored(wired.clock.now(), kept.records)
         except Gone:
             raise
         except Exception as error:
@@ -197,7 +203,7 @@ def main(arguments: Sequence[str], load: Load = load) -> int:
             pipe.post(Refused(as_trouble(error)))
             pipe.flush()
             return 2
-        worker = Worker(pipe, wired, tenants)
+        worker = Worker(pipe, wired, recorder)
         pipe.post(Ready(_facts(wired), kept_cache.likeness(Path(wired.info.directory)), wired.info.kv_bytes, restored))
         worker.run()
         worker.close()

@@ -8,6 +8,7 @@
     ├── Overloaded          too much is waiting already; the same request may be served later
     ├── MemoryTooSmall      the machine or the given budget cannot hold what was asked for
     ├── BackendError        the native core is missing, or cannot do what was asked for
+    ├── TraceError          a recording cannot be written or read, or does not hold what is asked of it
     └── EngineError         the engine failed or was closed; the message names the step
         └── EngineUnavailable   there is no engine to take a request now: it loads, restarts, drains or has ended
 
@@ -76,6 +77,10 @@ class BackendError(OpenworkError):
     def __init__(self, message: str, hint: str = "", *, is_missing: bool = False) -> None:
         self.is_missing = is_missing
         super().__init__(message, hint)
+
+
+class TraceError(OpenworkError):
+    """A recording cannot be written or read, or what is asked of it is not in it. The message names request or file."""
 
 
 class EngineError(OpenworkError):

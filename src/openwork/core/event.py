@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from openwork.core.output import Failure, FinishReason, Logprob, SearchReport
+from openwork.core.output import NO_GUESSES, Failure, FinishReason, Guessed, Logprob, SearchReport
 from openwork.core.step import Choice
 
 
@@ -42,6 +42,7 @@ class Account:
     preemptions: int = 0
     stalls: tuple[tuple[str, float], ...] = ()  # (cause, seconds) it was left out of steps, over all its sequences
     miss: Miss | None = None  # why no more of its prompt was cached; None when all that could be was
+    guessed: Guessed = NO_GUESSES
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,12 @@
-"""What a caller gets back: completions with their tokens, probabilities and times. Frozen records, no behaviour."""
+"""What a caller gets back: completions with their tokens, probabilities and times. Frozen records."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from openwork.core.errors import RequestError
 
 FinishReason = Literal["stop", "length", "repetition", "cancelled", "error"]
 # What failed when a sequence finished with "error": its own numbers were not finite; its constraint left no token to
@@ -100,6 +102,18 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Guessed:
+    """How guessing ahead went (docs/speculation.md), over all sequences of a request. It changes no token."""
+
+    drafted: int = 0  # tokens that were guessed
+    accepted: int = 0  # of these, those that were right and used
+    verify_steps: int = 0  # steps that had guesses in them
+
+
+NO_GUESSES = Guessed()
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """One generated sequence. ``stop_reason`` is the stop string or token id that ended it, if one did."""
 
@@ -109,6 +123,12 @@ class Completion:
     finish_reason: FinishReason
     stop_reason: str | int | None = None
     logprobs: tuple[Logprob, ...] | None = None
+
+
+class Explains(Protocol):
+    """Whoever can look into the engine for an Output."""
+
+    def explain(self, output: Output, i: int, **how: Any) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +143,31 @@ class Output:
     prompt_logprobs: tuple[Logprob | None, ...] | None = None  # the first is None: nothing comes before it
     cached: int = 0  # prompt tokens whose keys and values were in the prefix cache already
     search: SearchReport | None = None  # what a search found and proved; its ``found`` are the completions, in order
+    guessed: Guessed = NO_GUESSES
+    source: Explains | None = field(default=None, compare=False, repr=False)  # None: not from an LLM of this process
+
+    def explain(
+        self,
+        i: int = 0,
+        *,
+        completion: int = 0,
+        layers: Sequence[int] | None = None,
+        heads: Sequence[int] | None = None,
+        lens: int = 0,
+        top: int = 10,
+    ) -> Any:
+        """What was inside the model when token ``i`` of a completion was chosen: a Row of run/row.py, NumPy arrays.
+
+        ``layers`` and ``heads`` choose whose queries, keys, values and attention are wanted, None: all; ``lens`` is how
+        many tokens to name behind every layer, ``top`` how many at the end. Shapes: docs/replay.md. The first question
+        computes prompt and answer again, the next ones a row.
+
+        Raises RequestError for a token, layer or head that there is not, or when the output did not come from an LLM;
+        EngineError when that is closed or gone; MemoryTooSmall when there is no room for the keys and values.
+        """
+        if self.source is None:
+            raise RequestError("only outputs of an LLM can be explained", "Generate it with LLM, in this process.")
+        return self.source.explain(self, i, completion=completion, layers=layers, heads=heads, lens=lens, top=top)
 
     @property
     def text(self) -> str:

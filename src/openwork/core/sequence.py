@@ -53,6 +53,8 @@ class Sequence:
     to_score: int | None = None  # row, from which on each row scores the token after it; None: none does
     stall: str = ""  # why it is not in a step, since stalled_at
     stalled_at: float = 0.0
+    proposer: Any = None  # decode.ngram.Proposer, of a sequence that may be drafted for
+    drafted: int = 0  # tokens guessed in the step in flight; ``computed`` counts them only once they are found right
 
     @property
     def prompt_len(self) -> int:

@@ -7,8 +7,10 @@ from typing import Literal, get_args
 
 from openwork.core.errors import OpenworkError, RequestError
 
+RECORD_BYTES = 256 << 20
 LANES = 16  # a key tile of the cache holds this many tokens
 
+MAX_DRAFT = 63
 Order = Literal["first-come", "priority", "deadline"]
 First = Literal["decode", "prefill"]
 
@@ -61,6 +63,38 @@ class CacheSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeculationSettings:
+    """Tokens are guessed, and verified together in one step (docs/speculation.md).
+
+    guess      "ngram": as the sequence went on where it was like this before
+    max_draft  tokens guessed for one sequence in one step at most
+
+    Raises RequestError, naming the parameter as an operator knows it.
+    """
+
+    guess: str = "ngram"
+    max_draft: int = 15
+
+    def __post_init__(self) -> None:
+        if self.guess != "ngram":
+            raise RequestError(f"is {self.guess!r}", 'Say "ngram".', param="speculate")
+        is_whole = isinstance(self.max_draft, int) and not isinstance(self.max_draft, bool)
+        if not is_whole or not 1 <= self.max_draft <= MAX_DRAFT:
+            raise RequestError(
+                f"must be a whole number from 1 to {MAX_DRAFT}, not {self.max_draft!r}", param="max_draft"
+            )
+
+    @classmethod
+    def wished(cls, speculate: str | None, max_draft: int | None) -> SpeculationSettings | None:
+        """What somebody asks for who may leave either out. Raises RequestError, naming the parameter."""
+        if speculate is None:
+            if max_draft is not None:
+                raise RequestError("is of use only where tokens are guessed", "Give speculate too.", param="max_draft")
+            return None
+        return cls(speculate) if max_draft is None else cls(speculate, max_draft)
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduleSettings:
     """How much goes into one step, and who comes first.
 
@@ -73,6 +107,7 @@ class ScheduleSettings:
     next_token_s     the time between tokens that steps are cut to; a request may ask for a shorter one
     stretch          how many times as long as without a prompt a step may take with one; None: no bound
     patience_s       whoever waited this long goes first and is not passed again
+    speculation      whether and how tokens are guessed ahead; None: never
     """
 
     max_step_tokens: int = 512
@@ -83,6 +118,7 @@ class ScheduleSettings:
     next_token_s: float | None = None
     stretch: float | None = None
     patience_s: float = 60.0
+    speculation: SpeculationSettings | None = None
 
     def __post_init__(self) -> None:
         if self.max_running < 1:
@@ -123,3 +159,24 @@ class AdmissionSettings:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise OpenworkError(f"{name} is {value!r}", "It must be a whole number from 1 up, or None.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordSettings:
+    """Where an engine is recorded (docs/recorder.md).
+
+    directory      of the recording; what is there already stays, until room is needed
+    keeps_prompts  prompts and answers are kept as token ids; else nothing is kept that says what was written
+    max_bytes      of all files together: the oldest go first
+    """
+
+    directory: str
+    keeps_prompts: bool = False
+    max_bytes: int = RECORD_BYTES
+
+    def __post_init__(self) -> None:
+        if not self.directory:
+            raise RequestError("is empty", "Name a directory.", param="record")
+        is_whole = isinstance(self.max_bytes, int) and not isinstance(self.max_bytes, bool)
+        if not is_whole or not 1 << 20 <= self.max_bytes <= 2**50:
+            raise RequestError(f"must be at least 1 MiB, not {self.max_bytes!r} bytes", param="record_bytes")

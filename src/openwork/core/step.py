@@ -7,7 +7,7 @@ the same order. Steps are frozen, so they can be recorded, priced and replayed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from openwork.core.constraint import Constraint
@@ -41,6 +41,16 @@ class Draw:
     prompt_len: int = 0
     output: tuple[int, ...] = ()
 
+    def after(self, drafts: tuple[int, ...]) -> Draw:
+        """The draw that follows when these tokens have been chosen."""
+        return replace(
+            self,
+            position=self.position + len(drafts),
+            generated=self.generated + len(drafts),
+            history=(*self.history, *drafts) if self.params.has_penalties else (),
+            output=self.output if self.params.constraint is None else (*self.output, *drafts),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Expand:
@@ -70,10 +80,13 @@ class Score:
 class Work:
     """One run of rows of one sequence: positions start .. start + count - 1.
 
-        positions   | start . . . . . . . . . . . | start + count
-        inputs      | tokens[0] . . . tokens[-1]  | + the token chosen for this sequence in the step before, if pending
+        positions   | start . . . . . . . . . | . . . . .  . | start + count
+        inputs      | tokens . . . , pending  | drafts . . . |
 
-    ``blocks`` covers every position below start + count.
+    The token that was chosen for this sequence in the step before stands behind ``tokens`` if one is pending.
+    ``drafts`` are guesses of the tokens that follow, never beside a pending one: the draw is made from the row before
+    the first and, as long as what is chosen is what was guessed, from each row after it too. ``blocks`` covers every
+    position below start + count.
     """
 
     sequence: int
@@ -84,10 +97,16 @@ class Work:
     draws: tuple[Draw, ...] = ()
     score: Score | None = None
     expand: Expand | None = None
+    drafts: tuple[int, ...] = ()
+
+    @property
+    def num_sure(self) -> int:
+        """Rows whose inputs are no guesses."""
+        return len(self.tokens) + self.is_pending
 
     @property
     def count(self) -> int:
-        return len(self.tokens) + self.is_pending
+        return len(self.tokens) + self.is_pending + len(self.drafts)
 
     @property
     def asks(self) -> bool:
@@ -146,7 +165,10 @@ class Candidates:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of one Work: a choice per draw, a log-probability per target, candidates if they were asked for, or why
-    this sequence alone failed."""
+    this sequence alone failed.
+
+    With drafts there is one draw, and a choice for each row that it was made from: all but the last were guessed right.
+    """
 
     choices: tuple[Choice, ...] = ()
     scores: tuple[Logprob, ...] = ()

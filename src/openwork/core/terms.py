@@ -101,6 +101,10 @@ class Tenants:
     def __getitem__(self, name: str) -> Tenant:
         return self._known.get(name, self._default)
 
+    @property
+    def known(self) -> dict[str, Tenant]:
+        return dict(self._known)
+
     def replace(self, known: Mapping[str, Tenant]) -> None:
         self._known = dict(known)
 

@@ -86,7 +86,8 @@ class BeamSearch:
         without = self._request.end_ids if len(line) < self._request.params.min_tokens else frozenset[int]()
         # What other groups have taken may fall behind: there must be as many to take its place.
         spare = self._how.width if self._how.groups > 1 else 0
-        return Expand(self._ranked + spare, (), without, self._request.params.constraint, line)
+        form = self._request.params.constraint
+        return Expand(self._ranked + spare, (), without, form, () if form is None else line)
 
     # -- one group, one step -------------------------------------------------------------------------------------
 

@@ -36,6 +36,16 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
+class Recorded:
+    """How a flight recorder is doing. ``why_off`` says why it writes nothing, when it should."""
+
+    is_on: bool
+    num_bytes: int = 0
+    num_failures: int = 0  # times it had to stop
+    why_off: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """How an engine is doing: counts since it was first started, and sizes now.
 
@@ -56,6 +66,7 @@ class Status:
     gauges: Gauges | None = None
     by_tenant: Mapping[str, Gauges] = field(default_factory=dict)
     why: str = ""  # of one that is closed: what for
+    recorded: Recorded | None = None  # None: nothing is to be
 
 
 class AsyncStream(Protocol):
@@ -80,8 +91,8 @@ class AsyncEngine(Protocol):
         """Raises EngineUnavailable before the model was first loaded."""
         ...
 
-    async def submit(self, request: Request) -> AsyncStream:
-        """Hand a request in; returns when it is accepted.
+    async def submit(self, request: Request, name: str | None = None) -> AsyncStream:
+        """Hand a request in; returns when it is accepted. ``name`` is what a recording calls it, and unique.
 
         Raises RequestError when it can never be served, Overloaded when too much is waiting, and EngineUnavailable
         while there is no engine to take it.

@@ -5,11 +5,16 @@ Real, virtual, recorded and fake ones are interchangeable; the loop is the same 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from collections.abc import Sequence as Line
 from typing import Any, Protocol
 
 from openwork.core.event import Event
+from openwork.core.output import FinishReason
+from openwork.core.request import Request
+from openwork.core.sequence import Sequence
 from openwork.core.step import Result, Step
+from openwork.core.terms import Tenant, Terms
 
 
 class Runner(Protocol):
@@ -39,8 +44,44 @@ class Clock(Protocol):
 
 
 class Recorder(Protocol):
-    """Gets every step before the runner does, so that a crash leaves its cause behind."""
+    """Hears all that a scheduler is told and answers, in order, with the time that it was told.
 
-    def planned(self, step: Step, events: Sequence[Event]) -> None: ...
+    A step comes before the runner has it, so that a crash leaves its cause behind. It raises nothing: an engine does
+    not fail because of what is written about it.
+    """
 
-    def ran(self, step: Step, result: Result, events: Sequence[Event]) -> None: ...
+    def submitted(
+        self,
+        time: float,
+        number: int,
+        name: str | None,
+        request: Request,
+        so_far: Mapping[int, Line[int]] | None,
+        error: str,
+    ) -> None:
+        """``name`` None: nobody gave it one. ``error`` says why it was not accepted, if it was not."""
+        ...
+
+    def cancelled(
+        self, time: float, number: int, index: int | None, reason: FinishReason, events: Line[Event]
+    ) -> None: ...
+
+    def pinned(self, time: float, terms: Terms, tokens: Line[int], until: float) -> None: ...
+
+    def replaced(self, time: float, tenants: Mapping[str, Tenant]) -> None: ...
+
+    def planned(self, time: float, step: Step, sequences: Line[Sequence], events: Line[Event]) -> None:
+        """``sequences`` are those of the works. They change later: what is wanted of them is to be taken now."""
+        ...
+
+    def waited(self, time: float, events: Line[Event]) -> None:
+        """There was no step to plan, though somebody was waiting."""
+        ...
+
+    def ran(self, time: float, step: Step, result: Result, events: Line[Event]) -> None: ...
+
+    def failed(self, time: float, step: Step, message: str, events: Line[Event]) -> None: ...
+
+    def closed(self) -> None:
+        """Nothing more will come."""
+        ...

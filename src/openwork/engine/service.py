@@ -62,8 +62,10 @@ class Engine:
         """Requests that have not ended. One step may still be in flight when there are none."""
         return len(self._streams)
 
-    def submit(self, request: Request, so_far: Mapping[int, Sequence[int]] | None = None) -> Stream:
-        """Take a request in and return its stream.
+    def submit(
+        self, request: Request, so_far: Mapping[int, Sequence[int]] | None = None, name: str | None = None
+    ) -> Stream:
+        """Take a request in and return its stream. ``name`` is what it is called in a recording.
 
         ``so_far`` lets a request go on that an engine which is gone had begun: the tokens it gave out, by index, of
         the sequences that had not finished. What comes is what would have come.
@@ -74,7 +76,7 @@ class Engine:
         if self._is_closed:
             raise EngineError("the engine is closed", "Make a new one.")
         stream = Stream(self._next_id, request)
-        events = self._loop.scheduler.add(stream.request_id, request, self._loop.clock.now(), so_far)
+        events = self._loop.add(stream.request_id, request, so_far, name)
         self._next_id += 1
         self._streams[stream.request_id] = stream
         self._deliver(events)
@@ -85,13 +87,11 @@ class Engine:
 
         Nothing happens when it has ended already.
         """
-        scheduler, now = self._loop.scheduler, self._loop.clock.now()
-        self._deliver(scheduler.cancel(stream.request_id, now, index, reason))
+        self._deliver(self._loop.cancel(stream.request_id, index, reason))
 
     def pin(self, terms: Terms, tokens: Sequence[int], seconds: float) -> int:
         """Keep what is cached of ``tokens`` for a time, under the namespace of ``terms``; how many tokens that is."""
-        now = self._loop.clock.now()
-        return self._loop.scheduler.pin(terms, tokens, now, now + seconds)
+        return self._loop.pin(terms, tokens, seconds)
 
     def gauges(self) -> tuple[Gauges, dict[str, Gauges]]:
         """Where the blocks of the cache are, for everybody and by tenant."""

@@ -11,7 +11,7 @@ are ``idle``. It does not know sequences, shares or time: who is evicted, and wh
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, pairwise
@@ -35,6 +35,7 @@ class Node:
         "pinned_until",
         "rested",
         "serial",
+        "serials",
         "tokens",
     )
 
@@ -46,6 +47,7 @@ class Node:
         self.block = block
         self.children: dict[Tokens, Node] = {}
         self.order: list[Tokens] = []  # keys of the children, sorted: the longest common beginning is a neighbour
+        self.serials: list[int] = []  # of the children in that order
         self.pinned_until = 0.0  # on the engine's clock; 0: not pinned
         self.rested = 0  # when it last became idle: a count, not a time
         self.is_in = True  # False once it has been removed
@@ -61,14 +63,31 @@ class Node:
         return found[::-1]
 
     def closest(self, tokens: Tokens) -> tuple[Node | None, int]:
-        """The child with the longest common beginning, and how long that is; None when they share nothing."""
+        """The child with the longest common beginning, and how long that is; None when they share nothing.
+
+        The oldest of those that share as much: nothing depends on which tokens they are, only on which are equal, so a
+        replay decides the same with any others in their place.
+        """
         place = bisect_left(self.order, tokens)
-        best, longest = None, 0
-        for key in self.order[max(0, place - 1) : place + 1]:
-            length = common(key, tokens)
-            if length > longest:
-                best, longest = self.children[key], length
-        return best, longest
+        longest = max((common(key, tokens) for key in self.order[max(0, place - 1) : place + 1]), default=0)
+        if not longest:
+            return None, 0
+        first = bisect_left(self.order, tokens[:longest])
+        end = bisect_left(self.order, (*tokens[: longest - 1], tokens[longest - 1] + 1))
+        oldest = min(range(first, end), key=self.serials.__getitem__)
+        return self.children[self.order[oldest]], longest
+
+    def add(self, child: Node) -> None:
+        """A child takes its place."""
+        place = bisect_left(self.order, child.tokens)
+        self.order.insert(place, child.tokens)
+        self.serials.insert(place, child.serial)
+        self.children[child.tokens] = child
+
+    def take(self, child: Node) -> None:
+        """A child goes."""
+        place = bisect_left(self.order, child.tokens)
+        del self.order[place], self.serials[place], self.children[child.tokens]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +181,7 @@ class PrefixTree:
             if parent.parent is None:
                 self._roots[namespace] = parent  # the last child took its root along
         node = Node(next(self._serials), namespace, parent, tokens, block)
-        parent.children[tokens] = node
-        insort(parent.order, tokens)
+        parent.add(node)
         self._nodes[block] = node
         self._pool.hold(block)
         return node
@@ -185,8 +203,7 @@ class PrefixTree:
         if not node.is_in or node.parent is None:
             return 0
         parent, before = node.parent, self._pool.num_free
-        del parent.children[node.tokens]
-        parent.order.pop(bisect_left(parent.order, node.tokens))
+        parent.take(node)
         if parent.parent is None and not parent.children:
             del self._roots[parent.namespace]
         left = [node]
@@ -220,6 +237,7 @@ class PrefixTree:
         assert len(nodes) == len(self._nodes), "blocks of the tree cannot be reached"
         for node in [*self._roots.values(), *nodes]:
             assert node.order == sorted(node.children), "the order of children is wrong"
+            assert node.serials == [node.children[key].serial for key in node.order]
             for one, two in pairwise(node.order):
                 assert two[: len(one)] != one, "a node says nothing that its sibling does not"
         assert all(root.children for root in self._roots.values()), "an empty namespace was kept"

@@ -9,6 +9,8 @@ decoder owns no cache and keeps no state between steps; which rows make a step i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +20,8 @@ from openwork.models.parts import Layer, Model, Weights
 from openwork.models.trig import RotaryTable
 from openwork.ops.paged import PagedKV, Rows
 from openwork.ops.reference import Reference
+
+See = Callable[[int, np.ndarray], None]  # (layers passed, rows (rows, hidden_size): copy them to keep them)
 
 
 class Decoder:
@@ -34,17 +38,28 @@ class Decoder:
         """Rotary tables for the Rows of a step: positions (rows,) int32 -> two (rows, dim / 2) float32, or two None."""
         return (None, None) if self._table is None else self._table.rows(positions)
 
-    def forward(self, ids: np.ndarray, rows: Rows, kv: PagedKV) -> np.ndarray:
+    def through(self, ops: Reference) -> Decoder:
+        """The same weights, computed with by other operations that take what these have bound."""
+        other = copy(self)
+        other.ops = ops
+        return other
+
+    def forward(self, ids: np.ndarray, rows: Rows, kv: PagedKV, see: See | None = None) -> np.ndarray:
         """Token ids (rows,) int32 through all layers -> (rows, hidden_size) float32, before the final norm.
 
-        Their keys and values are written to ``kv``; it and ``rows`` are bound to the same ops.
+        Their keys and values are written to ``kv``; it and ``rows`` are bound to the same ops. ``see`` is shown the
+        residual stream as it enters the first layer and as it leaves each.
         """
         ops, weights = self.ops, self.weights
         x = ops.embed(weights.embedding, ids, self.spec.embedding_scale)  # (rows, hidden_size)
         if weights.positions is not None:
             x = ops.add(x, ops.embed(weights.positions, rows.positions))
+        if see is not None:
+            see(0, x)
         for index, layer in enumerate(weights.layers):
             x = self._wire(ops, layer, x, rows, kv, index)
+            if see is not None:
+                see(index + 1, x)
         return x
 
     def logits(self, hidden: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -52,9 +67,13 @@ class Decoder:
         normed = self.ops.norm(hidden, self.weights.norm)
         return self.ops.logits(normed, self.weights.head, self.spec.logit_softcap, out)
 
-    def best(self, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The id of the highest logit of each row, ties to the lowest, and whether the row is finite: two (rows,)."""
-        return self.ops.best(self.ops.norm(hidden, self.weights.norm), self.weights.head, self.spec.logit_softcap)
+    def best(self, hidden: np.ndarray, hashes: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The id of the highest logit of each row, ties to the lowest, and whether the row is finite: two (rows,).
+
+        Into ``hashes`` (rows,) uint64, if it is given, the hashes of the rows of logits.
+        """
+        normed = self.ops.norm(hidden, self.weights.norm)
+        return self.ops.best(normed, self.weights.head, self.spec.logit_softcap, hashes)
 
 
 def bind(ops: Reference, weights: Weights) -> Weights:

@@ -215,10 +215,17 @@ class Cpu(Reference):
         self._device.logits(x, self._native(head), softcap or 0.0, out)
         return out
 
-    def best(self, x: np.ndarray, head: Linear, softcap: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def best(
+        self, x: np.ndarray, head: Linear, softcap: float | None = None, hashes: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         ids, finite = np.empty(len(x), np.int64), np.empty(len(x), np.bool_)
-        self._device.best(x, self._native(head), softcap or 0.0, ids, finite)
+        self._device.best(x, self._native(head), softcap or 0.0, ids, finite, hashes)
         return ids, finite
+
+    def hash_rows(self, x: np.ndarray) -> np.ndarray:
+        out = np.empty(len(x), np.uint64)
+        self._device.hash_rows(x, out)
+        return out
 
     def logsumexp(self, logits: np.ndarray) -> np.ndarray:
         out = np.empty(len(logits), np.float64)

@@ -92,6 +92,35 @@ class PagedKV:
         k, v = self.keys[keys], self.values[values]
         return (k, v) if self.dtype == "float32" else (from_bfloat16(k), from_bfloat16(v))
 
+    def key_line(self, layer: int, head: int, table: np.ndarray, count: int) -> np.ndarray:
+        """The keys that take gives for the first ``count`` positions of a sequence, of one head -> (count, head_dim).
+
+        A tile at a time rather than an entry: quick over a long context.
+        """
+        tiles = self.keys[layer, table, head]
+        if self.dtype == "int8":
+            codes = tiles[..., :-1, :].reshape(*tiles.shape[:2], -1, LANES, 4)
+            return self._as_line(codes.swapaxes(2, 3), count, tiles[..., -1, :])
+        return self._as_line(tiles.swapaxes(2, 3), count)
+
+    def value_line(self, layer: int, head: int, table: np.ndarray, count: int) -> np.ndarray:
+        """The same of the values."""
+        tiles = self.values[layer, table, head]
+        if self.dtype == "float32":
+            return self._as_line(tiles.swapaxes(2, 3), count)
+        if self.dtype == "bfloat16":
+            return self._as_line(tiles.transpose(0, 1, 3, 5, 2, 4), count)
+        codes = tiles[..., :-1, :].reshape(*tiles.shape[:2], -1, 4, LANES, 4)
+        return self._as_line(codes.transpose(0, 1, 3, 5, 2, 4), count, tiles[..., -1, :])
+
+    def _as_line(self, tiles: np.ndarray, count: int, scales: np.ndarray | None = None) -> np.ndarray:
+        """Tiles (blocks, tiles, tokens .., entries ..) -> (count, head_dim) float32."""
+        x = tiles.reshape(len(tiles) * self.block_size, -1)[:count, : self.head_dim]
+        if scales is None:
+            return from_bfloat16(x) if self.dtype == "bfloat16" else x
+        scale = np.ascontiguousarray(scales).view(np.float32).reshape(-1, 1)[:count]
+        return (x.astype(np.float32) - np.float32(128)) * scale
+
     def take_codes(self, layer: int, block: np.ndarray, slot: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """Of keys, then of values: codes (rows, kv_heads, head_dim) and scales (rows, kv_heads), both float32."""
         scales = self._scale_places(layer, block, slot)

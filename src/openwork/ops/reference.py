@@ -212,13 +212,22 @@ class Reference:
         out[...] = found
         return out
 
-    def best(self, x: np.ndarray, head: Linear, softcap: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def best(
+        self, x: np.ndarray, head: Linear, softcap: float | None = None, hashes: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """argmax and is_finite of the logits of x (rows, hidden) -> ids (rows,) int64, finite (rows,) bool.
 
-        A backend need not keep the logits anywhere: over a large vocabulary they are most of what a step writes.
+        Into ``hashes`` (rows,) uint64, if it is given, hash_rows of those logits. A backend need not keep the logits
+        anywhere: over a large vocabulary they are most of what a step writes.
         """
         logits = self.logits(x, head, softcap)
+        if hashes is not None:
+            hashes[...] = self.hash_rows(logits)
         return self.argmax(logits), self.is_finite(logits)
+
+    def hash_rows(self, x: np.ndarray) -> np.ndarray:
+        """The checksum of the bytes of every row of x (rows, size), each for itself -> (rows,) uint64."""
+        return np.array([checksum(row) for row in x], np.uint64)
 
     def logsumexp(self, logits: np.ndarray) -> np.ndarray:
         """log sum exp of every row of (rows, vocab) -> (rows,) float64, summed in float64."""

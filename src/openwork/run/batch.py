@@ -2,7 +2,7 @@
 
     works     | a: positions 5 6 7 | b: 70 | c: 0 1 |
     ids       | .  .  .            | .     | . .    |     one row a token, in the order of the works
-    last      |       ^              ^         ^          the row that each work's draws look at
+    last      |       ^              ^         ^          the row that each work's draws look at, guesses aside
 
 It fills in pending tokens from what was chosen in the step before. It does not look at block contents or weights.
 """
@@ -35,6 +35,7 @@ def assemble(step: Step, chosen: Mapping[int, int], cos_sin: CosSin) -> Batch:
         ids += work.tokens
         if work.is_pending:
             ids.append(chosen[work.sequence])
+        ids += work.drafts
         starts.append(len(ids))
     if len(ids) == len(step.works):  # decode rows only: the usual step
         positions = np.array([work.start for work in step.works], np.int32)

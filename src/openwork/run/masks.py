@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -74,6 +74,9 @@ class _Asked:
     draw: Draw | None
 
 
+_Job = tuple[_Asked, list[Future[np.ndarray]], tuple[int, ...]]  # the mask, and those behind each of the guesses
+
+
 @dataclass(slots=True, eq=False)
 class _Line:
     """What is kept of one sequence."""
@@ -93,18 +96,19 @@ class Masks:
         self._lines: dict[int, _Line] = {}  # by sequence; touched by the thread alone
         self._thread: ThreadPoolExecutor | None = None
 
-    def begin(self, step: Step, chosen: Mapping[int, int]) -> dict[int, Future[np.ndarray]]:
+    def begin(self, step: Step, chosen: Mapping[int, int]) -> dict[int, list[Future[np.ndarray]]]:
         """Start on the masks of a step; ``chosen`` maps a sequence to its pending token.
 
-        For each work that asks for something under a constraint, by its place in the step: (vocab,) bool, or DeadEnd.
+        For each work that asks for something under a constraint, by its place in the step: (vocab,) bool, or DeadEnd;
+        one, and one more behind each guess.
         """
-        promised: dict[int, Future[np.ndarray]] = {}
+        promised: dict[int, list[Future[np.ndarray]]] = {}
         jobs = []
         for place, work in enumerate(step.works):
             asked = _asked(work, chosen)
             if asked is not None:
-                promised[place] = Future()
-                jobs.append((asked, promised[place]))
+                promised[place] = [Future() for _ in range(1 + len(work.drafts))]
+                jobs.append((asked, promised[place], work.drafts))
         if jobs:
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, "openwork-masks")
@@ -117,15 +121,29 @@ class Masks:
 
     # -- in the thread -------------------------------------------------------------------------------------------
 
-    def _run(self, step: int, jobs: list[tuple[_Asked, Future[np.ndarray]]]) -> None:
-        for asked, future in jobs:
+    def _run(self, step: int, jobs: list[_Job]) -> None:
+        for asked, futures, drafts in jobs:
             try:
-                future.set_result(self._allowed(step, asked))
+                self._follow(step, asked, futures, drafts)
             except BaseException as error:  # handed to whoever waits; the jobs after this one must not hang
-                self._lines.pop(asked.sequence, None)
-                future.set_exception(error)
+                if not futures[0].done():
+                    self._lines.pop(asked.sequence, None)
+                for future in futures:
+                    if not future.done():
+                        future.set_exception(error)
         for sequence in [key for key, line in self._lines.items() if line.step + KEPT_STEPS < step]:
             del self._lines[sequence]
+
+    def _follow(self, step: int, asked: _Asked, futures: list[Future[np.ndarray]], drafts: tuple[int, ...]) -> None:
+        allowed = self._allowed(step, asked)
+        futures[0].set_result(allowed)
+        for draft, future in zip(drafts, futures[1:], strict=True):
+            if not allowed[draft]:
+                raise DeadEnd("the guess before is not allowed")  # nor will it be chosen: nobody asks what follows
+            assert asked.draw is not None, "a search guesses nothing"
+            asked = replace(asked, tokens=(*asked.tokens, draft), draw=asked.draw.after((draft,)))
+            allowed = self._allowed(step, asked)
+            future.set_result(allowed)
 
     def _allowed(self, step: int, asked: _Asked) -> np.ndarray:
         line = self._line(asked.sequence, asked.constraint, asked.tokens)

@@ -49,16 +49,24 @@ class _Ticket:
 class TensorRunner:
     """``tap`` sees every row of logits that is computed, before anything is chosen from it.
 
-    ``guide`` says what a constraint allows; None: there is no vocabulary, and constrained sequences fail.
+    ``guide`` says what a constraint allows; None: there is no vocabulary, and constrained sequences fail. ``hashes``:
+    each choice carries the hash of the row it was made from, as the model gave it (docs/numeric-contract.md).
     """
 
     def __init__(
-        self, ops: Reference, model: Decoder, kv: PagedKV, tap: Tap | None = None, guide: Guide | None = None
+        self,
+        ops: Reference,
+        model: Decoder,
+        kv: PagedKV,
+        tap: Tap | None = None,
+        guide: Guide | None = None,
+        hashes: bool = False,
     ) -> None:
         self._ops = ops
         self._model = model
         self._kv = kv
         self._tap = tap
+        self._hashes = hashes
         self._masks = Masks(guide, model.spec.vocab_size)
         self._chosen: dict[int, int] = {}  # sequence -> token chosen in the step before
         self._rows_at_once = max(1, LOGITS_BYTES // (4 * model.spec.vocab_size))
@@ -107,7 +115,7 @@ class TensorRunner:
         self._chosen = {
             work.sequence: outcome.choices[0].token
             for work, outcome in zip(step.works, every, strict=True)
-            if outcome.choices
+            if outcome.choices and not work.drafts  # of which nobody knows before how many there will be
         }
         return Result(step.number, tuple(every), time.perf_counter() - began)
 
@@ -123,16 +131,24 @@ class TensorRunner:
         wanted = _wanted(step, batch)
         if not wanted:
             return [Outcome() for _ in step.works]
-        ids, finite = self._model.best(hidden[[row for _, row in wanted]])
-        outcomes = [Outcome() for _ in step.works]
-        for (index, _), token, is_sound in zip(wanted, ids.tolist(), finite.tolist(), strict=True):
-            draws = step.works[index].draws
-            failed = Outcome(failure=" ".join(_NOT_FINITE))
-            outcomes[index] = Outcome(tuple(Choice(token, None) for _ in draws)) if is_sound else failed
-        return outcomes
+        kept = np.empty(len(wanted), np.uint64) if self._hashes else None
+        ids, finite = self._model.best(hidden[[row for _, row in wanted]], kept)
+        hashes = [None] * len(wanted) if kept is None else kept.tolist()
+        choices: list[list[Choice]] = [[] for _ in step.works]
+        failed: dict[int, Outcome] = {}
+        for (index, row), token, is_sound, row_hash in zip(wanted, ids.tolist(), finite.tolist(), hashes, strict=True):
+            work = step.works[index]
+            num_right = row - batch.starts[index] - work.num_sure + 1
+            if not _is_reached(work, choices[index], num_right):
+                continue
+            if is_sound:
+                choices[index] += [Choice(token, None, row_hash) for _ in work.draws]
+            elif not num_right:
+                failed[index] = Outcome(failure=" ".join(_NOT_FINITE))
+        return [failed[i] if i in failed else Outcome(tuple(choices[i])) for i in range(len(step.works))]
 
     def _outcomes(
-        self, step: Step, batch: Batch, hidden: np.ndarray, masks: Mapping[int, Future[np.ndarray]]
+        self, step: Step, batch: Batch, hidden: np.ndarray, masks: Mapping[int, list[Future[np.ndarray]]]
     ) -> list[Outcome]:
         """Logits are made for the rows that are drawn from or scored, a bounded number at a time."""
         choices: list[list[Choice]] = [[] for _ in step.works]
@@ -144,27 +160,41 @@ class TensorRunner:
             for place, (index, row) in enumerate(where):
                 work = step.works[index]
                 offset = row - batch.starts[index]
+                num_right = offset - work.num_sure + 1  # guesses before this row, all of which must be right
+                if num_right > 0 and not _is_reached(work, choices[index], num_right):
+                    continue
                 if self._tap is not None:
                     self._tap(work.sequence, work.start + offset, logits[place])
                 if not finite[place]:
-                    failed[index] = Outcome(failure=" ".join(_NOT_FINITE))
+                    if num_right <= 0:  # behind a right guess it will be met again, without guesses
+                        failed[index] = Outcome(failure=" ".join(_NOT_FINITE))
                     continue
                 if work.score is not None and 0 <= offset - work.score.first < len(work.score.targets):
                     target = work.score.targets[offset - work.score.first]
                     scores[index] += logprobs(self._ops, logits[place : place + 1], [target], work.score.top)
-                if offset == work.count - 1:
+                if num_right >= 0:
                     newest = int(batch.ids[row]) if work.is_pending else None
+                    draws = [draw.after(work.drafts[:num_right]) if num_right else draw for draw in work.draws]
                     try:
-                        allowed = masks[index].result() if index in masks else None
-                        choices[index] = [choose(self._ops, logits[place], d, newest, allowed) for d in work.draws]
+                        allowed = masks[index][num_right].result() if index in masks else None
+                        found = [choose(self._ops, logits[place], d, newest, allowed) for d in draws]
+                        choices[index] += self._hashed(logits[place : place + 1], found)
                         if work.expand is not None:
                             expanded[index] = candidates(self._ops, logits[place], work.expand, allowed)
                     except DeadEnd as error:
-                        failed[index] = Outcome(failure=str(error), failed="grammar")
+                        if not num_right:
+                            failed[index] = Outcome(failure=str(error), failed="grammar")
         return [
             failed[i] if i in failed else Outcome(tuple(choices[i]), tuple(scores[i]), candidates=expanded.get(i))
             for i in range(len(step.works))
         ]
+
+    def _hashed(self, row: np.ndarray, choices: list[Choice]) -> list[Choice]:
+        """The choices with the hash of the row (1, vocab) they were made from, if hashes are wanted."""
+        if not self._hashes or not choices:
+            return choices
+        row_hash = int(self._ops.hash_rows(row)[0])
+        return [Choice(choice.token, choice.logprob, row_hash) for choice in choices]
 
     def _logits(
         self, wanted: list[tuple[int, int]], hidden: np.ndarray
@@ -183,15 +213,20 @@ def _wanted(step: Step, batch: Batch) -> list[tuple[int, int]]:
     """(work, row) for each row whose logits are needed, in order."""
     wanted: list[tuple[int, int]] = []
     for index, work in enumerate(step.works):
-        last = batch.starts[index + 1] - 1
+        first_drawn = batch.starts[index] + work.num_sure - 1
         end = batch.starts[index]
         if work.score is not None:
             first = end + work.score.first
             end = first + len(work.score.targets)
             wanted += [(index, row) for row in range(first, end)]
-        if work.asks and end <= last:
-            wanted.append((index, last))
+        if work.asks:
+            wanted += [(index, row) for row in range(max(end, first_drawn), batch.starts[index + 1])]
     return wanted
+
+
+def _is_reached(work: Work, choices: list[Choice], num_right: int) -> bool:
+    """Whether the row after so many guesses counts: each of them is what was chosen."""
+    return len(choices) == num_right and (not num_right or choices[-1].token == work.drafts[num_right - 1])
 
 
 def _is_plain(work: Work) -> bool:

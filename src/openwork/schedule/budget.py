@@ -47,7 +47,7 @@ class StepBudget:
 
     def within(self, seconds: float) -> int:
         """Rows whose step is expected to take no longer than ``seconds``."""
-        base, slope = self._line()
+        base, slope = self.line()
         if slope <= 0:
             return self._most
         trusted = int(_TRUST * self._largest) + _LEAST_CHUNK
@@ -76,13 +76,13 @@ class StepBudget:
         if self._stretch is None or not self._n or not count:
             return None
         stretch = 1 + (self._stretch - 1) * max(1.0, num_prompts / count)
-        base, slope = self._line()
+        base, slope = self.line()
         if self._alone is None:
             return stretch * (base + slope * count)
         rows, seconds = self._alone  # measured, not extrapolated: what steps with prompts took must not feed itself
         return stretch * max(seconds, seconds + slope * (count - rows))
 
-    def _line(self) -> tuple[float, float]:
+    def line(self) -> tuple[float, float]:
         """Seconds of a step as (base, slope of a row). Where sizes do not tell, all of it is laid on the rows."""
         if not self._n:
             return 0.0, 0.0

@@ -7,6 +7,7 @@ one row finds it kept, and that a Work says all its runner needs. It knows neith
 from __future__ import annotations
 
 from collections.abc import Sequence as Line
+from dataclasses import replace
 
 from openwork.core.event import Event
 from openwork.core.sequence import Sequence
@@ -84,6 +85,15 @@ class Draft:
             entry.note_stall(sequence, self.now)
         entry.tally.rows += count
         entry.tally.chunks += start < sequence.prompt_len
+
+    def extend(
+        self, place: int, sequence: Sequence, drafts: tuple[int, ...], copies: tuple[Copy, ...], num_blocks: int
+    ) -> None:
+        """Let a work go on with guesses of the tokens that follow. They do not count as computed."""
+        self.works[place] = replace(self.works[place], drafts=drafts, blocks=tuple(sequence.blocks[:num_blocks]))
+        self.copies += copies
+        self.rows -= len(drafts)
+        sequence.drafted = len(drafts)
 
     def finish(self, why: Why) -> Step:
         return Step(self.number, tuple(self.works), tuple(self.copies), why)

@@ -12,20 +12,27 @@ from collections.abc import Iterator
 from openwork.core.event import Admitted, Event, Preempted
 from openwork.core.sequence import Sequence, Status
 from openwork.core.settings import ScheduleSettings
-from openwork.core.step import Copy, Step, Why
+from openwork.core.step import Copy, Result, Step, Why
 from openwork.kv.cache import Found, KVCache
 from openwork.schedule.budget import StepBudget
 from openwork.schedule.draft import Draft
 from openwork.schedule.policy import CHUNKS, MOST_TRIED, Policy
 from openwork.schedule.roster import Roster
 from openwork.schedule.shares import Shares
+from openwork.schedule.speculation import MakeProposer, Speculation
 
 
 class Planner:
     """``plan`` is called once a step; what is planned counts as computed."""
 
     def __init__(
-        self, settings: ScheduleSettings, cache: KVCache, roster: Roster, shares: Shares, policy: Policy
+        self,
+        settings: ScheduleSettings,
+        cache: KVCache,
+        roster: Roster,
+        shares: Shares,
+        policy: Policy,
+        make_proposer: MakeProposer | None = None,
     ) -> None:
         self.budget = StepBudget(settings)
         self._settings = settings
@@ -34,10 +41,22 @@ class Planner:
         self._shares = shares
         self._policy = policy
         self._num_steps = 0
+        self._speculation: Speculation | None = None
+        if settings.speculation is not None:
+            self._speculation = Speculation(settings.speculation, cache, roster, self.budget, make_proposer)
+
+    def learn(self, step: Step, result: Result, now: float) -> None:
+        """What a step took."""
+        is_alone = all(work.num_sure == 1 for work in step.works)
+        self.budget.learn(step.num_rows, result.elapsed_s, is_alone)
+        if self._speculation is not None:
+            self._speculation.learn(step, result, now)
 
     def plan(self, now: float) -> tuple[Step | None, list[Event]]:
         """The next step, or None when nothing can be computed before a result comes back."""
         self._cache.eviction.advance(now)
+        if self._speculation is not None and self._speculation.waits():
+            return None, []
         due = [sequence for sequence in self._roster.running if _is_due(sequence)]
         self._policy.look_round(due, self._roster.waiting.heads.values(), now)
         rows, bound = self.budget.rows(due, len(self._roster.waiting))
@@ -49,6 +68,8 @@ class Planner:
                 self._go_on(sequence, draft)
         if not draft.works:
             return None, draft.events
+        if self._speculation is not None:
+            self._speculation.fill(draft)
         self._num_steps += 1
         return draft.finish(Why(self._policy.name, rows, bound, tuple(draft.left_out))), draft.events
 

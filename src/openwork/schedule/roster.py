@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from openwork.core.event import Account, Miss
-from openwork.core.output import Logprob, SearchReport
+from openwork.core.output import Guessed, Logprob, SearchReport
 from openwork.core.request import Request
 from openwork.core.sequence import Sequence, Status
 from openwork.decode.strategy import Answer, SearchStrategy
@@ -32,12 +32,16 @@ class Tally:
     preemptions: int = 0
     stalls: dict[str, float] = field(default_factory=dict)
     miss: Miss | None = None
+    drafted: int = 0
+    accepted: int = 0
+    verify_steps: int = 0
 
     def close(self, waited: float) -> Account:
         """``waited`` is how long ago it arrived: all of it was queueing if it never began."""
         queued = waited if self.queued_s is None else self.queued_s
         stalls = tuple(sorted(self.stalls.items()))
-        return Account(queued, self.cached, self.rows, self.chunks, self.preemptions, stalls, self.miss)
+        guessed = Guessed(self.drafted, self.accepted, self.verify_steps)
+        return Account(queued, self.cached, self.rows, self.chunks, self.preemptions, stalls, self.miss, guessed)
 
 
 @dataclass(slots=True, eq=False)

@@ -21,7 +21,7 @@ from openwork.core.output import Failure, FinishReason
 from openwork.core.request import Request
 from openwork.core.sequence import Sequence, Status
 from openwork.core.settings import AdmissionSettings, ScheduleSettings
-from openwork.core.step import Outcome, Result, Step, Work
+from openwork.core.step import Choice, Outcome, Result, Step, Work
 from openwork.core.terms import Terms
 from openwork.decode.sampling import Sampling
 from openwork.decode.strategy import Continue, Fork, Stop
@@ -33,17 +33,27 @@ from openwork.schedule.policy import Policy
 from openwork.schedule.roster import Entry, Roster
 from openwork.schedule.searches import Searches
 from openwork.schedule.shares import Shares
+from openwork.schedule.speculation import MakeProposer
 
 
 class Scheduler:
-    """Decides; does not compute. ``plan`` and ``commit`` are called in turn by one loop."""
+    """Decides; does not compute. ``plan`` and ``commit`` are called in turn by one loop.
 
-    def __init__(self, settings: ScheduleSettings, cache: KVCache, admission: AdmissionSettings | None = None) -> None:
+    ``make_proposer`` is another way of guessing tokens than the one that the settings name.
+    """
+
+    def __init__(
+        self,
+        settings: ScheduleSettings,
+        cache: KVCache,
+        admission: AdmissionSettings | None = None,
+        make_proposer: MakeProposer | None = None,
+    ) -> None:
         self.cache = cache
         self._roster = Roster()
         self._shares = Shares(cache.tenants)
         self._policy = Policy(settings, cache, self._roster, self._shares)
-        self._planner = Planner(settings, cache, self._roster, self._shares, self._policy)
+        self._planner = Planner(settings, cache, self._roster, self._shares, self._policy, make_proposer)
         self._door = Door(admission or AdmissionSettings(), cache.pool.num_blocks, cache.block_size)
         self._searches = Searches(cache, self._roster)
         self._sequences = self._roster.sequences
@@ -112,10 +122,13 @@ class Scheduler:
         self.cache.eviction.advance(now)
         return self.cache.eviction.pin(terms.realm, tokens, until)
 
-    def requests_of(self, step: Step) -> set[int]:
-        """The living requests whose sequences have work in a step."""
-        found = (self._sequences.get(work.sequence) for work in step.works)
-        return {sequence.request_id for sequence in found if sequence is not None}
+    def sequence(self, number: int) -> Sequence | None:
+        """A living sequence by the id that works name it by."""
+        return self._sequences.get(number)
+
+    def sequences_of(self, step: Step) -> list[Sequence]:
+        """Whose the works of a step are, which has just been planned."""
+        return [self._sequences[work.sequence] for work in step.works]
 
     def gauges(self) -> tuple[Gauges, dict[str, Gauges]]:
         """Where the blocks are, for everybody and by tenant."""
@@ -130,7 +143,7 @@ class Scheduler:
     def commit(self, step: Step, result: Result, now: float) -> list[Event]:
         """Take in what came back. Results of sequences that have finished meanwhile are dropped."""
         self.cache.eviction.advance(now)
-        self._planner.budget.learn(step.num_rows, result.elapsed_s, is_alone=step.num_rows == len(step.works))
+        self._planner.learn(step, result, now)
         events: list[Event] = []
         for work, outcome in zip(step.works, result.outcomes, strict=True):
             sequence = self._sequences.get(work.sequence)
@@ -156,25 +169,53 @@ class Scheduler:
         if outcome.scores and sequence.to_score is None:
             positions = range(work.start + 1, work.start + 1 + len(outcome.scores))
             self._roster.entries[sequence.request_id].scores.update(zip(positions, outcome.scores, strict=True))
+        end = work.start + work.num_sure
         # After a preemption its blocks are others: what a step from before it wrote is not in them.
         if sequence.status is Status.RUNNING and step.number >= sequence.admitted:
-            self.cache.land(sequence, work.start + work.count)
+            self.cache.land(sequence, end)
         events: list[Event] = []
         if work.start < sequence.prompt_len and sequence.generated == 0:
-            done = min(work.start + work.count, sequence.prompt_len)
+            done = min(end, sequence.prompt_len)
             events.append(Prefilled(sequence.request_id, sequence.index, done, sequence.prompt_len, now))
         if self._roster.entries[sequence.request_id].group is not None:
             events += self._searches.take(sequence, outcome, now)
             return events + self._end_if_over(sequence.request_id, now)
         if not work.draws:
-            if sequence.request.max_tokens == 0 and work.start + work.count == sequence.known:
+            if sequence.request.max_tokens == 0 and end == sequence.known:
                 events += self._finish(sequence, "length", now)
             return events
         sequence.pending -= 1
+        if work.drafts:
+            return events + self._verified(sequence, len(work.drafts), outcome.choices, now)
         decision = sequence.strategy.feed(sequence, outcome.choices)
         if isinstance(decision, Fork):
             return events + self._fork(sequence, decision, now)
         return events + self._append(sequence, decision, now)
+
+    def _verified(self, sequence: Sequence, num_drafts: int, choices: tuple[Choice, ...], now: float) -> list[Event]:
+        """Take in the tokens of one step, each as if it had come alone. All but the last were guessed right.
+
+        The row of a token that was guessed right has been computed; those of wrong guesses are nobody's and written
+        anew. Nothing was planned meanwhile, so the sequence is where it was.
+        """
+        tally = self._roster.entries[sequence.request_id].tally
+        tally.verify_steps += 1
+        tally.drafted += num_drafts
+        tally.rows += num_drafts
+        sequence.drafted = 0
+        events: list[Event] = []
+        for left in reversed(range(len(choices))):
+            decision = sequence.strategy.feed(sequence, (choices[-1 - left],))
+            tally.accepted += left > 0
+            if left:
+                self._shares.charge(sequence.tenant, 1)
+            events += self._append(sequence, decision, now)
+            if isinstance(decision, Stop):
+                break
+            if left:
+                sequence.computed += 1
+                self.cache.land(sequence, sequence.computed)
+        return events
 
     def _append(self, sequence: Sequence, decision: Continue | Stop, now: float) -> list[Event]:
         position = sequence.known

@@ -101,10 +101,15 @@ class Searches:
                 child.tokens += leaf.line[len(leaf.line) - leaf.fresh :]
                 child.since, child.gave_way = now, False
             self._place(child, leaf, group)
+        kept: list[tuple[float, Sequence]] = []
         for node, sequence in list(group.members.items()):
-            if sequence.status is Status.HELD and group.strategy.worth(node) is None:
-                self._drop(entry, sequence, now, keep=False)
-        self._trim(entry, group, now)
+            if sequence.status is Status.HELD:
+                worth = group.strategy.worth(node)
+                if worth is None:
+                    self._drop(entry, sequence, now, keep=False)
+                else:
+                    kept.append((worth, sequence))
+        self._trim(entry, kept, now)
 
     def _born(self, request_id: int, entry: Entry, group: Group, tokens: list[int], now: float) -> Sequence:
         child = self._roster.new(request_id, group.num_born, entry.request, tokens, now)
@@ -123,17 +128,18 @@ class Searches:
             is_root = not leaf.line and not sequence.index
             self._roster.enter(sequence, is_new=is_root and not entry.has_begun)
 
-    def _trim(self, entry: Entry, group: Group, now: float) -> None:
+    def _trim(self, entry: Entry, kept: list[tuple[float, Sequence]], now: float) -> None:
         """Let go of held lines beyond what one search may keep, those that are worth least first."""
-        kept = [sequence for sequence in group.members.values() if sequence.status is Status.HELD]
         most = entry.request.search.budget.blocks if entry.request.search is not None else None
         if len(kept) <= MOST_KEPT and most is None:
             return
-        kept.sort(key=self._roster.worth, reverse=True)
-        holders = Counter(block for sequence in kept for block in sequence.blocks)
+        kept.sort(key=lambda each: each[0], reverse=True)
+        # How many of them hold each block; nobody asks without a bound.
+        holders = Counter[int]() if most is None else Counter(block for _, each in kept for block in each.blocks)
         while kept and (len(kept) > MOST_KEPT or (most is not None and len(holders) > most)):
-            least = kept.pop()
-            holders -= Counter(least.blocks)
+            _, least = kept.pop()
+            if most is not None:
+                holders -= Counter(least.blocks)
             self._drop(entry, least, now, keep=True)
 
     def _drop(self, entry: Entry, sequence: Sequence, now: float, keep: bool) -> None:

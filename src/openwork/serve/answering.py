@@ -62,6 +62,7 @@ class Plan:
     is_stream: bool
     shown: frozenset[int] = frozenset()  # special tokens that belong to the text
     sought: Sequence[Sought] = ()  # of each request, where they search
+    name: str | None = None  # what the answer is called, for a recording
 
 
 async def answer(call: Call, engine: AsyncEngine, bounds: Bounds, prepare: Callable[[], Awaitable[Plan]]) -> None:
@@ -72,7 +73,7 @@ async def answer(call: Call, engine: AsyncEngine, bounds: Bounds, prepare: Calla
     record = None
     async with Watch(call, bounds.request_s):
         plan = await prepare()
-        generation = Generation(engine, plan.requests, plan.tokenizer, plan.shown, plan.sought)
+        generation = Generation(engine, plan.requests, plan.tokenizer, plan.shown, plan.sought, plan.name)
         with call.caller.reserve(generation.most_tokens) as place:
             try:
                 async with generation:

@@ -88,9 +88,10 @@ async def plan_chat(body: ChatBody, texts: Texts, facts: Facts, caller: Caller, 
             return Spoken(None)  # one of the options, whatever it looks like
         return Spoken.begin(begun.dialect, names, begun.prompt.text, asked.is_parallel, begun.opening)
 
-    voice = ChatVoice(body, Stamp.new("chatcmpl-", "chat.completion", facts), begun.tokenizer, speak, facts)
+    stamp = Stamp.new("chatcmpl-", "chat.completion", facts)
+    voice = ChatVoice(body, stamp, begun.tokenizer, speak, facts)
     shown = begun.dialect.shown_ids(begun.tokenizer)
-    return Plan([request], begun.tokenizer, voice, bool(body.stream), shown, sought)
+    return Plan([request], begun.tokenizer, voice, bool(body.stream), shown, sought, stamp.id)
 
 
 def _tools(body: ChatBody) -> Tools:

@@ -72,8 +72,9 @@ async def plan_completion(body: CompletionBody, texts: Texts, facts: Facts, call
         for place, (each, search) in enumerate(lines or [(each, None) for each in ids])
     ]
     shown = [_shown(each, known, tokenizer, body) for each, known in zip(prompts, ids, strict=True)]
-    voice = CompletionVoice(body, Stamp.new("cmpl-", "text_completion", facts), tokenizer, shown, facts)
-    return Plan(requests, tokenizer, voice, bool(body.stream), sought=sought)
+    stamp = Stamp.new("cmpl-", "text_completion", facts)
+    voice = CompletionVoice(body, stamp, tokenizer, shown, facts)
+    return Plan(requests, tokenizer, voice, bool(body.stream), sought=sought, name=stamp.id)
 
 
 class CompletionVoice:

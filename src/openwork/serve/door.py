@@ -15,6 +15,7 @@ from openwork.serve.settings import LOOPBACK, ServeSettings
 
 # Probes of load balancers carry no keys, and these say one word about the process and nothing about anybody.
 PUBLIC = frozenset({b"/health", b"/ready", b"/ping"})
+SEE = b"/see"  # the page of the microscope, which holds nothing of anybody's; what it shows needs a key
 OPERATIONS = PUBLIC | {b"/version", b"/metrics", b"/v1/limits"}  # answered also while loading and draining
 
 
@@ -26,6 +27,7 @@ class Door:
         if settings.is_loopback:
             names |= {name.encode("ascii") for name in LOOPBACK}
         self._hosts = frozenset(names)
+        self._public = PUBLIC | ({SEE} if settings.allow_see else set())
         self._origins = frozenset(origin.encode("ascii") for origin in settings.cors_origins)
 
     def check(self, scope: MutableMapping[str, Any]) -> dict[str, str]:
@@ -54,7 +56,7 @@ class Door:
         return is_asking and bool(self._origins.intersection(_values(scope, b"origin")))
 
     def is_public(self, scope: MutableMapping[str, Any]) -> bool:
-        return scope["raw_path"] in PUBLIC and scope["method"] in ("GET", "HEAD")
+        return scope["raw_path"] in self._public and scope["method"] in ("GET", "HEAD")
 
     def is_operation(self, scope: MutableMapping[str, Any]) -> bool:
         return scope["raw_path"] in OPERATIONS

@@ -81,6 +81,7 @@ class Generation:
         tokenizer: Tokenizer | None,
         shown: Collection[int] = (),
         sought: Sequence[Sought] = (),
+        name: str | None = None,
     ) -> None:
         self.parts = [
             Part(place, request, Answer(request, tokenizer, shown=shown)) for place, request in enumerate(requests)
@@ -90,6 +91,7 @@ class Generation:
             part.answer = Answer(part.request, tokenizer, shown=shown, options=what.texts)
         self.is_cancelled = False  # by ``cancel``: sequences may then be cut off without that being an error
         self._engine = engine
+        self._name = name
         self._pumps: list[asyncio.Task[None]] = []
         self._inbox: deque[tuple[Part, list[Event]]] = deque()
         self._arrived = asyncio.Event()
@@ -113,7 +115,7 @@ class Generation:
     async def __aenter__(self) -> Generation:
         try:
             for part in self.parts:
-                part.stream = await self._engine.submit(part.request)
+                part.stream = await self._engine.submit(part.request, self._name_of(part))
                 self._pumps.append(asyncio.create_task(self._pump(part, part.stream)))
         except BaseException as error:
             self._release()
@@ -154,6 +156,10 @@ class Generation:
         for part in self.parts:
             if part.stream is not None and part.ended is None:
                 part.stream.cancel()
+
+    def _name_of(self, part: Part) -> str | None:
+        """What a recording calls it: as the answer; those of further prompts have their place behind it."""
+        return self._name if self._name is None or not part.place else f"{self._name}-{part.place}"
 
     def _see(self, part: Part, event: Event, news: list[News]) -> None:
         if isinstance(event, Token):

@@ -29,8 +29,8 @@ class Metered:
     def facts(self) -> Facts:
         return self._engine.facts
 
-    async def submit(self, request: Request) -> AsyncStream:
-        return MeteredStream(await self._engine.submit(request), self._metrics)
+    async def submit(self, request: Request, name: str | None = None) -> AsyncStream:
+        return MeteredStream(await self._engine.submit(request, name), self._metrics)
 
     def status(self) -> Status:
         return self._engine.status()
@@ -109,6 +109,9 @@ class MeteredStream:
         metrics.request_n.observe(request.params.n)
         metrics.request_max.observe(request.max_tokens)
         metrics.computed.observe(prompt - cached)
+        metrics.drafts.inc(account.guessed.verify_steps)
+        metrics.draft_tokens.inc(account.guessed.drafted)
+        metrics.accepted_tokens.inc(account.guessed.accepted)
         self._times(event)
         for cause, seconds in account.stalls:
             metrics.stalled.labels(cause).inc(max(0.0, seconds))

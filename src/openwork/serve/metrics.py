@@ -59,6 +59,9 @@ class Metrics:
         self.prompt_tokens = vllm(Counter, "prompt_tokens", "Prompt tokens of ended requests.")
         self.cached_tokens = vllm(Counter, "prompt_tokens_cached", "Of those, found in the prefix cache.")
         self.generation_tokens = vllm(Counter, "generation_tokens", "Tokens generated.")
+        self.drafts = vllm(Counter, "spec_decode_num_drafts", "Steps that verified guesses of a request.")
+        self.draft_tokens = vllm(Counter, "spec_decode_num_draft_tokens", "Tokens that were guessed.")
+        self.accepted_tokens = vllm(Counter, "spec_decode_num_accepted_tokens", "Of those, right ones.")
         self.corrupted = vllm(Counter, "corrupted_requests", "Ended because numbers were not finite.")
         labels = ("model_name", "engine", "finished_reason")
         self.success = Counter("vllm:request_success", "Requests that ended.", labels, registry=self.registry)
@@ -143,8 +146,17 @@ class _EngineCounts:
         yield self._count("openwork:engine_restarts", "Times the engine was started again.", status.restarts)
         age = 0.0 if status.last_step_age_s is None else status.last_step_age_s
         yield self._gauge("openwork:last_step_age_seconds", "Since a step was completed; 0 when idle.", age)
+        yield from self._recorded(status)
         yield from self._steps(status)
         yield from self._blocks(status)
+
+    def _recorded(self, status: Status) -> Iterator[Metric]:
+        recorded = status.recorded
+        if recorded is None:
+            return
+        yield self._gauge("openwork:recording", "1 while the flight recorder writes, 0 when it cannot.", recorded.is_on)
+        yield self._count("openwork:recorded_bytes", "Written by the flight recorder.", recorded.num_bytes)
+        yield self._count("openwork:recording_failures", "Times it had to stop.", recorded.num_failures)
 
     def _steps(self, status: Status) -> Iterator[Metric]:
         steps = HistogramMetricFamily("vllm:iteration_tokens_total", "Rows of a step.", labels=list(self._labels))

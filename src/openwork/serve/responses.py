@@ -87,7 +87,8 @@ async def plan_response(
     spoken = Spoken.begin(reply.dialect, names, reply.prompt.text, asked.is_parallel, reply.opening)
     stamp = Stamp.new("resp_", "response", facts)
     voice = ResponseVoice(body, params, stamp, spoken, messages, Place(shelf, caller.tenant))
-    return Plan([request], reply.tokenizer, voice, bool(body.stream), reply.dialect.shown_ids(reply.tokenizer))
+    shown = reply.dialect.shown_ids(reply.tokenizer)
+    return Plan([request], reply.tokenizer, voice, bool(body.stream), shown, name=stamp.id)
 
 
 class ResponseVoice:

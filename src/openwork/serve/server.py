@@ -33,6 +33,7 @@ from openwork.serve.logs import Log, StdlibBridge
 from openwork.serve.metered import Metered
 from openwork.serve.metrics import Metrics
 from openwork.serve.operations import operations
+from openwork.serve.recorded import tell_of_recording
 from openwork.serve.settings import ServeSettings
 
 CLOSE_S = 60.0  # for an engine to go, what it saves included
@@ -115,7 +116,11 @@ class Server:
             loop.add_signal_handler(number, self._take_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         accepting = Listener(self._gate, self.settings, self._journal)
-        tasks = [asyncio.create_task(accepting.serve([listener])), asyncio.create_task(self._metrics.measure_lag())]
+        tasks = [
+            asyncio.create_task(accepting.serve([listener])),
+            asyncio.create_task(self._metrics.measure_lag()),
+            asyncio.create_task(tell_of_recording(self.status, self._log)),
+        ]
         try:
             if not await self._load():
                 return 128 + self._signals[0]

@@ -57,6 +57,7 @@ class ServeSettings:
     cors_origins    web origins whose pages may read answers; none by default
     drain_s         running requests may take after a first SIGTERM
     stall_s         an engine with work may take over a step before /health says 503
+    allow_see       the microscope is served: its page is for everybody, its numbers for whoever has a key
     """
 
     host: str = "127.0.0.1"
@@ -65,6 +66,7 @@ class ServeSettings:
     cors_origins: tuple[str, ...] = ()
     drain_s: float = 30.0
     stall_s: float = 60.0
+    allow_see: bool = False
     http: HttpLimits = field(default_factory=HttpLimits)
 
     def __post_init__(self) -> None:

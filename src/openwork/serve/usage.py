@@ -14,13 +14,19 @@ from openwork.serve.schema.usage import CompletionDetails, PromptDetails, Timing
 def usage_of(generation: Generation, reasoning_tokens: int = 0) -> Usage:
     prompt = sum(len(part.request.prompt) for part in generation.parts)
     cached = sum(part.ended.account.cached for part in generation.parts if part.ended is not None)
+    guessed = [part.ended.account.guessed for part in generation.parts if part.ended is not None]
+    right = sum(each.accepted for each in guessed)
     new = sum(_num_new(part) for part in generation.parts)
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=new,
         total_tokens=prompt + new,
         prompt_tokens_details=PromptDetails(cached_tokens=cached),
-        completion_tokens_details=CompletionDetails(reasoning_tokens=reasoning_tokens),
+        completion_tokens_details=CompletionDetails(
+            reasoning_tokens=reasoning_tokens,
+            accepted_prediction_tokens=right,
+            rejected_prediction_tokens=sum(each.drafted for each in guessed) - right,
+        ),
     )
 
 
@@ -47,6 +53,9 @@ def _timing(part: Part, ended: Ended) -> Timing:
         prefill_chunks=account.chunks,
         preemptions=account.preemptions,
         stalls=dict(account.stalls),
+        drafted_tokens=account.guessed.drafted,
+        accepted_tokens=account.guessed.accepted,
+        verify_steps=account.guessed.verify_steps,
         cache_miss=_told_cause(account.miss.cause) if account.miss is not None else None,
     )
 

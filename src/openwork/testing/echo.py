@@ -122,7 +122,7 @@ class EchoRunner:
         self._chosen = {
             work.sequence: outcome.choices[0].token
             for work, outcome in zip(ticket.works, outcomes, strict=True)
-            if outcome.choices
+            if outcome.choices and not work.drafts
         }
         return Result(ticket.number, outcomes, elapsed)
 
@@ -143,13 +143,15 @@ class EchoRunner:
         inputs: list[int] = list(work.tokens)
         if work.is_pending:  # nothing was chosen when the step before failed
             inputs.append(self._chosen.get(work.sequence, POISON))
+        inputs += work.drafts
         if self._poisons(step, work):
             inputs = [POISON] * len(inputs)
         for position, token in enumerate(inputs, start=work.start):
             self._slots[self._slot(work, position)] = token
         read = self._read(work)
         assert None not in read, "a slot was read before it was written"
-        tokens = [token for token in read if token is not None]
+        guessed = [token for token in read if token is not None]
+        tokens = guessed[: work.start + work.num_sure]
         if POISON in tokens:
             for position in range(work.start, work.start + work.count):
                 self._slots[self._slot(work, position)] = POISON
@@ -162,11 +164,23 @@ class EchoRunner:
         if work.expand is not None and work.expand.constraint is not None:
             assert tokens[len(tokens) - len(work.expand.output) :] == [*work.expand.output], "not the line's own tokens"
         choices = tuple(Choice(self._rule(tokens, draw.index)) for draw in work.draws)
+        if work.drafts:
+            assert len(work.draws) == 1 and not work.is_pending, "nothing is guessed for a line that may split"
+            choices = self._verified(work, guessed)
         if self._likelihood is None:
             scored = () if work.score is None else work.score.targets
             return Outcome(choices, tuple(Logprob(target, -float(target), 1) for target in scored))
         found = None if work.expand is None else candidates(self._likelihood(tokens), work.expand)
         return Outcome(choices, self._scores(work, tokens, self._likelihood), candidates=found)
+
+    def _verified(self, work: Work, tokens: list[int]) -> tuple[Choice, ...]:
+        """A choice from the last sure row, and from each row of a guess as long as the guesses are right."""
+        choices: list[Choice] = []
+        for end in range(work.start + work.num_sure, len(tokens) + 1):
+            if choices and choices[-1].token != tokens[end - 1]:
+                break
+            choices.append(Choice(self._rule(tokens[:end], work.draws[0].index)))
+        return tuple(choices)
 
     @staticmethod
     def _scores(work: Work, tokens: list[int], likelihood: Likelihood) -> tuple[Logprob, ...]:

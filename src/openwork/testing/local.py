@@ -62,10 +62,10 @@ class LocalEngine:
         self._may_turn = asyncio.Event()
         self._may_turn.set()
 
-    async def submit(self, request: Request) -> LocalStream:
+    async def submit(self, request: Request, name: str | None = None) -> LocalStream:
         if self._state != "ready":
             raise EngineUnavailable("this engine takes nothing new", state=self._state)
-        stream = LocalStream(self, self.engine.submit(request))
+        stream = LocalStream(self, self.engine.submit(request, name=name))
         self.submitted.append(request)
         self._streams.append(stream)
         if self._task is None:

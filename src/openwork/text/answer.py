@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from openwork.core.event import Admitted, Arrived, Ended, Event, Finished, Token
-from openwork.core.output import Chunk, Completion, FinishReason, Logprob, Output, Timings
+from openwork.core.output import Chunk, Completion, Explains, FinishReason, Logprob, Output, Timings
 from openwork.core.request import Request
 from openwork.text.options import OptionText
 from openwork.text.stream import TextStream
@@ -37,8 +37,9 @@ class Answer:
     Where the best of many are wanted there is one chunk, the last: which they are is known at the end.
 
     ``to_cancel`` holds the sequences that a stop string has ended and the engine does not know of yet; ``failure`` says
-    what went wrong when the engine failed the request. ``arrived`` is for whoever has taken that event already, and
-    ``shown`` are special tokens that are a part of the text. ``options`` are the texts of lines that are options.
+    what went wrong when the engine failed the request. ``arrived`` is for whoever has taken that event already,
+    ``shown`` are special tokens that are a part of the text, ``options`` are the texts of lines that are options, and
+    ``source`` goes into the Output.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class Answer:
         arrived: float = 0.0,
         shown: Collection[int] = (),
         options: Mapping[tuple[int, ...], str] | None = None,
+        source: Explains | None = None,
     ) -> None:
         self.to_cancel: list[int] = []
         self.output: Output | None = None
         self.failure = ""
         self._request = request
         self._prompt = prompt
+        self._source = source
         self._ranks = request.params.best_of is not None
         self._lines = [
             _Line(_text_stream(request, tokenizer, shown) if options is None else OptionText(options))
@@ -133,6 +136,8 @@ class Answer:
             ended.prompt_logprobs,
             ended.account.cached,
             ended.search,
+            ended.account.guessed,
+            self._source,
         )
 
     def _best(self) -> list[_Line]:

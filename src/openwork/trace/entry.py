@@ -1,6 +1,8 @@
 """Entry: one line of a flight recording. Together, in order, the lines are all that a scheduler was ever told.
 
-    Began -> (Submitted | Cancelled | Pinned | Planned | Ran | Failed)*      one engine process; the next begins anew
+    Began -> Restored? -> (Submitted | Cancelled | Pinned | Replaced | Planned | Waited | Ran | Failed)*
+
+One Began is one engine process; the next begins anew.
 
 It guarantees that whoever gives the same calls to the same scheduler gets the same steps: each line holds the time that
 the engine's clock showed, and Planned and Ran hold what went to the runner and what came back. Times are seconds from
@@ -13,12 +15,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from openwork.core.event import Event
+from openwork.core.event import Admitted, Arrived, Ended, Event, Finished, Preempted, Prefilled, Token
 from openwork.core.output import FinishReason
 from openwork.core.request import Request
 from openwork.core.settings import AdmissionSettings, CacheSettings, ScheduleSettings
 from openwork.core.step import Result, Step
 from openwork.core.terms import Tenant, Terms
+from openwork.kv.saved import Saved
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class Began:
     admission: AdmissionSettings
     tenants: Mapping[str, Tenant] = field(default_factory=dict)
     version: str = ""
+    run: int = 0  # counts the engine processes that were recorded in one place
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class Cancelled:
     number: int
     index: int | None
     reason: FinishReason
+    events: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +75,38 @@ class Pinned:
 
 
 @dataclass(frozen=True, slots=True)
+class Restored:
+    """The prefix cache was filled with what an earlier process had kept, before anything else happened."""
+
+    time: float
+    records: tuple[Saved, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """A new list of tenants took effect."""
+
+    time: float
+    tenants: Mapping[str, Tenant]
+
+
+@dataclass(frozen=True, slots=True)
 class Planned:
     """A step, before it runs. Its works hold the whole block table of each sequence that is in it."""
 
     time: float
     step: Step
     events: tuple[Event, ...] = ()  # what planning it did to requests: admissions, preemptions
+    owners: tuple[tuple[int, int], ...] = ()  # of each work: the request's number, and the index of the sequence in it
+
+
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """The scheduler was asked for a step and had none before a result comes back. Who is overdue is decided then too,
+    and lines of a search may have given way: without this line a later step could come out otherwise."""
+
+    time: float
+    events: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,4 +126,21 @@ class Failed:
     events: tuple[Event, ...] = ()
 
 
-Entry = Began | Submitted | Cancelled | Pinned | Planned | Ran | Failed
+Entry = Began | Restored | Submitted | Cancelled | Pinned | Replaced | Planned | Waited | Ran | Failed
+
+# Whatever of these is written field by field: a log says which field has which number (coding/plain.py).
+WRITTEN: tuple[type, ...] = (
+    Began,
+    Request,
+    Step,
+    Result,
+    Arrived,
+    Admitted,
+    Preempted,
+    Prefilled,
+    Token,
+    Finished,
+    Ended,
+    Terms,
+    Tenant,
+)

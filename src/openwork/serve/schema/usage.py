@@ -15,6 +15,8 @@ class PromptDetails(Said, frozen=True, kw_only=True):
 
 class CompletionDetails(Said, frozen=True, kw_only=True):
     reasoning_tokens: int
+    accepted_prediction_tokens: int = 0  # guessed ahead and right
+    rejected_prediction_tokens: int = 0  # guessed ahead for nothing
 
 
 class Usage(Said, frozen=True, kw_only=True):
@@ -29,7 +31,8 @@ class Timing(Said, frozen=True, kw_only=True):
     """An extension: the time of one prompt's request, in seconds on the engine's clock.
 
     ``computed_tokens`` counts positions, those after a preemption again; ``stalls`` how long sequences were left out of
-    steps, by cause (docs/scheduling.md); ``cache_miss`` says why no more of the prompt was found in the prefix cache.
+    steps, by cause (docs/scheduling.md); ``drafted_tokens`` were guessed, ``accepted_tokens`` of them right, in
+    ``verify_steps`` (docs/speculation.md); ``cache_miss`` says why no more of the prompt was found in the prefix cache.
     """
 
     queued_s: float
@@ -40,6 +43,9 @@ class Timing(Said, frozen=True, kw_only=True):
     prefill_chunks: int
     preemptions: int
     stalls: dict[str, float]
+    drafted_tokens: int
+    accepted_tokens: int
+    verify_steps: int
     cache_miss: str | None
 
 

@@ -1,0 +1,97 @@
+"""openwork replay: a recorded request computed again in one pass, and compared bit by bit with what was served."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from openwork.cli import options, terminal
+from openwork.cli.progress import Bars
+
+if TYPE_CHECKING:
+    from openwork.trace.entry import Began
+    from openwork.trace.recording import Recording
+    from openwork.trace.replay import Verdict
+    from openwork.trace.story import Story
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@app.command()
+def replay(
+    id: Annotated[str, typer.Argument(metavar="ID", help="The request, as openwork trace ls names it.")],
+    record: Annotated[Path, typer.Option("--record", metavar="DIR", help="The recording.", show_default=False)],
+    step: Annotated[
+        int | None, typer.Option("--step", help="Only this token of the answer, counted from 0.", show_default=False)
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="The same model, where it has another name here.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    threads: options.Threads = None,
+    weight_cache: options.WeightCache = True,
+) -> None:
+    """Compute a recorded request again, and compare every row of logits and every choice with what was served.
+
+    It was served among others, in chunks, with a prefix from the cache, preempted, taken over by another process: the
+    bits are the same all the same. Exit code 0: equal; 1: not, and the first difference is told.
+
+    \b
+    [bold]openwork replay cmpl-5b0f --record DIR[/]
+    [bold]openwork replay cmpl-5b0f --record DIR --step 17 --json[/]
+    """
+    from openwork.trace.recording import Recording
+
+    recording = Recording.open(record)
+    story = recording.request(id)
+    with Bars() as bars:
+        verdict = _replayed(recording, story, step, model, bars, threads=threads, cache=weight_cache)
+    if as_json:
+        typer.echo(json.dumps(verdict.as_record()))
+    else:
+        typer.echo(_told(verdict, len(story.lines)))
+    for damage in recording.damage:
+        terminal.show_note(f"not all of the recording can be read: {damage}")
+    raise typer.Exit(0 if verdict.equal else 1)
+
+
+def _replayed(
+    recording: Recording, story: Story, step: int | None, model: str | None, bars: Bars, **load: Any
+) -> Verdict:
+    """Open the model as it was opened for whoever served, and replay."""
+    from openwork.build import examiner
+    from openwork.core.settings import LoadSettings
+    from openwork.trace.replay import check, replay
+
+    request = check(story, step)  # before a model is loaded
+    began = _began(recording, story)
+    settings = LoadSettings(dtype=began.dtype, kv_dtype=began.kv_dtype, context=request.limits.context, **load)
+    return replay(examiner(model or began.model, settings, bars, began.contract_id), began, story, step)
+
+
+def _began(recording: Recording, story: Story) -> Began:
+    """The process that had the request last. Those before it passed it on, so they served the same model."""
+    from openwork.trace.entry import Began
+
+    return next(entry for entry in recording.entries() if isinstance(entry, Began) and entry.run == story.run)
+
+
+def _told(verdict: Verdict, num_lines: int) -> str:
+    first = verdict.first_difference
+    among = "" if num_lines == 1 else f" in {num_lines} sequences"
+    if first is None:
+        unhashed = f" Of {verdict.unhashed} no hash was recorded: their choice alone was compared."
+        said = "every row of logits has the bits that were served, and every choice is the same."
+        return f"{verdict.id}: equal. {verdict.tokens} tokens{among}: {said}{unhashed if verdict.unhashed else ''}"
+    where = (
+        f"token {first.token}{'' if num_lines == 1 else f' of sequence {first.sequence}'}, position {first.position}"
+    )
+    at = "" if first.layer is None else f" Layer {first.layer}, {first.op}:"
+    return (
+        f"{verdict.id}: differs at {where}. The {first.what} recorded: {first.recorded}, found: {first.found}."
+        f"{at} {first.finding}."
+    )

@@ -1,0 +1,302 @@
+"""Examination: one sequence, computed again, with everything inside it to be looked at.
+
+    Examiner --examine(tokens)--> Examination --prefill, once--> keys and values of all positions, in a cache of its own
+                                              --row(i)--> that row again, as a decode step, watched
+
+By the numeric contract the row that is computed again has the bits that were served, whatever the schedule was, and its
+hash says whether it does. So any row can be opened in the time of one decode step, and memory is the cache and what was
+asked for: never the attention of all positions to all. It does not know requests, text, or where the tokens came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from openwork.core.errors import MemoryTooSmall, RequestError
+from openwork.core.request import Limits
+from openwork.core.spec import ModelSpec
+from openwork.models.decoder import Decoder
+from openwork.ops.attention import FINE_STEPS
+from openwork.ops.packed import bfloat16_round
+from openwork.ops.paged import KVDType, PagedKV, Rows, to_codes
+from openwork.ops.weights import Attention
+from openwork.run.masks import Guide
+from openwork.run.memory import available_bytes
+from openwork.run.row import Lens, Logits, Row
+from openwork.run.watch import Heads, Watched
+
+BLOCK = 16
+CHUNK = 512  # rows of the prefill at a time
+LOGITS_BYTES = 32 << 20  # of logits at a time
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examiner:
+    """A model to examine sequences with; it needs no engine."""
+
+    model: Decoder
+    kv_dtype: KVDType
+    limits: Limits
+    name: str
+    dtype: str  # of the weights
+    guide: Guide  # for tokens that were chosen under a constraint
+
+    @property
+    def contract_id(self) -> str:
+        return self.model.ops.contract_id
+
+    def num_bytes(self, num_tokens: int) -> int:
+        """Memory that the keys and values of an examination take."""
+        spec, blocks = self.model.spec, -(-num_tokens // BLOCK)
+        return blocks * PagedKV.block_bytes(spec.num_layers, spec.num_kv_heads, spec.head_dim, BLOCK, self.kv_dtype)
+
+    def examine(self, tokens: Sequence[int], max_bytes: int | None = None, room: int = 0) -> Examination:
+        """Tokens in the order of their positions; nothing is computed yet. ``room`` is for others, later: turn_to.
+
+        Raises RequestError for ids or lengths that the model does not have, MemoryTooSmall when keys and values need
+        more than ``max_bytes``, or than is free.
+        """
+        vocab, context = self.limits.vocab_size, self.limits.context
+        if not 1 <= len(tokens) <= context:
+            raise RequestError(f"are {len(tokens)}; the model reads 1 to {context}", param="tokens")
+        strange = next((token for token in tokens if not 0 <= token < vocab), None)
+        if strange is not None:
+            raise RequestError(f"hold {strange}; ids are 0 to {vocab - 1}", param="tokens")
+        room = max(room, len(tokens))
+        needed, free = self.num_bytes(room), available_bytes()
+        allowed = free if max_bytes is None else min(max_bytes, free)
+        if needed > allowed:
+            raise MemoryTooSmall(
+                f"to examine {room} tokens takes {needed:,} bytes for keys and values; {allowed:,} may be used",
+                "Examine fewer tokens, or allow more.",
+            )
+        return Examination(self.model, self.kv_dtype, tokens, room)
+
+
+class Examination:
+    """One sequence. For one thread at a time."""
+
+    def __init__(self, model: Decoder, kv_dtype: KVDType, tokens: Sequence[int], room: int) -> None:
+        spec, blocks = model.spec, -(-room // BLOCK)
+        self.spec: ModelSpec = spec
+        self.tokens = np.array(tokens, np.int32)
+        self._model = model
+        kv = PagedKV.empty(spec.num_layers, blocks, spec.num_kv_heads, spec.head_dim, BLOCK, kv_dtype)
+        self._kv = model.ops.bind(kv)
+        self._table = np.arange(blocks, dtype=np.int32)
+        self._computed = 0  # positions whose keys and values are in the cache
+
+    def turn_to(self, tokens: Sequence[int]) -> None:
+        """Examine another sequence, which needs no more room; what both begin with is not computed again."""
+        other = np.array(tokens, np.int32)
+        if len(other) > len(self._table) * BLOCK:
+            raise RequestError(f"are {len(other)}; there is room for {len(self._table) * BLOCK}", param="tokens")
+        shared = min(self._computed, len(other))
+        differs = np.flatnonzero(self.tokens[:shared] != other[:shared])
+        self._computed = int(differs[0]) if len(differs) else shared
+        self.tokens = other
+
+    # -- one pass ------------------------------------------------------------------------------------------------
+
+    def prefill(self) -> None:
+        """Compute all positions that were not yet. Does nothing the second time."""
+        for first in range(self._computed, len(self.tokens), CHUNK):
+            self._forward(self._model, first, min(first + CHUNK, len(self.tokens)))
+
+    def rows(self, first: int = 0) -> Iterator[tuple[int, np.ndarray, int]]:
+        """Compute in one pass -> (position, logits (vocab,), their hash) of each position from ``first`` on."""
+        at_once = max(1, LOGITS_BYTES // (4 * self.spec.vocab_size))
+        for begin in range(min(first, self._computed), len(self.tokens), CHUNK):
+            hidden = self._forward(self._model, begin, min(begin + CHUNK, len(self.tokens)))
+            for at in range(max(0, first - begin), len(hidden), at_once):
+                logits = self._model.logits(hidden[at : at + at_once])
+                hashes = self._model.ops.hash_rows(logits).tolist()
+                yield from zip(range(begin + at, begin + at + len(logits)), logits, hashes, strict=True)
+
+    # -- one row -------------------------------------------------------------------------------------------------
+
+    def row(
+        self,
+        position: int,
+        *,
+        layers: Sequence[int] | None = None,
+        heads: Sequence[int] | None = None,
+        lens: int = 0,
+        top: int = 10,
+    ) -> Row:
+        """One position, computed again as a decode step and watched; the prefill comes first if there was none.
+
+        ``layers`` and ``heads`` choose whose queries, keys, values and attention are wanted; None: all. ``lens`` is
+        how many tokens to name behind every layer (0: no lens), ``top`` how many at the end. Raises RequestError for a
+        position, layer or head that there is not.
+        """
+        spec = self.spec
+        some = tuple(range(spec.num_layers) if layers is None else _check("layers", layers, spec.num_layers))
+        which = tuple(range(spec.num_heads) if heads is None else _check("heads", heads, spec.num_heads))
+        _check("position", [position], len(self.tokens))
+        self.prefill()
+        watched, stream = Watched(self._model.ops, some), list[np.ndarray]()
+        hidden = self._forward(self._model.through(watched), position, position + 1, stream)
+
+        def seen(name: str, count: int) -> np.ndarray:
+            out = np.empty((len(some), count, spec.head_dim), np.float32)
+            for place, layer in enumerate(some):
+                out[place] = getattr(watched.seen[layer], name)[0]
+            return out
+
+        every = {name: seen(name, spec.num_heads)[:, which] for name in ("q_before", "q", "mixed")}
+        every |= {name: seen(name, spec.num_kv_heads) for name in ("k_before", "k", "v")}
+        attention = np.zeros((len(some), len(which), position + 1), np.float32)
+        for place, layer in enumerate(some):
+            self._attend(position, layer, which, every["q"][place], attention[place])
+        residual = np.concatenate(stream)
+        return Row(
+            position=position,
+            token=int(self.tokens[position]),
+            layers=some,
+            heads=which,
+            attention=attention,
+            residual=residual,
+            logits=self._say(hidden, top),
+            lens=self._lens(residual, lens) if lens else None,
+            **every,
+        )
+
+    def keys(self, layer: int, head: int) -> np.ndarray:
+        """The keys that query head ``head`` of a layer meets, as the cache holds them -> (tokens, head_dim)."""
+        table, kv_head = self._line(layer, head)
+        return self._kv.key_line(layer, kv_head, table, len(self.tokens))
+
+    def values(self, layer: int, head: int) -> np.ndarray:
+        """The same of the values."""
+        table, kv_head = self._line(layer, head)
+        return self._kv.value_line(layer, kv_head, table, len(self.tokens))
+
+    def lens(self, first: int, last: int, top: int) -> list[Lens]:
+        """What every layer would have said at positions first .. last - 1, computed again in one chunk of rows."""
+        _check("last", [last - 1], len(self.tokens))
+        _check("first", [first], last)
+        self.prefill()
+        stream: list[np.ndarray] = []
+        self._forward(self._model, first, last, stream)
+        by_row = np.stack(stream, axis=1)  # (rows, layers + 1, hidden_size)
+        return [self._lens(residual, top) for residual in by_row]
+
+    def disagreement(self, position: int) -> tuple[int, str] | None:
+        """Where ways of computing one row part that must give the same bits; None: they do.
+
+        In a chunk behind other rows, alone, and alone in single operations. The first layer and what of it: "project",
+        "norm or rope", "attend", "output or feed-forward", or "in one call" when only the layer as a whole differs from
+        its operations; the layer behind the last is the "head".
+        """
+        _check("position", [position], len(self.tokens))
+        self.prefill()
+        begin, num_layers = max(0, position - BLOCK + 1), self.spec.num_layers
+        streams: list[list[np.ndarray]] = [[], [], [], []]
+        watched = [Watched(self._model.ops, range(num_layers)) for _ in range(2)]
+        single, chunk = (self._model.through(each) for each in watched)
+        ways = ((self._model, position), (self._model, begin), (single, position), (chunk, begin))
+        rows = [
+            self._forward(model, first, position + 1, stream)[-1:]
+            for (model, first), stream in zip(ways, streams, strict=True)
+        ]
+        for layer in range(num_layers):
+            alone, behind, *singles = (stream[layer + 1][-1].tobytes() for stream in streams)
+            if singles[0] != singles[1]:
+                return layer, _first_part(*(each.seen[layer] for each in watched))
+            if not alone == behind == singles[0]:
+                return layer, "in one call"
+        return (num_layers, "head") if len({self._model.logits(row).tobytes() for row in rows}) > 1 else None
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _forward(self, model: Decoder, first: int, last: int, stream: list[np.ndarray] | None = None) -> np.ndarray:
+        """Positions first .. last - 1 through the layers -> (rows, hidden_size); ``stream`` gets the residual."""
+        positions = np.arange(first, last, dtype=np.int32)
+        starts = np.array([0, last - first], np.int32)
+        rows = model.ops.bind_rows(Rows(positions, starts, self._table[None], *model.cos_sin(positions)))
+        see = None if stream is None else lambda _, x: stream.append(x.copy())
+        hidden = model.forward(self.tokens[first:last], rows, self._kv, see)
+        self._computed = max(self._computed, last)
+        return hidden
+
+    def _line(self, layer: int, head: int) -> tuple[np.ndarray, int]:
+        _check("layer", [layer], self.spec.num_layers)
+        _check("head", [head], self.spec.num_heads)
+        self.prefill()
+        return self._table, head // (self.spec.num_heads // self.spec.num_kv_heads)
+
+    def _attend(self, position: int, layer: int, heads: Sequence[int], q: np.ndarray, out: np.ndarray) -> None:
+        """The weights of some heads at one position: q (heads, head_dim) -> into out (heads, position + 1)."""
+        w: Attention = self._model.weights.layers[layer].attention
+        lowest = 0 if w.window is None else max(0, position - w.window + 1)
+        group, table = self.spec.num_heads // self.spec.num_kv_heads, self._table[: position // BLOCK + 1]
+        q = _as_cached(q, self._kv.dtype)
+        for kv_head in sorted({head // group for head in heads}):
+            k = self._kv.key_line(layer, kv_head, table, position + 1)[lowest:]
+            for place in [place for place, head in enumerate(heads) if head // group == kv_head]:
+                # Alone, so that its bits do not depend on the others; not by BLAS, whose threads wait for one another.
+                scores = np.einsum("td,d->t", k, q[place]) * np.float32(w.scale)
+                if w.softcap is not None:
+                    scores = np.float32(w.softcap) * np.tanh(scores / np.float32(w.softcap))
+                weights = np.exp(scores.astype(np.float64) - scores.max())
+                out[place, lowest:] = weights / weights.sum()
+
+    def _say(self, hidden: np.ndarray, top: int) -> Logits:
+        ops = self._model.ops
+        row = self._model.logits(hidden)  # (1, vocab)
+        mass = float(ops.logsumexp(row)[0])
+        ids = ops.top_k(row[0], max(top, 2))
+        logprobs = row[0].astype(np.float64) - mass
+        return Logits(
+            row=row[0],
+            row_hash=int(ops.hash_rows(row)[0]),
+            logsumexp=mass,
+            entropy=float(-(np.exp(logprobs) * logprobs).sum()),
+            margin=float(row[0][ids[0]] - row[0][ids[-1 if len(ids) < 2 else 1]]),
+            top_ids=ids[:top],
+            top_logits=row[0][ids[:top]],
+        )
+
+    def _lens(self, residual: np.ndarray, top: int) -> Lens:
+        """residual (layers + 1, hidden_size), some layers at a time."""
+        ops, at_once = self._model.ops, max(1, LOGITS_BYTES // (4 * self.spec.vocab_size))
+        top = min(top, self.spec.vocab_size)
+        ids, best = np.empty((len(residual), top), np.int64), np.empty((len(residual), top), np.float32)
+        masses = np.empty(len(residual))
+        for first in range(0, len(residual), at_once):
+            logits = self._model.logits(residual[first : first + at_once])
+            masses[first : first + at_once] = ops.logsumexp(logits)
+            for place, row in enumerate(logits, first):
+                ids[place] = ops.top_k(row, top)
+                best[place] = row[ids[place]]
+        return Lens(ids, best, masses)
+
+
+def _as_cached(q: np.ndarray, dtype: KVDType) -> np.ndarray:
+    """Queries rounded as those are that meet a cache of this kind (ops/attention.py)."""
+    if dtype == "float32":
+        return q
+    if dtype == "bfloat16":
+        return bfloat16_round(q)
+    codes, scale = to_codes(q, FINE_STEPS)
+    return np.asarray(codes * scale)
+
+
+def _first_part(one: Heads, other: Heads) -> str:
+    """What of an attention block is the first to differ in the last row."""
+    parts = {"project": ("q_before", "k_before", "v"), "norm or rope": ("q", "k"), "attend": ("mixed",)}
+    for part, names in parts.items():
+        if any(getattr(one, name)[-1].tobytes() != getattr(other, name)[-1].tobytes() for name in names):
+            return part
+    return "output or feed-forward"
+
+
+def _check(name: str, chosen: Sequence[int], count: int) -> Sequence[int]:
+    for each in chosen:
+        if isinstance(each, bool) or not isinstance(each, (int, np.integer)) or not 0 <= each < count:
+            raise RequestError(f"has {each!r}; there are 0 to {count - 1}", param=name)
+    return chosen

@@ -1,0 +1,261 @@
+"""gather: the facts of a recording, from a replay of its schedule.
+
+Every step that is counted as replayed was compared with the recorded one, so what the replaying scheduler knows is what
+the one that served knew: which request a row belonged to, where every block was, who evicted whom. Where a process
+cannot be replayed (its beginning is gone, or it came out otherwise) only what the lines themselves say is gathered.
+One pass; what grows with the recording are the steps, the requests and four bytes for each work and token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from openwork.core.event import Admitted, Ended, Event, Finished, Preempted, Token
+from openwork.core.step import Step
+from openwork.trace.cost import work_of
+from openwork.trace.course import Asked, Course, Happened, Line, Sample, Stepped
+from openwork.trace.entry import Began, Cancelled, Entry, Failed, Planned, Ran, Submitted
+from openwork.trace.schedule import Rerun, rerun
+from openwork.trace.watch import Move, WatchedCache
+
+MOST_SAMPLES = 2048  # of where the blocks are, over a whole recording
+MOST_LEFT_OUT = 64  # of those who were left out of one step
+
+
+def gather(entries: Iterable[Entry], window: range | None = None) -> Course:
+    """The facts of a recording; of the steps in ``window`` (places, from 0) every block and work."""
+    gathering = _Gathering(window or range(0))
+    for entry, process in rerun(entries, WatchedCache):
+        gathering.take(entry, process)
+    return gathering.course
+
+
+class _Gathering:
+    """One pass over the lines."""
+
+    def __init__(self, window: range) -> None:
+        self.course = Course()
+        self._window = window
+        self._offset = 0.0  # from a process's clock to the course's
+        self._places: dict[int, int] = {}  # number of a request in this process -> place
+        self._names: dict[str, int] = {}  # of those that may go on in the next process
+        self._in_flight: dict[int, int] = {}  # number of a step -> place
+        self._at = 0  # place of the step that the line in hand belongs to
+        self._every = 1  # steps between two samples
+
+    def take(self, entry: Entry, process: Rerun | None) -> None:
+        if process is not None and process.difference is not None:
+            self.course.differences.append(str(process.difference))
+            process = None
+        elif process is not None and process.gap:
+            self.course.differences.append(process.gap)
+            process = None
+        self._at = max(0, len(self.course.steps) - 1)
+        match entry:
+            case Began():
+                self._begin(entry)
+            case Submitted():
+                self._submit(entry)
+            case Planned():
+                self._plan(entry, process)
+            case Ran() | Failed():
+                self._land(entry)
+            case Cancelled():
+                self._note("cancel", entry.time, entry.number, {"index": entry.index, "reason": entry.reason})
+        for event in getattr(entry, "events", ()) if process is None else process.events:
+            self._happen(event, process)
+        if process is not None:
+            self._watch(entry, process)
+
+    def _begin(self, began: Began) -> None:
+        first = self.course.processes[0][1] if self.course.processes else began
+        at = began.unix_s - first.unix_s
+        self._offset = at - began.time
+        self._places, self._in_flight = {}, {}
+        self.course.processes.append((at, began))
+
+    def _submit(self, entry: Submitted) -> None:
+        request = entry.request
+        known = self._names.get(entry.name) if entry.so_far is not None else None
+        if known is None:
+            known = len(self.course.requests)
+            asked = Asked(
+                name=entry.name,
+                tenant=request.terms.tenant,
+                arrived_s=entry.time + self._offset,
+                prompt=len(request.prompt),
+                most=request.max_tokens,
+                is_search=request.search is not None,
+                process=max(0, len(self.course.processes) - 1),
+                number=entry.number,
+                error=entry.error,
+            )
+            self.course.requests.append(asked)
+        if not entry.error:
+            self._names[entry.name] = self._places[entry.number] = known
+            indices = [0] if entry.so_far is None else sorted(entry.so_far) or [0]
+            for index in indices:
+                self._line(known, index).spans.append((entry.time + self._offset, "queued", ""))
+
+    def _line(self, place: int, index: int) -> Line:
+        return self.course.requests[place].lines.setdefault(index, Line())
+
+    # -- steps ---------------------------------------------------------------------------------------------------
+
+    def _plan(self, entry: Planned, process: Rerun | None) -> None:
+        step, self._at = entry.step, len(self.course.steps)
+        stepped = Stepped(
+            process=max(0, len(self.course.processes) - 1),
+            number=step.number,
+            planned_s=entry.time + self._offset,
+            rows=step.num_rows,
+            works=len(step.works),
+            work=work_of(step),
+            copies=len(step.copies),
+        )
+        if step.why is not None:
+            stepped.order, stepped.bound, stepped.budget = step.why.order, step.why.bound, step.why.rows
+        self._in_flight[step.number] = self._at
+        self.course.steps.append(stepped)
+        owners: Sequence[tuple[int, int] | None] = entry.owners
+        owners = owners or [self._owner(work.sequence, process) for work in step.works]
+        self._works(step, stepped, owners)
+        if process is None:
+            return
+        self.course.replayed += 1
+        for number, cause in step.why.left_out[:MOST_LEFT_OUT] if step.why is not None else ():
+            owner = self._owner(number, process)
+            if owner is not None and owner[0] in self._places:
+                stepped.left_out.append((self._places[owner[0]], owner[1], cause))
+
+    def _works(self, step: Step, stepped: Stepped, owners: Sequence[tuple[int, int] | None]) -> None:
+        detail: list[tuple[int, int, int, int, str, int]] = []
+        for work, owner in zip(step.works, owners, strict=False):
+            place = None if owner is None else self._places.get(owner[0])
+            if owner is None or place is None:
+                continue
+            whose = place, owner[1]
+            asked, line = self.course.requests[place], self._line(*whose)
+            again = max(0, min(work.start + work.count, line.computed) - work.start)
+            line.computed = max(line.computed, work.start + work.count)
+            line.worked.append(self._at)
+            stepped.again += again
+            if work.count > 1:
+                stepped.chunks.append((whose[0], work.count))
+            else:
+                stepped.alone[asked.tenant] += 1
+            is_prompt = work.start < asked.prompt
+            kind = "again" if again else "prompt" if is_prompt else "search" if asked.is_search else "decode"
+            detail.append((*whose, work.start, work.count, kind, len(work.blocks)))
+        if self._at in self._window:
+            self.course.detail.works[self._at] = detail
+
+    def _owner(self, sequence_id: int, process: Rerun | None) -> tuple[int, int] | None:
+        """The number of the request of a living sequence, and its index there."""
+        sequence = None if process is None else process.scheduler.sequence(sequence_id)
+        return None if sequence is None else (sequence.request_id, sequence.index)
+
+    def _land(self, entry: Ran | Failed) -> None:
+        number = entry.result.step if isinstance(entry, Ran) else entry.step
+        place = self._in_flight.pop(number, None)
+        if place is None:
+            return
+        self._at = place
+        stepped = self.course.steps[place]
+        stepped.landed_s = entry.time + self._offset
+        if isinstance(entry, Ran):
+            stepped.elapsed_s = entry.result.elapsed_s
+        else:
+            stepped.failed = entry.message
+            self._note("failed", entry.time, None, {"message": entry.message})
+
+    # -- events --------------------------------------------------------------------------------------------------
+
+    def _happen(self, event: Event, process: Rerun | None) -> None:
+        place = self._places.get(event.request)
+        if place is None:
+            return
+        asked, time = self.course.requests[place], event.time + self._offset
+        match event:
+            case Token(index=index):
+                line = self._line(place, index)
+                line.tokens.append(self._at)
+                if not line.spans:  # it was born running, where its request split
+                    line.spans.append((time, "running", ""))
+            case Admitted(index=index):
+                self._admit(event, asked, place, process)
+            case Preempted(index=index, cause=cause, by=by):
+                whose = self._places.get(by) if by is not None else None
+                asked.preempted.append((self._at, event, whose))
+                self._line(place, index).spans.append((time, "preempted", cause))
+                about = {"index": index, "cause": cause, "by": whose, "forgotten": event.forgotten, "kept": event.kept}
+                self._note("preempted", event.time, event.request, about)
+            case Finished(index=index, reason=reason):
+                line = self._line(place, index)
+                line.finish, line.finished_s = reason, time
+                line.spans.append((time, "finished", reason))
+                self._note("finished", event.time, event.request, {"index": index, "reason": reason})
+            case Ended():
+                asked.ended_s, asked.account = time, event.account
+                self._names.pop(asked.name, None)
+
+    def _admit(self, event: Admitted, asked: Asked, place: int, process: Rerun | None) -> None:
+        line = self._line(place, event.index)
+        if asked.admitted_s is None:
+            asked.admitted_s = event.time + self._offset
+            asked.cached, asked.miss = event.cached, event.miss
+            if process is not None and isinstance(process.cache, WatchedCache):
+                asked.again.update(process.cache.again.get((event.request, event.index), {}))
+        line.spans.append((event.time + self._offset, "running", ""))
+        miss = None if event.miss is None else event.miss.cause
+        about = {"index": event.index, "cached": event.cached, "miss": miss}
+        self._note("admitted", event.time, event.request, about)
+
+    def _note(self, what: str, time: float, number: int | None, about: Mapping[str, object]) -> None:
+        if self._at in self._window:
+            place = None if number is None else self._places.get(number)
+            self.course.detail.happened.append(Happened(self._at, time + self._offset, place, what, dict(about)))
+
+    # -- memory --------------------------------------------------------------------------------------------------
+
+    def _watch(self, entry: Entry, process: Rerun) -> None:
+        cache = process.cache
+        assert isinstance(cache, WatchedCache)
+        moves = cache.take_moves()
+        course, is_planned = self.course, isinstance(entry, Planned)
+        for move in moves:
+            if move.what == "evict":
+                course.evicted[move.tenant, move.owner] += 1
+            if course.steps:
+                course.steps[self._at].moves[move.what] += 1
+        if is_planned and self._window and self._at == self._window.start:
+            blocks = range(cache.pool.num_blocks)
+            course.detail.start = [(cache.state(block), cache.pool.owner(block)) for block in blocks]
+        elif self._at in self._window and course.steps:
+            ends = [event for event in process.events if isinstance(event, (Preempted, Finished))]
+            for move in moves:
+                course.detail.moves.append((self._at, self._placed(move, ends)))
+        if is_planned and process.step is not None and (self._at in self._window or not self._at % self._every):
+            self._sample(process.step, process)
+
+    def _placed(self, move: Move, ends: list[Preempted | Finished]) -> Move:
+        """A move with the place of its request, and with why a sequence gave its blocks back."""
+        place = None if move.request is None else self._places.get(move.request)
+        if move.cause or move.what != "give":
+            return replace(move, request=place)
+        own = [event for event in ends if (event.request, event.index) == (move.request, move.index)]
+        cause = "let go" if not own else "preempted" if isinstance(own[0], Preempted) else "finished"
+        return replace(move, request=place, cause=cause)
+
+    def _sample(self, step: Step, process: Rerun) -> None:
+        samples = self.course.samples
+        tables = [work.blocks for work in step.works]
+        entries, distinct = sum(map(len, tables)), len({block for table in tables for block in table})
+        runs = sum(1 + sum(two != one + 1 for one, two in pairwise(table)) for table in tables if table)
+        gauges = process.scheduler.gauges()
+        samples.append(Sample(self._at, *gauges, entries, distinct, runs, len(self.course.detail.moves)))
+        if len(samples) > MOST_SAMPLES + len(self._window):
+            self._every *= 2
+            self.course.samples = [s for s in samples if not s.step % self._every or s.step in self._window]

@@ -1,0 +1,212 @@
+"""Replay of the bits: a recorded request, derived again in one prefill pass, compared token by token.
+
+    prompt + answer --one pass--> row of logits i --hash--> is it the one recorded with token i?
+                                                  --choose--> is token i what is chosen from it?
+
+By the numeric contract both hold whatever the request was served among: batches, prefix hits, preemptions, forks, other
+processes. What differs is named: the sequence, the token, and, when this machine disagrees with itself, the layer and
+the operation. It does not know how a recording is stored, nor where the model comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from openwork.core.errors import TraceError
+from openwork.core.request import Request
+from openwork.core.step import Draw, Step, Work
+from openwork.run.capture import Examination, Examiner
+from openwork.run.masks import DeadEnd, Masks
+from openwork.run.sample import choose
+from openwork.trace.entry import Began
+from openwork.trace.story import Line, Story
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first thing that is not as it was recorded. ``layer`` and ``op`` are None where no hash can name them."""
+
+    sequence: int
+    token: int  # counted from 0 in the answer
+    position: int  # of the row that it was chosen from
+    what: Literal["logits", "choice"]
+    recorded: str
+    found: str
+    layer: int | None = None
+    op: str | None = None
+    finding: str = ""  # what was tried, and what that says
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of a replay. ``tokens`` were compared; of ``unhashed`` among them only the choice, not the bits."""
+
+    id: str
+    tokens: int
+    unhashed: int
+    first_difference: Difference | None
+
+    @property
+    def equal(self) -> bool:
+        return self.first_difference is None
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        first = self.first_difference
+        return {
+            "id": self.id,
+            "equal": self.equal,
+            "tokens": self.tokens,
+            "unhashed": self.unhashed,
+            "first_difference": None
+            if first is None
+            else {each.name: getattr(first, each.name) for each in fields(first)},
+        }
+
+
+def replay(examiner: Examiner, began: Began, story: Story, token: int | None = None) -> Verdict:
+    """Derive a request again and compare it: all of it, or one ``token`` of each sequence that has so many.
+
+    ``began`` is the process that served it. Raises TraceError when the recording does not hold what this takes, or was
+    made with another model or contract id; MemoryTooSmall when the sequence does not fit.
+    """
+    request = check(story, token)
+    _check_model(examiner, began)
+    lines = {index: line for index, line in sorted(story.lines.items()) if len(line.tokens) > (token or 0)}
+    compared = unhashed = 0
+    chooser = _Chooser(examiner, request)
+    try:
+        for index, i, row, found_hash in _rows(examiner, request, lines, token):
+            recorded, wanted = lines[index].row_hashes[i], lines[index].tokens[i]
+            compared, unhashed = compared + 1, unhashed + (recorded is None)
+            found = chooser.choose(row, index, tuple(lines[index].tokens[:i]))
+            if recorded not in (None, found_hash):
+                difference = Difference(
+                    index, i, len(request.prompt) - 1 + i, "logits", f"{recorded:016x}", f"{found_hash:016x}"
+                )
+                line = (*request.prompt, *lines[index].tokens[:i])
+                return Verdict(story.id, compared, unhashed, _located(difference, examiner, line))
+            if found != wanted:
+                difference = Difference(
+                    index, i, len(request.prompt) - 1 + i, "choice", str(wanted), str(found), finding=_OTHER_CHOICE
+                )
+                return Verdict(story.id, compared, unhashed, difference)
+    finally:
+        chooser.close()
+    return Verdict(story.id, compared, unhashed, None)
+
+
+def check(story: Story, token: int | None = None) -> Request:
+    """What was asked, if the recording has it and it is something that can be derived again; else TraceError."""
+    what, request = f"request {story.id}", story.request
+    if story.error:
+        raise TraceError(f"{what} was not accepted: {story.error}", "Nothing was computed for it.")
+    if request is None or not story.is_whole:
+        raise TraceError(f"a part of {what} is not in the recording", "Give the recording more room on disk.")
+    if not story.has_tokens:
+        raise TraceError(
+            f"{what} was recorded without its tokens, so its bits cannot be derived again",
+            "Record with prompts kept; its schedule can be replayed as it is.",
+        )
+    if request.search is not None:
+        raise TraceError(f"{what} was a search, which draws no tokens", "Its schedule can be replayed.")
+    longest = max((len(line.tokens) for line in story.lines.values()), default=0)
+    if token is not None and not 0 <= token < longest:
+        raise TraceError(f"{what} has no token {token}", f"It has {longest}, counted from 0.")
+    return request
+
+
+_OTHER_CHOICE = (
+    "the row of logits is the one that was recorded, so the choice was made otherwise: with other parameters, or by a "
+    "version that chooses otherwise"
+)
+_AGREES = (
+    "alone, in a chunk and in single operations this row has the same bits here in every layer, so this machine agrees "
+    "with itself: other weights under the same name, or a fault of the machine that served it"
+)
+
+
+def _check_model(examiner: Examiner, began: Began) -> None:
+    """Refuse to compare what must differ."""
+    pairs = (
+        ("contract id", began.contract_id, examiner.contract_id, "The same needs a machine with these instructions."),
+        ("dtype", began.dtype, examiner.dtype, "Open the model with the dtype that served."),
+        ("kv_dtype", began.kv_dtype, examiner.kv_dtype, "Open the model with the kv_dtype that served."),
+        ("vocabulary", began.vocab_size, examiner.limits.vocab_size, "Name the model that served with --model."),
+    )
+    for name, recorded, here, hint in pairs:
+        if recorded != here:
+            raise TraceError(f"the recording was made with {name} {recorded}, this is {here}", hint)
+
+
+def _rows(
+    examiner: Examiner, request: Request, lines: Mapping[int, Line], token: int | None
+) -> Iterator[tuple[int, int, np.ndarray, int]]:
+    """(sequence, token, row of logits, its hash) for every token that is compared, each line in one pass."""
+    before = len(request.prompt)
+    sequences = {  # what is read: all but the token that is chosen last
+        index: (*request.prompt, *line.tokens[: len(line.tokens) - 1 if token is None else token])
+        for index, line in lines.items()
+        if line.tokens
+    }
+    examination: Examination | None = None
+    for index, sequence in sequences.items():
+        if examination is None:
+            examination = examiner.examine(sequence, room=max(map(len, sequences.values())))
+        else:
+            examination.turn_to(sequence)
+        for position, row, row_hash in examination.rows(before - 1 + (token or 0)):
+            yield index, position + 1 - before, row, row_hash
+
+
+def _located(difference: Difference, examiner: Examiner, line: Sequence[int]) -> Difference:
+    """The same, with the layer and the operation if this machine disagrees with itself."""
+    found = examiner.examine(line).disagreement(len(line) - 1)
+    if found is None:
+        return replace(difference, finding=_AGREES)
+    layer, op = found
+    return replace(
+        difference, layer=layer, op=op, finding="ways of computing this row that must give the same bits differ here"
+    )
+
+
+class _Chooser:
+    """Chooses tokens as the engine does, from what a request says and the tokens before."""
+
+    def __init__(self, examiner: Examiner, request: Request) -> None:
+        self._ops = examiner.model.ops
+        self._request = request
+        self._masks = Masks(examiner.guide, examiner.limits.vocab_size)
+        self._step = 0
+
+    def choose(self, row: np.ndarray, index: int, output: tuple[int, ...]) -> int | None:
+        """None: the constraint leaves nothing to choose."""
+        request = self._request
+        position = len(request.prompt) + len(output)
+        draw = Draw(
+            params=request.params,
+            index=index,
+            position=position,
+            generated=len(output),
+            stop_ids=request.stop_ids,
+            history=(*request.prompt, *output) if request.params.has_penalties else (),
+            prompt_len=len(request.prompt),
+            output=output if request.params.constraint is not None else (),
+        )
+        try:
+            return choose(self._ops, row, draw, allowed=self._allowed(draw, index)).token
+        except DeadEnd:
+            return None
+
+    def _allowed(self, draw: Draw, index: int) -> np.ndarray | None:
+        work = Work(index, draw.position - 1, (0,), False, (), (draw,))
+        masks = self._masks.begin(Step(self._step, (work,)), {})
+        self._step += 1
+        return masks[0][0].result() if masks else None
+
+    def close(self) -> None:
+        self._masks.close()

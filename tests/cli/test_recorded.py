@@ -1,0 +1,71 @@
+"""What a recording can be asked on the command line."""
+
+import json
+
+import pytest
+from taped import drawn_to
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    found = tmp_path_factory.mktemp("recording")
+    drawn_to(found, 4, keeps_prompts=True)
+    return str(found)
+
+
+def test_a_schedule_is_checked(run, directory):
+    done = run("trace", "check", directory)
+    assert done.exit_code == 0 and "all equal" in done.stdout
+    document = json.loads(run("trace", "check", directory, "--json").stdout)
+    assert document["equal"] and document["steps"] > 10 and not document["differences"] and not document["unread"]
+
+
+def test_what_if_is_answered_beside_what_was_measured(run, directory):
+    done = run("trace", "what-if", directory, "--kv-blocks", "77", "--next-token-ms", "50", "--stretch", "none")
+    assert done.exit_code == 0, done.stderr
+    assert "-> 77" in done.stdout and "-> 0.05" in done.stdout
+    assert "measured  simulated" in done.stdout and "simulated, not measured" in done.stdout
+    document = json.loads(run("trace", "what-if", directory, "--policy", "priority", "--fair", "--json").stdout)
+    assert document["asked"]["order"] == "priority" and document["asked"]["is_fair"]
+    assert {each["name"] for each in document["figures"]} >= {"first_token_p99_s", "gap_p99_s", "hit_rate"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--kv-blocks", "few"], "kv-blocks"),
+        (["--kv-blocks", "0x"], "kv-blocks"),
+        (["--stretch", "-1"], "stretch"),
+        (["--next-token-ms", "soon"], "next-token-ms"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(run, directory, words, said):
+    done = run("trace", "what-if", directory, *words)
+    assert done.exit_code == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_timeline_is_written(run, directory):
+    document = json.loads(run("trace", "timeline", directory, "--first", "5", "--count", "3").stdout)
+    assert [step["place"] for step in document["steps"]] == [5, 6, 7]
+
+
+@pytest.mark.parametrize("form", ["json", "perfetto", "mooncake"])
+def test_exports_go_to_standard_output_or_a_file(run, directory, form, tmp_path):
+    printed = run("trace", "export", directory, "--format", form).stdout
+    path = tmp_path / "out"
+    assert run("trace", "export", directory, "--format", form, "-o", str(path)).exit_code == 0
+    assert path.read_text() == printed and printed
+    done = run("trace", "export", directory, "--format", form, "-o", str(tmp_path / "none" / "out"))
+    assert done.exit_code == 2 and "cannot be written" in done.stderr
+
+
+def test_a_report_is_written(run, directory):
+    done = run("report", directory, "--no-what-if")
+    assert done.exit_code == 0 and "Every step was replayed" in done.stdout
+    assert json.loads(run("report", directory, "--json").stdout)["kind"] == "openwork.report"
+
+
+@pytest.mark.parametrize("words", [("trace", "check"), ("trace", "export"), ("report",)])
+def test_no_recording_is_one_line(run, tmp_path, words):
+    done = run(*words, str(tmp_path))
+    assert done.exit_code == 1 and "no recording" in done.stderr

@@ -1,0 +1,62 @@
+"""What is recorded, kept in memory beside what is written, so that the one can be held against the other."""
+
+from openwork.core.request import Limits
+from openwork.core.settings import AdmissionSettings, CacheSettings, RecordSettings, ScheduleSettings
+from openwork.trace.entry import Began, Cancelled, Failed, Pinned, Planned, Ran, Replaced, Submitted, Waited
+from openwork.trace.log import FlightRecorder
+
+LIMITS = Limits(50, 160, frozenset({3}))
+
+
+def began(time=0.0, vocab_size=50, **more):
+    about = ("echo", "test", "float32", "float32", 1, vocab_size, True)
+    settings = (CacheSettings(10), ScheduleSettings(32, 8), AdmissionSettings())
+    return Began(time, 1_700_000_000.0 + time, *about, *settings, **more)
+
+
+class Kept:
+    """A recorder that keeps entries in ``entries`` and hands everything on to a FlightRecorder."""
+
+    def __init__(self, directory, about=None, told=None, **settings):
+        self.told = [] if told is None else told
+        settings = RecordSettings(directory=str(directory), **{"keeps_prompts": True, **settings})
+        self.log = FlightRecorder(settings, about or began(), self.told.append)
+        self.entries = [self.log._began]
+
+    def submitted(self, time, number, name, request, so_far, error):
+        kept = None if so_far is None else {index: tuple(tokens) for index, tokens in so_far.items()}
+        own = str(number) if self.log.run == 0 else f"{self.log.run}-{number}"
+        self.entries.append(Submitted(time, number, own if name is None else name, request, kept, error))
+        self.log.submitted(time, number, name, request, so_far, error)
+
+    def cancelled(self, time, number, index, reason, events):
+        self.entries.append(Cancelled(time, number, index, reason, tuple(events)))
+        self.log.cancelled(time, number, index, reason, events)
+
+    def pinned(self, time, terms, tokens, until):
+        self.entries.append(Pinned(time, terms, tuple(tokens), until))
+        self.log.pinned(time, terms, tokens, until)
+
+    def replaced(self, time, tenants):
+        self.entries.append(Replaced(time, dict(tenants)))
+        self.log.replaced(time, tenants)
+
+    def planned(self, time, step, sequences, events):
+        owners = tuple((sequence.request_id, sequence.index) for sequence in sequences)
+        self.entries.append(Planned(time, step, tuple(events), owners))
+        self.log.planned(time, step, sequences, events)
+
+    def waited(self, time, events):
+        self.entries.append(Waited(time, tuple(events)))
+        self.log.waited(time, events)
+
+    def ran(self, time, step, result, events):
+        self.entries.append(Ran(time, result, tuple(events)))
+        self.log.ran(time, step, result, events)
+
+    def failed(self, time, step, message, events):
+        self.entries.append(Failed(time, step.number, message, tuple(events)))
+        self.log.failed(time, step, message, events)
+
+    def closed(self):
+        self.log.closed()

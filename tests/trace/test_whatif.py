@@ -1,0 +1,72 @@
+"""What-if: under other settings every request is given what it was given, and what is simulated is near what was."""
+
+from random import Random
+
+import pytest
+from taped import drawn
+
+from openwork.core.errors import OpenworkError, RequestError
+from openwork.trace.cost import Work, fit
+from openwork.trace.figures import percentile
+from openwork.trace.whatif import Change, answer, collect, what_if
+
+SEEDS = 16
+CHANGES = (
+    Change(),
+    Change(prefix=False),
+    Change(blocks_factor=2.0),
+    Change(order="priority", is_fair=True, first="prefill"),
+    Change(max_step_tokens=300, max_running=16, unbounded=frozenset({"next_token_s"})),
+)
+
+
+def figures(document):
+    return {each["name"]: each for each in document["figures"]}
+
+
+def test_whatever_the_settings_each_request_gets_the_tokens_that_it_got():
+    """Failing steps, cancels, searches, forks, restarts and clocks that jump are in these worlds."""
+    told = 0
+    for seed in range(SEEDS):
+        try:
+            recorded = collect(drawn(seed))
+            documents = [answer(recorded, change) for change in CHANGES]
+        except RequestError:  # it is too short, and says so
+            continue
+        for document in documents:
+            found = figures(document)
+            if not found["refused"]["what_if"]:  # queues are bounded in some of them
+                assert found["output_tokens"]["what_if"] == found["output_tokens"]["measured"], f"seed {seed}"
+                assert found["requests"]["what_if"] == found["requests"]["measured"]
+                told += 1
+    assert told > SEEDS
+
+
+def test_the_cost_of_steps_is_found_again():
+    works = [
+        Work(single, chunk, single * single, chunk * chunk) for single in (1, 2, 4, 8, 64) for chunk in (0, 16, 40)
+    ]
+    seconds = [2e-3 + 3e-4 * w.single_rows + 1e-4 * w.chunk_rows + 1e-6 * w.chunk_context for w in works]
+    seconds[3] *= 10  # the machine was busy with something else
+    found = fit(works, seconds, between=[1e-3, 2e-3, 1.0])
+    assert found.seconds(Work(10, 20, 500, 700)) == pytest.approx(2e-3 + 3e-3 + 2e-3 + 7e-4, rel=1e-6)
+    assert found.between_s == 2e-3 and found.error < 1e-6 and found.total_error < 0
+    draws = {round(found.draw(works[0], Random(seed)) / found.seconds(works[0]), 6) for seed in range(99)}
+    assert draws == {1.0, 10.0}, "what was slow once is as slow again, now and then"
+
+
+def test_a_recording_that_is_too_short_and_settings_that_cannot_be_are_refused():
+    with pytest.raises(RequestError, match="no request"):
+        what_if([], Change())
+    recorded = collect(drawn(3))
+    with pytest.raises(OpenworkError, match="max_running"):
+        answer(recorded, Change(max_step_tokens=1))
+    with pytest.raises(RequestError, match="at least one block"):
+        answer(recorded, Change(blocks_factor=0.0))
+
+
+def test_percentiles_are_nearest_rank():
+    assert percentile([], 50) is None
+    assert percentile([3.0, 1.0, 2.0], 50) == 2.0
+    assert percentile([float(i) for i in range(1, 101)], 99) == 99.0
+    assert percentile([5.0], 99) == 5.0
