@@ -1,5 +1,9 @@
 """What is recorded, kept in memory beside what is written, so that the one can be held against the other."""
 
+from dataclasses import replace
+
+from simulation import VOCAB, Simulation
+
 from openwork.core.request import Limits
 from openwork.core.settings import AdmissionSettings, CacheSettings, RecordSettings, ScheduleSettings
 from openwork.trace.entry import Began, Cancelled, Failed, Pinned, Planned, Ran, Replaced, Submitted, Waited
@@ -60,3 +64,25 @@ class Kept:
 
     def closed(self):
         self.log.closed()
+
+
+class Recorded(Simulation):
+    """A simulated engine that is recorded, each of its lives in turn."""
+
+    def __init__(self, seed, directory, **how):
+        self.kept, self.directory, self.how = [], directory, how
+        super().__init__(seed)
+
+    def recorder(self):
+        about = began(self.clock.now(), VOCAB, tenants=self.tenants.known)
+        about = replace(about, cache=self.cache_settings, schedule=self.settings, admission=self.door)
+        self.kept.append(Kept(self.directory, about, **self.how))
+        return self.kept[-1]
+
+    @property
+    def entries(self):
+        return [entry for kept in self.kept for entry in kept.entries]
+
+
+def simulated(seed, directory, **how):
+    return Recorded(seed, directory, **how).run()

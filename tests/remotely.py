@@ -50,6 +50,10 @@ async def ask(engine, *prompt, **params):
     return await follow(await engine.submit(request(engine, *prompt, **params)))
 
 
+async def ask_named(engine, name, *prompt, **params):
+    return await follow(await engine.submit(request(engine, *prompt, **params), name))
+
+
 def answer(events):
     """What a reader gets of it: by sequence the choices and why they ended, and the log-probabilities of the prompt."""
     lines = {}

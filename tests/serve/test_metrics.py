@@ -13,9 +13,10 @@ from openwork.core.event import Ended
 from openwork.core.gauges import Gauges
 from openwork.core.request import Request, SamplingParams
 from openwork.core.terms import Terms
-from openwork.engine.face import Status
+from openwork.engine.face import Recorded, Status
 from openwork.serve.metered import Metered
 from openwork.serve.metrics import MAX_TENANTS, Metrics
+from openwork.serve.recorded import tell_of_recording
 
 DASHBOARD = Path(__file__).parents[2] / "docs" / "grafana" / "openwork.json"
 MODEL = {"model_name": "echo", "engine": "0"}
@@ -135,6 +136,36 @@ def test_nobody_invents_series():
     http = {labels for name, labels in samples if name == "openwork:http_requests_total"}
     assert len(http) == 3
     assert value(samples, "openwork:http_requests_total", path="(other)", method="GET", status="404") == 30
+
+
+def test_how_recording_goes_is_told_where_there_is_one():
+    class Recording:
+        facts = local_engine().facts
+
+        def status(self):
+            return Status("ready", recorded=Recorded(False, 7, 2, "recording stopped: No space left on device"))
+
+    metrics = Metrics("echo")
+    metrics.watch(Recording())
+    found = read(metrics)
+    assert value(found, "openwork:recording") == 0 and value(found, "openwork:recorded_bytes_total") == 7
+    assert value(found, "openwork:recording_failures_total") == 2
+
+
+def test_a_stop_of_the_recording_is_one_line_of_the_log_and_its_end_another():
+    said = []
+    states = [Status("ready")] + [Status("ready", recorded=Recorded(on, 0, 1, "why")) for on in (1, 0, 0, 1, 1)]
+
+    class Log:
+        def write(self, event, level="info", **fields):
+            said.append((event, level, fields.get("said")))
+
+    async def world():
+        await tell_of_recording(lambda: states.pop(0), Log(), every_s=0)
+
+    with pytest.raises(IndexError):
+        asyncio.run(world())
+    assert said == [("recording_stopped", "error", "why"), ("recording_goes_on", "info", None)]
 
 
 def test_tenants_share_a_series_when_there_are_many():

@@ -114,6 +114,12 @@ class Serving:
 
         service = Service(engine, self._bounds, *self._forms, version=__version__, language=self._language)
         self._closers.append(service.close)
+        if self._settings.allow_see:
+            from openwork.cli.lighting import see_of
+
+            see = see_of(self._service, engine)
+            self._closers.append(see.close)
+            more = [*more, *see.routes()]
         return make_app(service, more)
 
     def _warn(self, log: Log) -> None:

@@ -222,6 +222,7 @@ _KINDS: dict[str, type[OpenworkError]] = {
         errors.PromptTooLong,
         errors.MemoryTooSmall,
         errors.BackendError,
+        errors.TraceError,
     )
 }
 

@@ -11,7 +11,7 @@ from openwork.serve.logs import Log
 LOOK_EVERY_S = 1.0
 
 
-async def tell_of_recording(status: Callable[[], Status], log: Log) -> None:
+async def tell_of_recording(status: Callable[[], Status], log: Log, every_s: float = LOOK_EVERY_S) -> None:
     """Until cancelled. Nothing is said while all is well from the beginning."""
     was_on = True
     while True:
@@ -22,4 +22,4 @@ async def tell_of_recording(status: Callable[[], Status], log: Log) -> None:
                 log.write("recording_goes_on")
             else:
                 log.write("recording_stopped", "error", said=recorded.why_off, hint="The engine goes on without.")
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(every_s)

@@ -53,7 +53,7 @@ class Recording:
 
     def entries(self) -> Iterator[Entry]:
         """All lines, of one engine process after the other, each process behind its Began."""
-        return (each for each in self._walk() if not isinstance(each, Mirror))
+        return (each for each in self._walk() if not isinstance(each, Mirror | Gap))
 
     def requests(self) -> list[Story]:
         """All requests, in the order in which they came."""
@@ -62,6 +62,8 @@ class Recording:
             for each in self._walk():
                 if isinstance(each, Mirror):
                     stories.rejoin(each)
+                elif isinstance(each, Gap):
+                    stories.lose()
                 else:
                     stories.tell(each)
             self._stories = stories.by_id
@@ -79,8 +81,8 @@ class Recording:
 
     # -- reading -------------------------------------------------------------------------------------------------
 
-    def _walk(self) -> Iterator[Entry | Mirror]:
-        """Entries; and where lines are missing, what is known behind the gap."""
+    def _walk(self) -> Iterator[Entry | Mirror | Gap]:
+        """Entries; where lines are missing a Gap, and where that ends, what is known there."""
         self._damage = []
         process = _Process(None, None)
         for segment in self._files:
@@ -95,8 +97,13 @@ class Recording:
             for place, body in enumerate(file.frames()):
                 yield from self._read(process, segment, place, body)
             self._damage += file.damage
+            if file.is_cut:
+                process.lose()
 
-    def _read(self, process: _Process, segment: Segment, place: int, body: bytes | None) -> Iterator[Entry | Mirror]:
+    def _read(
+        self, process: _Process, segment: Segment, place: int, body: bytes | None
+    ) -> Iterator[Entry | Mirror | Gap]:
+        was_sure = process.is_sure
         try:
             if place == 0:
                 yield from process.begin(segment, body)
@@ -106,6 +113,12 @@ class Recording:
                 yield from process.decode(body)
         except TraceError as error:
             self._damage.append(f"{segment.path.name}: {error}")
+        if was_sure and not process.is_sure:
+            yield Gap()
+
+
+class Gap:
+    """Lines are missing here."""
 
 
 class _Process:
@@ -115,6 +128,11 @@ class _Process:
         self._run = run
         self._decoder = decoder
         self._next = 0
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether nothing is missing before what comes next."""
+        return self._decoder is None or self._decoder.is_sure
 
     def lose(self) -> None:
         if self._decoder is not None:

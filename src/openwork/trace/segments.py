@@ -24,6 +24,7 @@ MAGIC = b"openwork flight recording 1\n"
 MARK = b"\xffOWKEY\xfe\n"  # as a length it would be more than any frame has
 FRAME = struct.Struct("<II")
 MAX_BODY_BYTES = 1 << 28
+SEARCHED_BYTES = 1 << 16  # behind a frame that is broken, for another
 _NAME = re.compile(r"(\d{6,12})-(\d{6,12})\.flight")
 
 
@@ -78,12 +79,14 @@ class SegmentFile:
 
 
 class SegmentReader:
-    """The frames of one file. ``damage`` says what could not be read, once they have been taken."""
+    """The frames of one file. Once they have been taken, ``damage`` says what could not be read, and ``is_cut`` whether
+    that is only the end: what was being written when its process was killed."""
 
     def __init__(self, segment: Segment) -> None:
         """Raises OSError, and TraceError for a file that is no recording."""
         self.segment = segment
         self.damage: list[str] = []
+        self.is_cut = False
         self.data = segment.path.read_bytes()
         if not self.data.startswith(MAGIC):
             raise TraceError(f"{segment.path.name} is no recording, or of another version of openwork")
@@ -104,8 +107,11 @@ class SegmentReader:
             while key >= 0 and self._body(key + len(MARK)) is None:
                 key = data.find(MARK, key + 1)
             end = len(data) if key < 0 else key
-            self._lament(at, end, is_tail=key < 0)
-            yield None
+            self.is_cut = key < 0 and self._is_cut(at)
+            what = "it ends in the middle of a line" if self.is_cut else f"{end - at} bytes are not what was written"
+            self.damage.append(f"{self.segment.path.name}: at byte {at}, {what}")
+            if not self.is_cut:
+                yield None
             at = end
 
     def _body(self, at: int) -> bytes | None:
@@ -119,8 +125,9 @@ class SegmentReader:
         body = self.data[start : start + length]
         return body if zlib.crc32(body) == checksum else None
 
-    def _lament(self, at: int, end: int, is_tail: bool) -> None:
+    def _is_cut(self, at: int) -> bool:
+        """Whether the frame here is merely not all there, and nothing that was one follows."""
         left = len(self.data) - at
-        is_cut = is_tail and (left < FRAME.size or FRAME.unpack_from(self.data, at)[0] > left - FRAME.size)
-        what = "it ends in the middle of a line" if is_cut else f"{end - at} bytes are not what was written"
-        self.damage.append(f"{self.segment.path.name}: at byte {at}, {what}")
+        if left >= FRAME.size and FRAME.unpack_from(self.data, at)[0] <= left - FRAME.size:
+            return False
+        return not any(self._body(place) for place in range(at + 1, min(len(self.data), at + SEARCHED_BYTES)))

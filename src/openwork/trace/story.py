@@ -109,11 +109,12 @@ class Stories:
         self._began: Began | None = None
         self._run = 0
         self._step: int | None = None
+        self._is_sure = True
 
     def tell(self, entry: Entry) -> None:
         match entry:
             case Began():
-                self._began, self._run = entry, entry.run
+                self._began, self._run, self._is_sure = entry, entry.run, True
                 self._living.clear()
             case Submitted():
                 self._submit(entry)
@@ -124,10 +125,16 @@ class Stories:
                 self._step = None
                 self._happen(entry.events)
 
-    def rejoin(self, mirror: Mirror) -> None:
-        """Lines are missing before this; these requests are under way behind the gap."""
+    def lose(self) -> None:
+        """Lines are missing from here on: of whatever is under way, and of what comes before ``rejoin``."""
+        self._is_sure = False
         for story in self._living.values():
             story.is_whole = False
+
+    def rejoin(self, mirror: Mirror) -> None:
+        """Lines are missing before this; these requests are under way behind the gap."""
+        self.lose()
+        self._is_sure = True
         self._living = {number: self._goes_on(asked) for number, asked in mirror.asked.items()}
 
     def _goes_on(self, asked: Asked) -> Story:
@@ -152,6 +159,7 @@ class Stories:
         story.number, story.run, story.request, story.error = entry.number, self._run, entry.request, entry.error
         story.prompt_len, story.tenant = len(entry.request.prompt), entry.request.terms.tenant
         story.has_tokens = self._began is None or self._began.has_tokens
+        story.is_whole = story.is_whole and self._is_sure
         self._take_up(story, entry)
         if not entry.error:
             self._living[entry.number] = story
