@@ -76,7 +76,7 @@ def main(name="prompts", directory=None):
     with tempfile.TemporaryDirectory() as scratch:
         where = Path(directory or scratch)
         serve(where, *INCIDENTS[name]())
-        print(as_text(report(Recording.open(where).entries)))
+        print(as_text(report(Recording.open(where).entries())))
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def test_a_bit_that_is_otherwise_is_found(small):
     assert (first.sequence, first.token, first.what) == (1, 2, "logits")
     assert first.position == len(story.request.prompt) + 1
     assert int(first.recorded, 16) ^ int(first.found, 16) == 1 << 40
-    assert first.layer is None and "agrees with itself" in first.finding
+    assert first.layer is None and "the weights are those that served" in first.finding
     record = verdict.as_record()
     assert record["equal"] is False and record["first_difference"]["token"] == 2
 
@@ -142,12 +142,18 @@ def test_tokens_without_a_hash_are_counted_and_their_choice_compared(small):
     assert not replay(examines, began, changed(story, row_hashes=[None] * len(tokens), tokens=tokens)).equal
 
 
-def test_other_weights_differ_at_the_first_token(tmp_path):
+def test_other_weights_are_refused_and_differ_at_the_first_token(tmp_path):
     ours, theirs = (str(write_checkpoint(tmp_path / str(seed), seed=seed)) for seed in (1, 2))
     served = Served(tmp_path / "recording", ours, 1, constraints=())
     served.run(5, kills=0)
-    for verdict in replayed(served, theirs).values():
-        first = verdict.first_difference
+    with pytest.raises(
+        TraceError, match=r"other weights: its model .*1 has the fingerprint \w{16}, this one, .*2, \w{16}"
+    ):
+        replayed(served, theirs)
+    recording, examines = Recording.open(served.directory), examiner(theirs, LoadSettings(**CONTEXT))
+    unnamed = replace(next(recording.entries()), weights=None)  # as if it had not been asked for
+    for story in recording.requests():
+        first = replay(examines, unnamed, story).first_difference
         assert (first.token, first.what, first.layer) == (0, "logits", None) and "other weights" in first.finding
 
 

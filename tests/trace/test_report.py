@@ -42,7 +42,7 @@ def of_kind(document, kind):
 def test_what_was_staged_replays_and_is_written_up(name, staged):
     recording = staged(name)
     assert not recording.damage and check(recording.entries()).is_equal
-    document = json.loads(json.dumps(report(recording.entries, simulates=False), allow_nan=False))
+    document = json.loads(json.dumps(report(recording.entries(), simulates=False), allow_nan=False))
     assert document["recording"]["replayed"] == document["recording"]["steps"]
     text = as_text(document)
     assert document["headline"] in text and all(each["text"] in text for each in document["findings"])
@@ -51,7 +51,7 @@ def test_what_was_staged_replays_and_is_written_up(name, staged):
 
 
 def test_a_tenant_that_holds_the_memory_is_named(staged):
-    document = report(staged("memory").entries)
+    document = report(staged("memory").entries())
     found = of_kind(document, "memory")
     assert found["culprit"] == "batch" and "preempted" in found["text"]
     assert document["culprits"][0]["tenant"] == "batch" and document["headline"].startswith("Tenant batch")
@@ -66,7 +66,7 @@ def test_a_tenant_that_holds_the_memory_is_named(staged):
 
 
 def test_a_tenant_whose_long_prompts_stall_others_is_named(staged):
-    document = report(staged("prompts").entries, simulates=False)
+    document = report(staged("prompts").entries(), simulates=False)
     found = of_kind(document, "prompts")
     assert document["findings"][0] == found
     assert found["culprit"] == "reports" and found["victims"]["chat"] == max(found["victims"].values())
@@ -75,7 +75,7 @@ def test_a_tenant_whose_long_prompts_stall_others_is_named(staged):
 
 
 def test_a_tenant_for_whose_sake_others_lose_their_cache_is_named(staged):
-    document = report(staged("evictions").entries, simulates=False)
+    document = report(staged("evictions").entries(), simulates=False)
     found = of_kind(document, "evictions")
     assert found["culprit"] == "crawler" and found["victims"]["chat"] == max(found["victims"].values())
     assert "of tenant chat) were asked for again" in found["text"]
@@ -93,7 +93,7 @@ def test_any_world_can_be_written_up():
         entries = drawn(seed)
         for lines in (entries, [entry for entry in entries if not isinstance(entry, Began)]):
             try:
-                document = report(lambda lines=lines: lines, simulates=False)
+                document = report(lines, simulates=False)
             except RequestError:
                 assert not any(type(entry).__name__ == "Submitted" for entry in lines)
                 continue
@@ -105,4 +105,4 @@ def test_any_world_can_be_written_up():
 
 def test_nothing_is_no_report():
     with pytest.raises(RequestError, match="no request"):
-        report(lambda: [])
+        report([])

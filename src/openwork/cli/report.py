@@ -37,7 +37,7 @@ def report(
     from openwork.trace.report import report as write
 
     recording = Recording.open(directory)
-    document = write(recording.entries, simulate)
+    document = write(recording.entries(), simulate)
     document["notes"] += [f"Damaged: {each}" for each in recording.damage]
     terminal.write(json.dumps(document, ensure_ascii=False) + "\n" if as_json else as_text(document))
 

@@ -26,7 +26,7 @@ from openwork.ops.weights import Attention
 from openwork.run.masks import Guide
 from openwork.run.memory import available_bytes
 from openwork.run.row import Lens, Logits, Row
-from openwork.run.watch import Heads, Watched
+from openwork.run.watch import Watched, first_part
 
 BLOCK = 16
 CHUNK = 512  # rows of the prefill at a time
@@ -47,6 +47,10 @@ class Examiner:
     @property
     def contract_id(self) -> str:
         return self.model.ops.contract_id
+
+    def fingerprint(self) -> int:
+        """A name in 64 bits for weights, number formats and arithmetic: the hash of the logits behind token 0 alone."""
+        return next(self.examine([0]).rows())[2]
 
     def num_bytes(self, num_tokens: int) -> int:
         """Memory that the keys and values of an examination take."""
@@ -101,10 +105,11 @@ class Examination:
 
     # -- one pass ------------------------------------------------------------------------------------------------
 
-    def prefill(self) -> None:
-        """Compute all positions that were not yet. Does nothing the second time."""
-        for first in range(self._computed, len(self.tokens), CHUNK):
-            self._forward(self._model, first, min(first + CHUNK, len(self.tokens)))
+    def prefill(self, last: int | None = None) -> None:
+        """Compute those of all positions, or of the first ``last``, that were not yet. Does nothing the second time."""
+        last = len(self.tokens) if last is None else last
+        for first in range(self._computed, last, CHUNK):
+            self._forward(self._model, first, min(first + CHUNK, last))
 
     def rows(self, first: int = 0) -> Iterator[tuple[int, np.ndarray, int]]:
         """Compute in one pass -> (position, logits (vocab,), their hash) of each position from ``first`` on."""
@@ -127,7 +132,7 @@ class Examination:
         lens: int = 0,
         top: int = 10,
     ) -> Row:
-        """One position, computed again as a decode step and watched; the prefill comes first if there was none.
+        """One position, computed again as a decode step and watched; those before it are computed first.
 
         ``layers`` and ``heads`` choose whose queries, keys, values and attention are wanted; None: all. ``lens`` is
         how many tokens to name behind every layer (0: no lens), ``top`` how many at the end. Raises RequestError for a
@@ -137,7 +142,7 @@ class Examination:
         some = tuple(range(spec.num_layers) if layers is None else _check("layers", layers, spec.num_layers))
         which = tuple(range(spec.num_heads) if heads is None else _check("heads", heads, spec.num_heads))
         _check("position", [position], len(self.tokens))
-        self.prefill()
+        self.prefill(position)
         watched, stream = Watched(self._model.ops, some), list[np.ndarray]()
         hidden = self._forward(self._model.through(watched), position, position + 1, stream)
 
@@ -179,7 +184,7 @@ class Examination:
         """What every layer would have said at positions first .. last - 1, computed again in one chunk of rows."""
         _check("last", [last - 1], len(self.tokens))
         _check("first", [first], last)
-        self.prefill()
+        self.prefill(first)
         stream: list[np.ndarray] = []
         self._forward(self._model, first, last, stream)
         by_row = np.stack(stream, axis=1)  # (rows, layers + 1, hidden_size)
@@ -193,7 +198,7 @@ class Examination:
         its operations; the layer behind the last is the "head".
         """
         _check("position", [position], len(self.tokens))
-        self.prefill()
+        self.prefill(position)
         begin, num_layers = max(0, position - BLOCK + 1), self.spec.num_layers
         streams: list[list[np.ndarray]] = [[], [], [], []]
         watched = [Watched(self._model.ops, range(num_layers)) for _ in range(2)]
@@ -206,7 +211,7 @@ class Examination:
         for layer in range(num_layers):
             alone, behind, *singles = (stream[layer + 1][-1].tobytes() for stream in streams)
             if singles[0] != singles[1]:
-                return layer, _first_part(*(each.seen[layer] for each in watched))
+                return layer, first_part(*(each.seen[layer] for each in watched))
             if not alone == behind == singles[0]:
                 return layer, "in one call"
         return (num_layers, "head") if len({self._model.logits(row).tobytes() for row in rows}) > 1 else None
@@ -284,15 +289,6 @@ def _as_cached(q: np.ndarray, dtype: KVDType) -> np.ndarray:
         return bfloat16_round(q)
     codes, scale = to_codes(q, FINE_STEPS)
     return np.asarray(codes * scale)
-
-
-def _first_part(one: Heads, other: Heads) -> str:
-    """What of an attention block is the first to differ in the last row."""
-    parts = {"project": ("q_before", "k_before", "v"), "norm or rope": ("q", "k"), "attend": ("mixed",)}
-    for part, names in parts.items():
-        if any(getattr(one, name)[-1].tobytes() != getattr(other, name)[-1].tobytes() for name in names):
-            return part
-    return "output or feed-forward"
 
 
 def _check(name: str, chosen: Sequence[int], count: int) -> Sequence[int]:

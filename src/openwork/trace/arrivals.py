@@ -75,13 +75,17 @@ def key(place: int, tokens: Sequence[int], expand: Expand | None = None) -> int:
 
 def collect(entries: Iterable[Entry]) -> Recorded:
     """Gather it from the lines of a recording. Where a process cannot be replayed its searches cannot be answered."""
-    collecting = _Collecting()
+    collecting = Collecting()
     for entry, process in rerun(entries, WatchedCache):
         collecting.take(entry, process)
+        if process is not None and isinstance(process.cache, WatchedCache):
+            process.cache.take_moves()  # nobody asks for them here
     return collecting.close()
 
 
-class _Collecting:
+class Collecting:
+    """``take`` every line with the process that was told it again, which runs over a WatchedCache; then ``close``."""
+
     def __init__(self) -> None:
         self.recorded = Recorded()
         self._offset = 0.0
@@ -90,6 +94,7 @@ class _Collecting:
         self._steps: dict[int, tuple[Step, float]] = {}  # in flight, and when each was planned
         self._asked: dict[int, list[tuple[int, tuple[int, ...]] | None]] = {}  # step -> what its works ask about
         self._landed: float | None = None  # when the last step came back
+        self._evicted = 0  # blocks, in this process
         self._finished: set[tuple[int, int]] = set()
         self._until = 0.0
 
@@ -123,7 +128,8 @@ class _Collecting:
         for event in getattr(entry, "events", ()) if process is None else process.events:
             self._happen(event)
         if process is not None and isinstance(process.cache, WatchedCache):
-            recorded.counting.evicted += sum(move.what == "evict" for move in process.cache.take_moves())
+            recorded.counting.evicted += process.cache.num_evicted - self._evicted
+            self._evicted = process.cache.num_evicted
 
     def _begin(self, began: Began) -> None:
         recorded = self.recorded
@@ -133,7 +139,7 @@ class _Collecting:
             recorded.notes.append("Later processes had other settings; those of the first are the recorded ones here.")
         recorded.processes += 1
         self._offset = began.unix_s - recorded.began.unix_s - began.time
-        self._places, self._steps, self._asked, self._landed = {}, {}, {}, None
+        self._places, self._steps, self._asked, self._landed, self._evicted = {}, {}, {}, None, 0
 
     def _submit(self, entry: Submitted) -> None:
         if entry.error:

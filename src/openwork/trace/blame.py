@@ -47,6 +47,7 @@ class Blaming:
         self._landed = [step.planned_s if step.landed_s is None else step.landed_s for step in course.steps]
         self._sampled = [sample.step for sample in course.samples]
         self._found: dict[tuple[str, str | None, str], Blame] = {}
+        self._holders: dict[tuple[int, str], str | None] = {}
         gaps = [gap for _, _, line in _lines(course) for gap, _, _ in self.gaps(line)]
         self.usual_s = median(gaps) if gaps else 0.0
 
@@ -127,14 +128,17 @@ class Blaming:
         last = min(bisect_right(self._landed, until), len(self._landed) - 1)
         before, cause = asked.arrived_s, ""
         for at in range(first, last + 1):
-            step = self._course.steps[at]
-            own = [why for other, _, why in step.left_out if other == place]
-            others = [why for _, _, why in step.left_out]  # it stands behind them
-            cause = (own or others or [cause or "rows"])[-1]
-            passed = max(0.0, min(self._landed[at], until) - before)
-            before = max(before, min(self._landed[at], until))
-            if passed:
-                self._lay(cause, self._holder(at, cause, place), place, passed, until - asked.arrived_s, last)
+            causes, of_others = self._causes(at)
+            cause = causes.get(place) or of_others or cause or "rows"  # who is not named stands behind the others
+            now = min(self._landed[at], until)
+            if now > before:
+                self._lay(cause, self._holder(at, cause, place), place, now - before, until - asked.arrived_s, last)
+                before = now
+
+    def _causes(self, at: int) -> tuple[dict[int, str], str]:
+        """Why each was left out of a step, by place of the request, and what the last of them waited for."""
+        left_out = self._course.steps[at].left_out
+        return {place: cause for place, _, cause in left_out}, left_out[-1][2] if left_out else ""
 
     def _own_prompt(self, place: int, asked: Asked) -> None:
         """Its first token waited for its own prompt: what had been cached once need not have been computed."""
@@ -147,9 +151,14 @@ class Blaming:
 
     def _holder(self, at: int, cause: str, place: int) -> str | None:
         """The tenant that has most of what ran out at a step."""
-        requests = self._course.requests
         if cause == "tenant":
-            return requests[place].tenant
+            return self._course.requests[place].tenant
+        if (at, cause) not in self._holders:
+            self._holders[at, cause] = self._most(at, cause)
+        return self._holders[at, cause]
+
+    def _most(self, at: int, cause: str) -> str | None:
+        requests = self._course.requests
         if cause == "blocks" and self._sampled:
             sample = self._course.samples[max(0, bisect_right(self._sampled, at) - 1)]
             held = {name: gauges.private + gauges.shared for name, gauges in sample.by_tenant.items()}

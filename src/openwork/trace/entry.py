@@ -43,6 +43,7 @@ class Began:
     tenants: Mapping[str, Tenant] = field(default_factory=dict)
     version: str = ""
     run: int = 0  # counts the engine processes that were recorded in one place
+    weights: int | None = None  # the model's fingerprint (run/capture.py)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ def headline(found: Sequence[Finding]) -> str:
     if not found:
         return "Nobody waited long."
     first = next(iter(culprits(found)), None)
-    if first is None:
+    if first is None or not first["tenant"]:
         return found[0].text
     kinds = ", ".join(f"{kind} {span(seconds)}" for kind, seconds in first["by_kind"].items())
     who = whose(first["tenant"])
@@ -130,9 +130,10 @@ def _told(finding: Finding, course: Course) -> Finding:
         done = (
             f"sequences were preempted {preempted.total()} times{split}, {again:,} positions were computed again, and "
         )
+        held = f" while {who} held most of them" if finding.culprit else ""
         text = (
-            f"The cache ran out of blocks while {who} held most of them: {done if preempted else ''}waiting for blocks "
-            f"took {span(finding.seconds)}."
+            f"The cache ran out of blocks{held}: {done if preempted else ''}waiting for blocks took "
+            f"{span(finding.seconds)}."
         )
     elif finding.kind == "prompts":
         rows = Counter[int]()
@@ -142,12 +143,13 @@ def _told(finding: Finding, course: Course) -> Finding:
                     rows[place] += count
         longest = max((course.requests[place].prompt for place in rows), default=0)
         text = (
-            f"Prompts of {who} filled the steps in which others waited for their tokens: {len(rows)} requests, "
+            f"{f'Prompts of {who}' if finding.culprit else 'Prompts'} filled the steps in which others waited for "
+            f"their tokens: {len(rows)} requests, "
             f"{sum(rows.values()):,} rows, the longest prompt {longest:,} tokens; that took {span(finding.seconds)}."
         )
     elif finding.kind == "places":
         text = (
-            f"As many sequences ran as may (max_running), most of them {who}'s; waiting took {span(finding.seconds)}."
+            f"As many sequences ran as may (max_running), most of them of {who}; waiting took {span(finding.seconds)}."
         )
     elif finding.kind == "restart":
         text = f"The engine's process ended and another took over; its requests waited {span(finding.seconds)}."
@@ -164,8 +166,9 @@ def _worst(finding: Finding, course: Course) -> str:
         return ""
     place, step = finding.worst
     asked = course.requests[place]
+    of = f" of {whose(asked.tenant)}" if asked.tenant else ""
     return (
-        f" The longest wait was {span(finding.worst_s)}: request {asked.name} of {whose(asked.tenant)}, up to step "
+        f" The longest wait was {span(finding.worst_s)}: request {asked.name}{of}, up to step "
         f"{course.steps[step].number}."
     )
 
@@ -200,7 +203,7 @@ def _by_tenant(counts: Counter[str]) -> str:
 
 def whose(tenant: str | None) -> str:
     """A tenant as a sentence names it."""
-    return "the one tenant" if not tenant else f"tenant {tenant}"
+    return f"tenant {tenant}" if tenant else "nobody in particular"
 
 
 def span(seconds: float) -> str:

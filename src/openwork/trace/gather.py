@@ -20,22 +20,22 @@ from openwork.trace.entry import Began, Cancelled, Entry, Failed, Planned, Ran, 
 from openwork.trace.schedule import Rerun, rerun
 from openwork.trace.watch import Move, WatchedCache
 
-MOST_SAMPLES = 2048  # of where the blocks are, over a whole recording
+MOST_SAMPLES = 512  # of where the blocks are, over a whole recording
 MOST_LEFT_OUT = 64  # of those who were left out of one step
 
 
 def gather(entries: Iterable[Entry], window: range | None = None) -> Course:
     """The facts of a recording; of the steps in ``window`` (places, from 0) every block and work."""
-    gathering = _Gathering(window or range(0))
+    gathering = Gathering(window or range(0))
     for entry, process in rerun(entries, WatchedCache):
         gathering.take(entry, process)
     return gathering.course
 
 
-class _Gathering:
-    """One pass over the lines."""
+class Gathering:
+    """``take`` every line with the process that was told it again, which runs over a WatchedCache."""
 
-    def __init__(self, window: range) -> None:
+    def __init__(self, window: range = range(0)) -> None:
         self.course = Course()
         self._window = window
         self._offset = 0.0  # from a process's clock to the course's

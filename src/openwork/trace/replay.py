@@ -89,7 +89,10 @@ def replay(examiner: Examiner, began: Began, story: Story, token: int | None = N
                     index, i, len(request.prompt) - 1 + i, "logits", f"{recorded:016x}", f"{found_hash:016x}"
                 )
                 line = (*request.prompt, *lines[index].tokens[:i])
-                return Verdict(story.id, compared, unhashed, _located(difference, examiner, line))
+                difference = _located(
+                    difference, examiner, line, _ANY_WEIGHTS if began.weights is None else _SAME_WEIGHTS
+                )
+                return Verdict(story.id, compared, unhashed, difference)
             if found != wanted:
                 difference = Difference(
                     index, i, len(request.prompt) - 1 + i, "choice", str(wanted), str(found), finding=_OTHER_CHOICE
@@ -124,10 +127,9 @@ _OTHER_CHOICE = (
     "the row of logits is the one that was recorded, so the choice was made otherwise: with other parameters, or by a "
     "version that chooses otherwise"
 )
-_AGREES = (
-    "alone, in a chunk and in single operations this row has the same bits here in every layer, so this machine agrees "
-    "with itself: other weights under the same name, or a fault of the machine that served it"
-)
+_AGREES = "alone, in a chunk and in single operations this row has the same bits here in every layer"
+_SAME_WEIGHTS = f"{_AGREES}, and the weights are those that served: a fault of the machine that served, or of the files"
+_ANY_WEIGHTS = f"{_AGREES}: other weights under the same name, or a fault of the machine that served"
 
 
 def _check_model(examiner: Examiner, began: Began) -> None:
@@ -141,6 +143,12 @@ def _check_model(examiner: Examiner, began: Began) -> None:
     for name, recorded, here, hint in pairs:
         if recorded != here:
             raise TraceError(f"the recording was made with {name} {recorded}, this is {here}", hint)
+    if began.weights is not None and began.weights != (found := examiner.fingerprint()):
+        raise TraceError(
+            f"the recording was made with other weights: its model {began.model} has the fingerprint "
+            f"{began.weights:016x}, this one, {examiner.name}, {found:016x}",
+            "Name the model that served with --model.",
+        )
 
 
 def _rows(
@@ -163,11 +171,11 @@ def _rows(
             yield index, position + 1 - before, row, row_hash
 
 
-def _located(difference: Difference, examiner: Examiner, line: Sequence[int]) -> Difference:
-    """The same, with the layer and the operation if this machine disagrees with itself."""
+def _located(difference: Difference, examiner: Examiner, line: Sequence[int], otherwise: str) -> Difference:
+    """The same, with the layer and the operation if this machine disagrees with itself; ``otherwise`` if it agrees."""
     found = examiner.examine(line).disagreement(len(line) - 1)
     if found is None:
-        return replace(difference, finding=_AGREES)
+        return replace(difference, finding=otherwise)
     layer, op = found
     return replace(
         difference, layer=layer, op=op, finding="ways of computing this row that must give the same bits differ here"

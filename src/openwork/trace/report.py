@@ -1,7 +1,7 @@
 """Report: what happened, written for people after an incident: who was in whose way, where memory and hits went.
 
-    read() -> the recorded lines -> Course (replayed) -> Blame -> Findings     what is measured
-                                 -> simulate, a few settings that might help   what is simulated, and named so
+    the recorded lines -> Course (replayed) -> Blame -> Findings     what is measured
+                       -> simulate, a few settings that might help   what is simulated, and named so
 
 The document is plain JSON. Tenants stand in it by the names the operator
 gave them: it is for the operator alone. Every number is measured, counted in the replay, or said to be simulated.
@@ -25,18 +25,20 @@ gave them: it is for the operator alone. Every number is measured, counted in th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
 from openwork.core.errors import OpenworkError, RequestError
 from openwork.trace import cost
-from openwork.trace.arrivals import Recorded, collect
+from openwork.trace.arrivals import Collecting, Recorded
 from openwork.trace.blame import Blaming
 from openwork.trace.course import Course
 from openwork.trace.entry import Entry
 from openwork.trace.findings import Finding, culprits, findings, headline, span, whose
-from openwork.trace.gather import gather
+from openwork.trace.gather import Gathering
+from openwork.trace.schedule import rerun
+from openwork.trace.watch import WatchedCache
 from openwork.trace.whatif import Change, answer
 
 VERSION = 1
@@ -52,12 +54,13 @@ REMEDIES: dict[str, tuple[tuple[str, Change], ...]] = {
 }
 
 
-def report(read: Callable[[], Iterable[Entry]], simulates: bool = True) -> dict[str, Any]:
-    """The document. ``read`` gives the recorded lines from the beginning, and is called twice.
-
-    Raises RequestError when there is no request in the recording.
-    """
-    course, recorded = gather(read()), collect(read())
+def report(entries: Iterable[Entry], simulates: bool = True) -> dict[str, Any]:
+    """The document. Raises RequestError when there is no request in the recording."""
+    gathering, collecting = Gathering(), Collecting()
+    for entry, process in rerun(entries, WatchedCache):
+        collecting.take(entry, process)
+        gathering.take(entry, process)
+    course, recorded = gathering.course, collecting.close()
     if not course.requests:
         raise RequestError("the recording holds no request", "Nothing was asked, or it is gone.", param="record")
     steps = [step for step in course.steps if step.elapsed_s > 0]
@@ -185,7 +188,7 @@ def _memory(course: Course) -> dict[str, Any] | None:
         f"{entries / runs:.1f} long."
         if entries and runs
         else "",
-        f"On average {held_by} blocks.",
+        f"On average {held_by} blocks." if any(by_tenant) else "",
     ]
     return {
         "num_blocks": total,
@@ -227,7 +230,9 @@ def _prefix(course: Course) -> dict[str, Any]:
     if misses:
         causes = ", ".join(f"{cause} {count}" for cause, count in misses.most_common())
         text.append(f"Why no more was, by requests: {causes}.")
-    text += [f"{whose(sake)} evicted {n:,} blocks of {whose(owner)}." for (sake, owner), n in evicted[:MOST_PAIRS]]
+    for (sake, owner), n in evicted[:MOST_PAIRS]:
+        named = f" of {whose(owner)}, for {whose(sake)}" if sake or owner else ""
+        text.append(f"{n:,} blocks{named} were evicted.")
     return {
         "prompt_tokens": prompt,
         "hit_tokens": hits,

@@ -54,6 +54,7 @@ class WatchedCache(KVCache):
     def __init__(self, settings: CacheSettings, tenants: Tenants | None = None) -> None:
         super().__init__(settings, tenants)
         self.moves: list[Move] = []
+        self.num_evicted = 0
         self.for_whom: Sequence | None = None
         self.again: dict[tuple[int, int], dict[str, int]] = {}
         self.eviction = _WatchedEviction(settings.block_size, self.pool, self.tenants, self)
@@ -119,6 +120,7 @@ class WatchedCache(KVCache):
     def has_evicted(self, node: Node) -> None:
         """A block was evicted: its line is remembered by a hash, the oldest forgotten first."""
         tenant = "" if self.for_whom is None else self.for_whom.tenant
+        self.num_evicted += 1
         self.note("evict", node.block, self.for_whom, "free")
         if len(node.tokens) == self.block_size:
             line = 0
