@@ -9,7 +9,7 @@ from openwork.core.event import Finished, Preempted, Token
 from openwork.trace.entry import Began, Planned, Ran
 from openwork.trace.timeline import MOST_STRETCHES, timeline
 
-SEEDS = 40
+SEEDS = 20
 
 
 def test_moves_lead_from_each_state_of_the_pool_to_the_next():
