@@ -61,6 +61,8 @@ class Script:
 class Knowing:
     """Guesses what the script will say."""
 
+    guess_s = 0.0
+
     def __init__(self, prompt: Sequence[int], answer: Sequence[int]) -> None:
         self._line = [*prompt, *answer]
         self._known = 0

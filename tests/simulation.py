@@ -61,6 +61,8 @@ def alone(request: Request, index: int) -> list[int]:
 class Guesser:
     """Foretells what the rule says, and is wrong now and then; how sure it is means nothing."""
 
+    guess_s = 0.0
+
     def __init__(self, sequence, draw, rate):
         self.sequence, self.draw, self.rate = sequence, draw, rate
         self.num_known = 0

@@ -12,9 +12,11 @@ import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openwork import drafting
 from openwork.core.errors import BackendError, MemoryTooSmall, ModelError
 from openwork.core.request import Limits
 from openwork.core.settings import AdmissionSettings, CacheSettings, LoadSettings, RecordSettings, ScheduleSettings
@@ -32,6 +34,7 @@ from openwork.ops.paged import KVDType, PagedKV
 from openwork.ops.reference import Reference
 from openwork.run.capture import Examiner
 from openwork.run.clock import MonotonicClock
+from openwork.run.drafter import Drafter, Guesses
 from openwork.run.memory import available_bytes, plan_blocks
 from openwork.run.runner import Tap, TensorRunner
 from openwork.schedule.scheduler import Scheduler
@@ -137,7 +140,7 @@ def build(
     logits, ``hashes`` gives each choice the hash of its row, ``record`` writes a recording, with hashes where it keeps
     tokens. Raises ModelError, MemoryTooSmall, BackendError, RequestError or TraceError, each saying what to do.
     """
-    plan = _plan(model, settings)
+    plan = _plan(model, settings, schedule)
     with ThreadPoolExecutor(1) as beside:  # a large tokenizer takes as long to read as mapped weights take to check
         reading = beside.submit(_tokenizer, plan.directory, plan.spec)
         loaded = _load(plan.directory, plan.ops, plan.context, settings, progress)
@@ -161,7 +164,7 @@ def wire(
 
     ``tenants`` is kept: what is replaced in it later takes effect. ``hashes`` as in build. Raises as build does.
     """
-    plan = _plan(model, settings)
+    plan = _plan(model, settings, schedule)
     loaded = _load(plan.directory, plan.ops, plan.context, settings, progress)
     return _wire(str(model or source.EMBEDDED), loaded, plan, schedule, None, admission, tenants, hashes=hashes)
 
@@ -218,6 +221,7 @@ class _Plan:
     kv_dtype: KVDType
     cache: CacheSettings
     context: int
+    load_drafter: Callable[[], Drafter] | None = None
 
 
 def _inspect(
@@ -230,10 +234,14 @@ def _inspect(
     return directory, ops, survey, choose_kv_dtype(settings.kv_dtype, survey.dtype)
 
 
-def _plan(model: str | Path | None, settings: LoadSettings) -> _Plan:
+def _plan(model: str | Path | None, settings: LoadSettings, schedule: ScheduleSettings) -> _Plan:
     directory, ops, survey, kv_dtype = _inspect(model, settings)
-    cache, context = _plan_cache(survey.spec, kv_dtype, survey.packed_bytes, settings)
-    return _Plan(directory, survey.spec, ops, kv_dtype, cache, context)
+    name = None if schedule.speculation is None else schedule.speculation.draft_model
+    draft = None if name is None else drafting.plan(name, settings, survey.spec, directory)
+    more = (0, 0) if draft is None else (draft.packed_bytes, draft.block_bytes)
+    cache, context = _plan_cache(survey.spec, kv_dtype, survey.packed_bytes + more[0], settings, more[1])
+    drafter = None if draft is None else lambda: drafting.load(draft, settings, ops, survey.spec, cache.num_blocks)
+    return _Plan(directory, survey.spec, ops, kv_dtype, cache, context, drafter)
 
 
 def _load(
@@ -277,8 +285,10 @@ def _wire(
         is_mapped=loaded.is_mapped,
     )
     admission = admission or AdmissionSettings()
+    drafter = None if plan.load_drafter is None else plan.load_drafter()
+    make_proposer = None if drafter is None else partial(Guesses, drafter)
     return Wired(
-        scheduler=Scheduler(schedule, KVCache(cache, tenants), admission),
+        scheduler=Scheduler(schedule, KVCache(cache, tenants), admission, make_proposer),
         runner=runner,
         guide=guide,
         clock=MonotonicClock(),
@@ -342,11 +352,11 @@ def _face(wired: Wired, tokenizer: Tokenizer | None, recorder: Recorder | None =
 
 
 def _plan_cache(
-    spec: ModelSpec, kv_dtype: KVDType, packed_bytes: int, settings: LoadSettings
+    spec: ModelSpec, kv_dtype: KVDType, packed_bytes: int, settings: LoadSettings, draft_bytes: int = 0
 ) -> tuple[CacheSettings, int]:
     """The cache and the longest sequence. Raises MemoryTooSmall when the model or one full window does not fit."""
     size, available = settings.block_size, _check_weights(packed_bytes)
-    block_bytes = PagedKV.block_bytes(spec.num_layers, spec.num_kv_heads, spec.head_dim, size, kv_dtype)
+    block_bytes = PagedKV.block_bytes(spec.num_layers, spec.num_kv_heads, spec.head_dim, size, kv_dtype) + draft_bytes
     wanted = spec.max_positions if settings.context is None else settings.context
     free = available - packed_bytes
     cache = CacheSettings(plan_blocks(block_bytes, size, wanted, settings.kv_cache_bytes, free), size)

@@ -63,8 +63,9 @@ class LLM:
     context         longest sequence; None: the longest that model and cache allow
     backend         "auto", "cpu" (the C++ core) or "reference" (NumPy)
     weight_cache    keep the packed weights of a big model in a file, and map it the next time (docs/quantization.md)
-    speculate       "ngram": guess tokens and verify several in one step: faster where a text repeats, never other
-                    tokens (docs/speculation.md)
+    speculate       guess tokens and verify several in one step: faster where they are right, never other tokens
+                    (docs/speculation.md). "ngram": what a text repeats; else a smaller model with the same tokenizer,
+                    which shares kv_cache_bytes
     max_draft       how many to guess at most; None: 15
     progress        called with (stage, done, total) while weights are packed, saved or loaded, in bytes
     tap             called with (sequence, position, row) for each row of logits (vocab,) before a token is chosen

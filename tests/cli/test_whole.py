@@ -188,6 +188,10 @@ def test_guesses_leave_the_text_as_it_is_and_are_told(run):
 
 
 def test_what_cannot_be_guessed_with_is_said(run):
-    for wrong in (("--speculate", "coin"), ("--max-draft", "3"), ("--speculate", "ngram", "--max-draft", "0")):
+    for wrong, code in (
+        (("--speculate", "nowhere"), 1),  # a model that is not there
+        (("--max-draft", "3"), 2),
+        (("--speculate", "ngram", "--max-draft", "0"), 2),
+    ):
         done = run("generate", "the cat", *wrong)
-        assert done.exit_code == 2 and done.stderr.startswith("error: ")
+        assert done.exit_code == code and done.stderr.startswith("error: ")

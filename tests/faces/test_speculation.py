@@ -4,15 +4,20 @@ The engine that guesses is made eager: it guesses whenever it may, what repeats 
 that costs, so that right and wrong guesses stand in most of its steps.
 """
 
+import shutil
 from random import Random
 
 import pytest
 
-from openwork import LLM, Beam, Constraint, SamplingParams
+from openwork import LLM, Beam, Constraint, ModelError, SamplingParams
 from openwork.core.event import Preempted
 from openwork.core.request import Request
 from openwork.core.settings import ScheduleSettings, SpeculationSettings
 from openwork.decode.ngram import Ngram
+from openwork.load.source import resolve
+from openwork.run.drafter import Guesses
+from openwork.testing.byte_tokenizer import write_byte_tokenizer
+from openwork.testing.checkpoint import write_checkpoint
 
 TEXT = "once upon a time there was a little cat who saw the dog and said no it ran to the park with Tom"
 WORDS = TEXT.split()
@@ -26,6 +31,8 @@ NUM_REQUESTS, MANY = 300, 10_000
 
 class Eager:
     """Sure of all it says: what an Ngram foretells, and anything where that is silent. Now and then it slips."""
+
+    guess_s = 0.0
 
     def __init__(self, sequence, seed):
         self._ngram = Ngram(sequence.prompt_len)
@@ -50,6 +57,29 @@ class Eager:
 def make_eager(llm, seed=0):
     speculation = llm._engine._loop.scheduler._planner._speculation
     speculation._make_proposer = lambda sequence: Eager(sequence, seed)
+
+
+class Sure(Guesses):
+    """A draft model that is always asked."""
+
+    def odds(self, most):
+        return [0.999**place for place in range(1, most + 1)]
+
+
+@pytest.fixture(scope="module")
+def drafts(tmp_path_factory):
+    """Models to guess with: the very one that is guessed for, and noise with the same tokens."""
+    directory = tmp_path_factory.mktemp("noise")
+    shutil.copy(resolve(None) / "tokenizer.json", directory)
+    write_checkpoint(directory, vocab_size=2048, hidden_size=32, num_hidden_layers=1)
+    return "openwork/stories", str(directory)
+
+
+def make_sure(llm):
+    speculation = llm._engine._loop.scheduler._planner._speculation
+    (drafter,) = speculation._make_proposer.args
+    speculation._make_proposer = lambda sequence: Sure(drafter, sequence)
+    speculation._best = lambda num_tokens, candidates, seconds: len(candidates)
 
 
 def open_both(draw, **more):
@@ -129,6 +159,47 @@ def test_ten_thousand_requests_have_the_tokens_they_have_without(is_long, num_bl
                     accepted += other.guessed.accepted
                     drafted += other.guessed.drafted
     assert 0 < accepted < drafted, "both right and wrong guesses were made"
+
+
+@pytest.mark.parametrize("num_blocks", [None, 24])
+@pytest.mark.parametrize("which", [0, 1])
+def test_whatever_a_draft_model_guesses_the_tokens_stay(is_long, drafts, which, num_blocks, block_bytes):
+    draw = Random(which)
+    kv_cache_bytes = None if num_blocks is None else num_blocks * block_bytes
+    # Both share the memory: as many blocks need more of it.
+    with LLM(kv_cache_bytes=kv_cache_bytes) as plain:
+        bytes_of_both = None if kv_cache_bytes is None else 2 * kv_cache_bytes
+        with LLM(kv_cache_bytes=bytes_of_both, speculate=drafts[which], max_draft=4) as guessing:
+            make_sure(guessing)
+            guessed = []
+            for _ in range(20 if is_long else 3):
+                prompts = [any_prompt(draw) for _ in range(12)]
+                params = [any_params(draw) for _ in prompts]
+                pairs = zip(plain.generate(prompts, params), guessing.generate(prompts, params), strict=True)
+                for one, other in pairs:
+                    assert said(one) == said(other)
+                    guessed.append(other.guessed)
+    drafted, accepted = sum(each.drafted for each in guessed), sum(each.accepted for each in guessed)
+    assert drafted > 100
+    assert accepted > 0.3 * drafted if which == 0 else accepted < 0.1 * drafted
+
+
+def test_a_draft_model_takes_its_part_of_the_memory(block_bytes):
+    with (
+        LLM(kv_cache_bytes=30 * block_bytes) as plain,
+        LLM(kv_cache_bytes=30 * block_bytes, speculate="openwork/stories") as both,
+    ):
+        assert (plain.info.num_blocks, both.info.num_blocks) == (30, 15)
+
+
+def test_a_draft_model_must_speak_the_same_tokens(drafts, tmp_path):
+    with pytest.raises(ModelError, match="no such file, but the other model has one"):
+        LLM(speculate=str(write_checkpoint(tmp_path / "bare", vocab_size=2048)))
+    other = write_byte_tokenizer(write_checkpoint(tmp_path / "bytes"))
+    with pytest.raises(ModelError, match="token 0 is another one"):
+        LLM(speculate=str(other))
+    with pytest.raises(ModelError, match="no such directory"):
+        LLM(speculate="nowhere")
 
 
 def overhear(stream, seen):

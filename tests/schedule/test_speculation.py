@@ -198,7 +198,7 @@ def test_a_step_with_guesses_is_waited_for_and_the_others_with_it():
     assert any(len(step.works) == 2 for step in both), "who does not guess goes along"
 
 
-@pytest.mark.parametrize("bad", [{"guess": "coin"}, {"max_draft": 0}, {"max_draft": 64}, {"max_draft": True}])
+@pytest.mark.parametrize("bad", [{"guess": ""}, {"max_draft": 0}, {"max_draft": 64}, {"max_draft": True}])
 def test_settings_are_checked(bad):
     with pytest.raises(OpenworkError):
         SpeculationSettings(**bad)

@@ -17,6 +17,7 @@ from openwork.trace.view import Lamp, View, requests_document
 from openwork.trace.view_costs import Shape, shape_of
 from openwork.trace.view_file import file_documents
 from openwork.trace.view_fork import fork_document, fork_request
+from openwork.trace.view_others import without
 
 
 @pytest.fixture(scope="module")
@@ -244,3 +245,32 @@ def test_a_file_is_bounded_and_says_what_is_left_out(recording, look):
     assert {f"row/0/{p}" for p in range(last + 1)} <= whole.keys()
     assert {f"layer/0/{last}/{layer}" for layer in range(6)} <= whole.keys()
     assert len(json.dumps(part)) < 600_000
+
+
+def tagged(document):
+    """The document as if another tenant had done everything but the requests that are listed."""
+    memory = document["memory"]
+    moves = [[*move[:5], "mallory", "mallory", *move[7:]] for move in memory["moves"]]
+    sampled = [{**each, "by_tenant": {"mallory": {}}} for each in memory["in_time"]]
+    start = [[state, "mallory"] for state, _ in memory["start"]]
+    return document | {
+        "memory": memory | {"moves": moves, "in_time": sampled, "start": start},
+        "processes": [{**each, "tenants": ["mallory"]} for each in document["processes"]],
+        "replay": {**document["replay"], "difference": "what mallory said"},
+    }
+
+
+def test_a_timeline_for_one_tenant_names_nobody_else(recording, look):
+    document = look(FORKED).document("timeline")
+    own = next(each["id"] for each in document["requests"] if each["name"] == FORKED)
+    hidden = {each["id"] for each in document["requests"]} - {own}
+    assert hidden
+    told = without(document, hidden)
+    assert [each["name"] for each in told["requests"]] == [FORKED]
+    assert {work[0] for step in told["steps"] for work in step["works"]} == {own, None}
+    assert all(each["request"] in (own, None) and each.get("by") in (own, None) for each in told["events"])
+    assert {move[3] for move in told["memory"]["moves"]} <= {own, None}
+    named = json.dumps(without(tagged(document), hidden))
+    assert "mallory" not in named, "no tenant's name is left, wherever it stood"
+    assert [len(step["works"]) for step in told["steps"]] == [len(step["works"]) for step in document["steps"]]
+    assert len(told["memory"]["moves"]) == len(document["memory"]["moves"]), "where blocks went is seen by everybody"

@@ -6,15 +6,26 @@ this machine has it. What cannot be opened is said on the page; the recording sp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from openwork.cli.records import token_text
 from openwork.core.errors import OpenworkError
+from openwork.core.event import Ended, Event
 from openwork.core.settings import LoadSettings
 from openwork.run.capture import Examiner
 from openwork.trace.view import Lamp
 from openwork.trace.view_costs import shape_of
+
+if TYPE_CHECKING:
+    from openwork.cluster.supervisor import Service
+    from openwork.core.request import Request
+    from openwork.engine.face import AsyncEngine
+    from openwork.serve.see import See
+    from openwork.trace.entry import Entry
+
+SERVED_BYTES = 256 << 20  # for keys and values of one sequence that is looked into on a server
 
 
 def light(
@@ -60,3 +71,33 @@ def measured(examiner: Examiner) -> Mapping[str, Any] | None:
         "said": f"Ceilings were measured on this machine when the page was made: {dot} products, {ops.num_threads} "
         "threads. The steps were measured when they ran, perhaps elsewhere.",
     }
+
+
+def see_of(service: Service, engine: AsyncEngine) -> See:
+    """The microscope of a server that records: its model is opened a second time, on one core, when it is used."""
+    from openwork.serve.see import See
+    from openwork.trace.recording import Recording
+
+    record = service.record
+    assert record is not None, "the command line asks for a recording"
+
+    def entries() -> Iterator[Entry]:
+        return Recording.open(record.directory).entries()
+
+    def lamp() -> Lamp:
+        facts = engine.facts
+        load = replace(
+            service.load, dtype=facts.dtype, kv_dtype=facts.kv_dtype, context=facts.limits.context, threads=1
+        )
+        return light(service.model, load, facts.contract_id, SERVED_BYTES)
+
+    async def ask(request: Request, tenant: str) -> list[Event]:
+        stream, events = await engine.submit(request), list[Event]()
+        try:
+            while not events or not isinstance(events[-1], Ended):
+                events += await stream.take()
+        finally:
+            stream.cancel()
+        return events
+
+    return See(entries, lamp, ask, lambda: engine.facts.limits)

@@ -105,7 +105,12 @@ Threads = Annotated[int | None, _option("Threads that compute. [dim]Default: one
 
 Speculate = Annotated[
     str | None,
-    _option("ngram: guess tokens that a text repeats, and verify many at once. The text stays the same.", _MODEL),
+    _option(
+        "ngram, or a smaller model with the same tokens: guess what comes, verify many tokens at once. The text stays"
+        " the same.",
+        _MODEL,
+        metavar="ngram|MODEL",
+    ),
 ]
 MaxDraft = Annotated[int | None, _option("Tokens to guess in one step at most. [dim]Default: 15.[/]", _MODEL)]
 

@@ -130,6 +130,14 @@ CacheDir = Annotated[
     Path | None,
     _option("Keep the prefix cache here over a restart.", "The model", metavar="DIR"),
 ]
+AllowSee = Annotated[
+    bool,
+    _option(
+        "Serve the microscope at /see: each tenant looks into its own requests. Needs --record and --record-prompts.",
+        "Recording",
+        "--allow-see",
+    ),
+]
 RecordPrompts = Annotated[
     bool,
     _option(
@@ -173,6 +181,7 @@ def serve(
     record: options.Record = None,
     record_prompts: RecordPrompts = False,
     record_bytes: options.RecordBytes = None,
+    allow_see: AllowSee = False,
     tool_format: ToolForm = ToolFormat.auto,
     reasoning_format: ReasoningForm = ReasoningFormat.auto,
     order: OrderOption = Order.first_come,
@@ -238,6 +247,7 @@ def serve(
         cors_origins=tuple(cors_origin or ()),
         drain_s=drain,
         stall_s=hang,
+        allow_see=allow_see,
         http=http,
     )
     if api_keys is None and not anyone and not settings.is_loopback:
@@ -247,6 +257,12 @@ def serve(
             param="host",
         )
     directory = None if cache_dir is None else str(cache_dir)
+    if allow_see and not (record is not None and record_prompts):
+        raise RequestError(
+            "looks into a recording that keeps prompts",
+            "Give --record DIR and --record-prompts too.",
+            param="allow_see",
+        )
     recording = None
     if record is not None:
         room = RECORD_BYTES if record_bytes is None else parse_bytes(record_bytes, "record_bytes")

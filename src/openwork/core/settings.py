@@ -66,7 +66,8 @@ class CacheSettings:
 class SpeculationSettings:
     """Tokens are guessed, and verified together in one step (docs/speculation.md).
 
-    guess      "ngram": as the sequence went on where it was like this before
+    guess      "ngram": as the sequence went on where it was like this before; else a smaller model with the same
+               vocabulary: a directory, or a name on the hub
     max_draft  tokens guessed for one sequence in one step at most
 
     Raises RequestError, naming the parameter as an operator knows it.
@@ -76,13 +77,17 @@ class SpeculationSettings:
     max_draft: int = 15
 
     def __post_init__(self) -> None:
-        if self.guess != "ngram":
-            raise RequestError(f"is {self.guess!r}", 'Say "ngram".', param="speculate")
+        if not isinstance(self.guess, str) or not self.guess:
+            raise RequestError(f"is {self.guess!r}", 'Say "ngram", or name a draft model.', param="speculate")
         is_whole = isinstance(self.max_draft, int) and not isinstance(self.max_draft, bool)
         if not is_whole or not 1 <= self.max_draft <= MAX_DRAFT:
             raise RequestError(
                 f"must be a whole number from 1 to {MAX_DRAFT}, not {self.max_draft!r}", param="max_draft"
             )
+
+    @property
+    def draft_model(self) -> str | None:
+        return None if self.guess == "ngram" else self.guess
 
     @classmethod
     def wished(cls, speculate: str | None, max_draft: int | None) -> SpeculationSettings | None:

@@ -26,7 +26,10 @@ _PRIOR, _PRIOR_WEIGHT = (0.4, 0.6, 0.8, 0.9, 0.95), 2.0
 
 
 class Proposer(Protocol):
-    """Guesses the tokens that follow."""
+    """Guesses the tokens that follow. ``guess_s`` is what each guess takes, before the step."""
+
+    @property
+    def guess_s(self) -> float: ...
 
     def follow(self, tokens: Sequence[int], known: int) -> None:
         """Take in the first ``known`` tokens of a sequence; those taken in before are the same again."""
@@ -37,12 +40,14 @@ class Proposer(Protocol):
         ...
 
     def propose(self, num: int) -> tuple[int, ...]:
-        """That many tokens, of those there are odds for."""
+        """That many tokens, of those there are odds for; perhaps fewer, where making them takes time."""
         ...
 
 
 class Ngram:
     """A Proposer. The first ``prompt_len`` tokens are learnt from, and are no trials."""
+
+    guess_s = 0.0  # looking up is nothing beside a step
 
     def __init__(self, prompt_len: int) -> None:
         self._prompt_len = prompt_len

@@ -32,6 +32,7 @@ _RISKED = 0.01  # of the time of all steps that may be lost to guesses
 _CREDIT = 4  # steps' worth of what was won or lost that is remembered
 
 MakeProposer = Callable[[Sequence], Proposer]
+_Candidate = tuple[float, int, float]  # a guess: its odds, the place of its work, and the seconds that it takes
 
 
 class Speculation:
@@ -46,6 +47,7 @@ class Speculation:
         make_proposer: MakeProposer | None = None,
     ) -> None:
         self._most = settings.max_draft
+        self._is_computed = settings.draft_model is not None  # guesses are: only while no step is under way
         self._cache = cache
         self._roster = roster
         self._budget = budget
@@ -55,6 +57,7 @@ class Speculation:
         self._after_wait: int | None = None  # the number of a step that was planned with none in flight
         self._committed_at = 0.0
         self._credit_s = 0.0  # won less lost, and what may be risked
+        self._guessing_s = 0.0  # what the guesses of the step that waited took, by what they usually take
 
     # -- what steps take -----------------------------------------------------------------------------------------
 
@@ -65,7 +68,7 @@ class Speculation:
             self._pace.learn(step.num_rows, result.elapsed_s)
         has_waited = step.number == self._after_wait
         if has_waited and result.elapsed_s > 0:
-            self._pace.learn_gap(now - self._committed_at - result.elapsed_s)
+            self._pace.learn_gap(now - self._committed_at - result.elapsed_s - self._guessing_s)
         self._committed_at = now
         if is_alone and self._pace.is_known:
             self._settle(step, result, has_waited)
@@ -74,7 +77,7 @@ class Speculation:
         """Count what a step has won or lost against one without guesses, by what such steps usually take."""
         num_sure = len(step.works)
         plain_s = self._pace.seconds(num_sure, num_sure)[0]
-        won = _RISKED * plain_s - (self._pace.gap_s if has_waited else 0.0)
+        won = _RISKED * plain_s - (self._pace.gap_s + self._guessing_s if has_waited else 0.0)
         if step.num_rows > num_sure:
             right = sum(max(0, len(each.choices) - 1) for each in result.outcomes)
             won += (1 + right / num_sure) * plain_s - self._pace.seconds(step.num_rows, step.num_rows)[0]
@@ -90,27 +93,29 @@ class Speculation:
         running = self._roster.running
         waits = any(sequence.drafted for sequence in running)
         if not waits:
-            odds = [odd for sequence in running if sequence.pending for odd in self._odds_after(sequence)]
-            odds.sort(reverse=True)
-            seconds = self._pace.seconds(len(running), len(running) + len(odds)) if odds else []
-            waits = bool(odds) and self._best(len(running), odds, seconds) > 0
+            found = [each for sequence in running if sequence.pending for each in self._after_pending(sequence)]
+            found.sort(reverse=True)
+            seconds = self._pace.seconds(len(running), len(running) + len(found)) if found else []
+            waits = bool(found) and self._best(len(running), found, seconds) > 0
         self._has_waited = self._has_waited or waits
         return waits
 
-    def _odds_after(self, sequence: Sequence) -> list[float]:
-        """Of the guesses that could be made once the pending token is there, if it is the one that is expected."""
+    def _after_pending(self, sequence: Sequence) -> list[_Candidate]:
+        """The guesses that could be made once the pending token is there, if it is the one that is expected."""
         most = min(self._most, self._useful(sequence) - 1)
         if most < 1 or sequence.strategy.may_fork:
             return []
-        return self._proposer(sequence).odds(most + 1)[1:]
+        proposer = self._proposer(sequence)
+        return [(odd, 0, proposer.guess_s) for odd in proposer.odds(most + 1)[1:]]
 
     # -- while it is filled --------------------------------------------------------------------------------------
 
     def fill(self, draft: Draft) -> None:
         """Add guesses to the works of a step that is full otherwise."""
         self._after_wait = draft.number if self._has_waited else None
-        self._has_waited = False
-        candidates: list[tuple[float, int]] = []  # (odds, place of the work)
+        self._has_waited, self._guessing_s = False, 0.0
+        is_free = not self._is_computed or self._after_wait is not None
+        candidates: list[_Candidate] = []
         num_tokens = num_rows = 0
         for place, work in enumerate(draft.works):
             sequence = self._roster.sequences[work.sequence]
@@ -118,16 +123,16 @@ class Speculation:
             num_rows += work.num_sure
             if sequence.strategy.expand is None and sequence.request.max_tokens > 1:
                 proposer = self._proposer(sequence)  # it learns a long prompt while that is computed
-                if work.draws and not work.is_pending and not sequence.strategy.may_fork:
+                if is_free and work.draws and not work.is_pending and not sequence.strategy.may_fork:
                     most = min(self._most, self._useful(sequence), self._room(sequence))
-                    candidates += [(odd, place) for odd in proposer.odds(most)]
+                    candidates += [(odd, place, proposer.guess_s) for odd in proposer.odds(most)]
         if not candidates or draft.rows < 1:
             return
         candidates.sort(key=lambda each: -each[0])
         candidates = candidates[: draft.rows]
         seconds = self._seconds(draft.works, num_rows, num_rows + len(candidates))
-        best = self._best(num_tokens, [odd for odd, _ in candidates], seconds)
-        for place, count in Counter(place for _, place in candidates[:best]).items():
+        best = self._best(num_tokens, candidates, seconds)
+        for place, count in Counter(place for _, place, _ in candidates[:best]).items():
             self._extend(draft, place, count)
 
     def _extend(self, draft: Draft, place: int, count: int) -> None:
@@ -138,7 +143,9 @@ class Speculation:
         end = sequence.computed + count
         copies: tuple[Copy, ...] | None = self._cache.grow(sequence, end)
         assert copies is not None, "there was room for it"
-        draft.extend(place, sequence, sequence.proposer.propose(count), copies, self._cache.blocks_for(end))
+        drafts = sequence.proposer.propose(count)
+        self._guessing_s += len(drafts) * sequence.proposer.guess_s
+        draft.extend(place, sequence, drafts, copies, self._cache.blocks_for(end))
 
     def _seconds(self, works: list[Work], first: int, last: int) -> list[float]:
         if all(work.num_sure == 1 for work in works):
@@ -148,13 +155,14 @@ class Speculation:
             return self._pace.seconds(first, last)
         return [base + slope * rows for rows in range(first, last + 1)]
 
-    def _best(self, num_tokens: int, odds: list[float], seconds: list[float]) -> int:
-        """How many guesses bring the most tokens a second. ``odds`` fall; ``seconds`` are of 0, 1 .. guesses."""
-        best, tokens = 0, float(num_tokens)
+    def _best(self, num_tokens: int, candidates: list[_Candidate], seconds: list[float]) -> int:
+        """How many guesses bring the most tokens a second. Odds fall; ``seconds`` are of steps with 0, 1 .. of them."""
+        best, tokens, guessing_s = 0, float(num_tokens), self._pace.gap_s
         most = (_LEAST_GAIN if self._credit_s >= 0 else _SURE_GAIN) * num_tokens / seconds[0]
-        for count, (odd, step_s) in enumerate(zip(odds, seconds[1:], strict=True), start=1):
+        for count, ((odd, _, guess_s), step_s) in enumerate(zip(candidates, seconds[1:], strict=True), start=1):
             tokens += odd
-            rate = tokens / (step_s + self._pace.gap_s)
+            guessing_s += guess_s
+            rate = tokens / (step_s + guessing_s)
             if rate > most:
                 best, most = count, rate
         return best

@@ -90,8 +90,11 @@ class Rerun:
         self.tenants = Tenants(began.tenants)
         self.cache = make_cache(began.cache, self.tenants)
         self._told = Told()
-        # Guesses follow from the tokens themselves: where these are not kept, so are the guesses told.
-        proposer = None if began.has_tokens else self._told.proposer
+        # Guesses follow from the tokens themselves, or from a model that is not here: they are told where tokens are
+        # not kept, and where a model made them.
+        speculation = began.schedule.speculation
+        is_computed = speculation is not None and speculation.draft_model is not None
+        proposer = None if began.has_tokens and not is_computed else self._told.proposer
         self.scheduler = Scheduler(began.schedule, self.cache, began.admission, proposer)
         self.in_flight: dict[int, Step] = {}
         self.events: list[Event] = []

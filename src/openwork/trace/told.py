@@ -36,6 +36,8 @@ class Told:
 
 
 class _Proposer:
+    guess_s = 0.0
+
     def __init__(self, sequence_id: int, told: Told) -> None:
         self._id = sequence_id
         self._told = told

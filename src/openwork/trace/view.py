@@ -250,7 +250,10 @@ class View:
 def requests_document(entries: Iterable[Entry], may_see: Callable[[str], bool]) -> dict[str, Any]:
     """All requests of a recording that may be seen, the latest first."""
     stories = [story for story in gather_stories(entries).values() if may_see(story.tenant)]
-    return {"requests": [story.as_record() for story in reversed(stories)]}
+    records = [story.as_record() for story in reversed(stories)]
+    for record in records:
+        del record["number"]  # it counts those of others too
+    return {"requests": records}
 
 
 def _found(entries: Callable[[], Iterable[Entry]], id: str, may_see: Callable[[str], bool]) -> Journey:

@@ -17,14 +17,18 @@ def without(document: dict[str, Any], hidden: Set[int]) -> dict[str, Any]:
         | {"left_out": [each for each in step["left_out"] if each[0] not in hidden]}
         for step in document["steps"]
     ]
-    events = [each for each in document["events"] if each["request"] not in hidden and each.get("by") not in hidden]
+    events = [each for each in document["events"] if each["request"] not in hidden]
+    events = [{**each, "by": None} if each.get("by") in hidden else each for each in events]
     memory = document["memory"]
     if memory is not None:
-        moves = [
-            [m[0], m[1], m[2], None, None, "", "", *m[7:]] if m[3] in hidden else [*m[:6], "", *m[7:]]
-            for m in memory["moves"]
-        ]
+        moves = [[*m[:3], *((None, None) if m[3] in hidden else m[3:5]), "", "", *m[7:]] for m in memory["moves"]]
         memory = memory | {"moves": moves, "start": [[state, ""] for state, _ in memory["start"]]}
         memory["in_time"] = [{k: v for k, v in each.items() if k != "by_tenant"} for each in memory["in_time"]]
-    processes = [{**each, "tenants": []} for each in document["processes"]]
-    return document | {"requests": shown, "steps": steps, "events": events, "memory": memory, "processes": processes}
+    return document | {
+        "requests": shown,
+        "steps": steps,
+        "events": events,
+        "memory": memory,
+        "processes": [{**each, "tenants": []} for each in document["processes"]],
+        "replay": {**document["replay"], "difference": None},  # it may quote anybody's tokens
+    }

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from openwork.core.event import Admitted, Event, Finished, Preempted, Token
+from openwork.core.event import Account, Admitted, Event, Finished, Preempted, Token
 from openwork.core.request import Request, SamplingParams
 from openwork.core.step import Copy, Step, Work
 from openwork.trace.entry import Began, Cancelled, Entry, Failed, Planned, Ran, Submitted, Waited
@@ -138,11 +138,17 @@ def request_document(journey: Journey, text_of: TextOf) -> dict[str, Any]:
         "sources": [_sources(journey, index) for index in journey.indices],
         "steps": [_step(part, arrived) for part in journey.parts],
         "story": _told(journey, arrived),
-        "account": None if story.account is None else asdict(story.account),
+        "account": None if story.account is None else _account(story.account),
         "search": None if story.search is None else search_document(story.search, text),
         "marks": MARKS,
         "missing": _missing(journey),
     }
+
+
+def _account(account: Account) -> dict[str, Any]:
+    """Without who took the blocks that were missing: that is for operators, and in the timeline."""
+    miss = None if account.miss is None else {"cause": account.miss.cause, "token": account.miss.token}
+    return {**asdict(account), "miss": miss}
 
 
 def sampling(params: SamplingParams) -> dict[str, Any]:

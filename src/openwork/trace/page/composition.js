@@ -50,7 +50,7 @@
         grid.append(svg("g", { style: { cursor: "pointer" }, onclick: () => pick(l, head) },
           svg("title", {}, `layer ${l}, head ${head}` + (spread ? `: entropy ${see.number(spread.values[l * heads + head])} of at most ${see.number(most)} nats` : "")),
           svg("rect", { x: 30 + head * size, y: l * size, width: size, height: size, fill: "var(--sheet)", stroke: "var(--hair)" }),
-          svg("circle", { cx: 30 + (head + 0.5) * size, cy: (l + 0.5) * size, r: Math.max(1, (size / 2 - 2) * Math.sqrt(focus)), fill: "var(--brass-fill)" }),
+          svg("circle", { cx: 30 + (head + 0.5) * size, cy: (l + 0.5) * size, r: Math.max(1, (size / 2 - 2) * focus), fill: "var(--brass-fill)" }),
           isOn ? svg("rect", { x: 31 + head * size, y: l * size + 1, width: size - 2, height: size - 2, fill: "none", stroke: "var(--ink)", "stroke-width": 2 }) : null));
       }
     }

@@ -72,7 +72,8 @@
     context.fillStyle = ink.soft; context.textAlign = "right"; context.fillText(`blocks, of ${blocks}`, LEFT - 12, top + 12); context.textAlign = "left";
     context.strokeStyle = ink.line; context.strokeRect(LEFT, top + 0.5, context.canvas.width / (window.devicePixelRatio || 1) - LEFT - 10, MEMORY - 10);
     samples.forEach((sample, i) => {
-      const from = x(sample.time_s), to = i + 1 < samples.length ? x(samples[i + 1].time_s) : from + 3;
+      const from = Math.max(LEFT, x(sample.time_s)), to = i + 1 < samples.length ? x(samples[i + 1].time_s) : from + 3;
+      if (to <= LEFT) return; // before the window
       let y = top + MEMORY - 10;
       for (const [name, kind] of layers) {
         const high = (MEMORY - 10) * (sample[name] || 0) / blocks;
