@@ -8,6 +8,8 @@ kill=T      it is killed then, as for want of memory
 fail=T      the step fails, and the process goes on
 slow=S      every step takes S seconds more
 deaf=N      after N steps it reads and computes nothing any more, without being at work
+nan=T       where token T is the input of a row, the row comes out of the layers as NaN
+memory=FILE a step that begins when FILE exists finds no memory, and removes FILE
 garbage=N   after N steps it sends what is no message
 stillborn   it ends before it has loaded anything
 refuse      the model cannot be loaded; refuse=FILE: once FILE exists
@@ -34,6 +36,9 @@ class FaultyRunner:
         self._runner = runner
         self._faults = faults
         self._num_steps = 0
+        self._fails = None
+        if "nan" in faults:
+            _spoil(runner._model, int(faults["nan"]))
 
     def submit(self, step):
         self._num_steps += 1
@@ -54,7 +59,11 @@ class FaultyRunner:
             elif name == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             else:
-                self._fails = True
+                self._fails = RuntimeError("this step was told to fail")
+        elif name == "memory":
+            if Path(value).exists():
+                Path(value).unlink()
+                self._fails = MemoryError()
         elif name == "slow":
             time.sleep(float(value))
         elif name == "deaf" and self._num_steps > int(value):
@@ -64,13 +73,24 @@ class FaultyRunner:
 
     def collect(self, ticket):
         result = self._runner.collect(ticket)
-        if getattr(self, "_fails", False):
-            self._fails = False
-            raise RuntimeError("this step was told to fail")
+        if self._fails is not None:
+            failure, self._fails = self._fails, None
+            raise failure
         return result
 
     def close(self, wait=True):
         self._runner.close(wait)
+
+
+def _spoil(model, token):
+    forward = model.forward
+
+    def spoiled(ids, rows, kv):
+        hidden = forward(ids, rows, kv)
+        hidden[ids == token] = float("nan")
+        return hidden
+
+    model.forward = spoiled
 
 
 def first_time(file):

@@ -1,17 +1,17 @@
 """openwork replay, in processes of its own, on recordings that an LLM wrote."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
 from openwork import LLM, SamplingParams
+from openwork.ops.cpu import available
 
 
 def command(*arguments, **env):
-    import os
-
     line = [sys.executable, "-m", "openwork", "replay", *map(str, arguments)]
     return subprocess.run(
         line, capture_output=True, text=True, check=False, timeout=120, env={**os.environ, "COLUMNS": "200", **env}
@@ -58,6 +58,15 @@ def test_what_cannot_be_replayed_says_what_to_do(recorded, tmp_path):
     assert done.returncode == 1 and "no request 'nobody'" in done.stderr
     done = command("0", "--record", tmp_path)
     assert done.returncode == 1 and "no recording" in done.stderr
+
+
+@pytest.mark.skipif(len(available()) < 2, reason="one instruction set only")
+def test_the_arithmetic_that_served_is_used_where_it_is_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENWORK_ISA", "portable")
+    with LLM(record=tmp_path) as llm:
+        llm.generate("one day", SamplingParams(temperature=0, max_tokens=5))
+    done = command("0", "--record", tmp_path, OPENWORK_ISA=available()[0])
+    assert done.returncode == 0, done.stderr
 
 
 def test_another_model_is_not_compared(recorded, tmp_path):

@@ -1,17 +1,21 @@
 """The openai package, as its users use it, and curl, against the routes on a loopback socket."""
 
 import asyncio
+import enum
 import json
 import shutil
 import socket
 import subprocess
 import threading
+from typing import Annotated
 
 import httpx
 import openai
+import pydantic
 import pytest
 import uvicorn
 from serve.api import MODEL, USER, Api, Gatekeeper, echo_engine, stories_engine
+from serve.test_forms import write_model
 
 from openwork.serve.app import make_app
 from openwork.serve.errors import unavailable
@@ -105,6 +109,51 @@ def test_the_stream_helper_puts_the_same_answer_together(client):
     with client.chat.completions.stream(**CHAT, stop=" named") as stream:
         final = stream.get_final_completion()
     assert final.choices[0].message.content == " there was a little girl" and final.choices[0].finish_reason == "stop"
+
+
+class Animal(enum.StrEnum):
+    cat = "cat"
+    dog = "dog"
+
+
+class Pet(pydantic.BaseModel):
+    """A pet."""
+
+    name: Annotated[str, pydantic.Field(max_length=8)]
+    kind: Animal
+    age: Annotated[int, pydantic.Field(ge=0, le=30)] | None
+    friends: Annotated[list[Animal], pydantic.Field(max_length=2)]
+
+
+def test_answers_are_parsed_into_classes(client):
+    asked = {"model": MODEL, "max_tokens": 300, "temperature": 1}
+    parsed = client.chat.completions.parse(**asked, messages=USER, response_format=Pet, seed=3)
+    assert isinstance(parsed.choices[0].message.parsed, Pet)
+    with client.chat.completions.stream(**asked, messages=USER, response_format=Pet, seed=3) as stream:
+        assert stream.get_final_completion().choices[0].message.parsed == parsed.choices[0].message.parsed
+    said = client.responses.parse(model=MODEL, input="a pet", text_format=Pet, max_output_tokens=300)
+    assert isinstance(said.output_parsed, Pet)
+    with pytest.raises(openai.LengthFinishReasonError):
+        client.chat.completions.parse(**asked | {"max_tokens": 3}, messages=USER, response_format=Pet)
+
+
+def test_tools_are_called_with_classes_as_arguments(tmp_path):
+    tool = openai.pydantic_function_tool(Pet, name="adopt")
+    assert tool["function"]["strict"] is True
+    with (
+        Served(lambda: stories_engine(write_model(tmp_path, "hermes", ""))) as noise,
+        openai.OpenAI(base_url=noise.url + "/v1", api_key="none") as client,
+    ):
+        asked = {"model": MODEL, "messages": USER, "tools": [tool], "tool_choice": "required", "max_tokens": 700}
+        said = client.chat.completions.parse(**asked, parallel_tool_calls=False, seed=1)
+        (call,) = said.choices[0].message.tool_calls
+        assert isinstance(call.function.parsed_arguments, Pet) and said.choices[0].finish_reason == "tool_calls"
+
+
+def test_a_search_is_an_extra_of_the_body(client):
+    wish = {"strategy": "choose", "options": ["big box", "red ball"]}
+    said = client.completions.create(model=MODEL, prompt="one day, tim found a ", extra_body={"decoding": wish})
+    assert said.choices[0].text == "big box" and said.search[0]["proved"] is True
 
 
 def test_async_clients_at_once(served):

@@ -91,16 +91,9 @@ class House(Serving):
 
     def wait_until_idle(self) -> None:
         """Nothing runs, nothing waits, no block is held."""
-        last: dict[str, float] = {}
-
-        def is_idle() -> bool:
-            last.clear()
-            last.update(self.metrics())
-            held = [last[f"openwork:kv_blocks{{{kind}}}"] for kind in ("private", "shared", "pinned")]
-            return last["vllm:num_requests_running"] == last["vllm:num_requests_waiting"] == sum(held) == 0
-
-        eventually(is_idle, "nothing running, waiting or held")
+        eventually(self.is_idle, "nothing running, waiting or held")
         if hasattr(self, "num_blocks"):
+            last = self.metrics()
             free = last["openwork:kv_blocks{free}"] + last["openwork:kv_blocks{evictable}"]
             assert free == self.num_blocks, f"{self.num_blocks - free} blocks are gone"
 

@@ -53,7 +53,9 @@ def write_model(directory: Path) -> Path:
 class Serving:
     """``python -m openwork serve`` with these arguments, listening on a port of its own choosing."""
 
-    def __init__(self, directory: Path, *args: str, env: dict[str, str] | None = None, **options) -> None:
+    def __init__(
+        self, directory: Path, *args: str, env: dict[str, str] | None = None, faults: str = "", **options
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.log_path = directory / "log"
         self.watch_path = directory / "watched"
@@ -61,9 +63,10 @@ class Serving:
         watched = Path(__file__).parent / "watched"
         environment = os.environ | {"OPENWORK_WATCH": str(self.watch_path), **(env or {})}
         environment["PYTHONPATH"] = os.pathsep.join([str(watched), *filter(None, sys.path)])
+        faulty = [str(Path(__file__).with_name("faulty_server.py")), faults]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "openwork", "serve", "--port", "0", *args],
+                [sys.executable, *(faulty if faults else ["-m", "openwork"]), "serve", "--port", "0", *args],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -138,6 +141,12 @@ class Serving:
                 if labels:
                     found[f"{sample.name}{{{','.join(labels.values())}}}"] = sample.value
         return found
+
+    def is_idle(self) -> bool:
+        """Whether nothing runs, waits or holds a block."""
+        found = self.metrics()
+        held = [found[f"openwork:kv_blocks{{{kind}}}"] for kind in ("private", "shared", "pinned")]
+        return found["vllm:num_requests_running"] == found["vllm:num_requests_waiting"] == sum(held) == 0
 
     # -- what can be seen of it
 

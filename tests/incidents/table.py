@@ -14,7 +14,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 PAGE = TESTS.parent.parent / "docs" / "incidents.md"
-MODULES = "http json sampling text tools concurrency resources configuration crash fuzz soak"
+MODULES = "http json sampling text tools concurrency resources configuration models crash fuzz soak"
 _HEAD = """# What was tried to break it
 
 Bad inputs and bad luck, each of which a server of the field met and fell over. Every row is run by `pytest

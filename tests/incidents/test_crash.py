@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from incidents.case import COMPLETIONS, Table, completion
 from incidents.house import open_house
-from incidents.serving import MODEL, Serving, eventually, is_alive, listening_port
+from incidents.serving import MODEL, Serving, eventually, is_alive, listening_port, write_model
 
 table = Table("Crash")
 LONG = {"max_tokens": 200, "ignore_eos": True, "return_token_ids": True}
@@ -190,6 +192,111 @@ def test_c09_sigint_while_loading(tmp_path, model):
         serving.process.send_signal(signal.SIGINT)
         assert serving.process.wait(60) in (0, 130)  # 0: it was quick, and ready
         assert not is_alive(worker)
+
+
+FATAL = 2046  # nobody's answer holds it
+POISON = [*range(20, 60), FATAL]
+
+
+@contextmanager
+def faulty(directory, model, faults, *args):
+    """A server whose engine's process has faults; afterwards nothing runs, waits or is held."""
+    args = ("--model", str(model), "--served-model-name", MODEL, *args)
+    with Serving(directory, *args, faults=faults) as serving:
+        yield serving.wait_until_ready()
+        eventually(lambda: serving.get("/ready").status == 200, "ready again")
+        eventually(serving.is_idle, "nothing running, waiting or held")
+        assert "Traceback" not in serving.log_text()
+
+
+def test_c11_a_request_that_ends_the_engine_each_time(tmp_path, model):
+    """C11: a request that aborts the engine's process, beside eight streams: 500 quarantined; they get their tokens."""
+    with faulty(tmp_path, model, f"abort={FATAL}") as serving:
+        alone = [serving.post(COMPLETIONS, body).json["choices"][0]["token_ids"] for body in BODIES]
+        with ThreadPoolExecutor(9) as pool:
+            streams = [pool.submit(tokens_of_stream, serving, body) for body in BODIES]
+            poison = pool.submit(serving.post, COMPLETIONS, completion(prompt=POISON))
+            found = [each.result(240) for each in streams]
+        assert poison.result(240).status == 500 and poison.result().error["code"] == "quarantined"
+        assert found == alone
+        assert serving.post(COMPLETIONS, BODIES[0]).json["choices"][0]["token_ids"] == alone[0]
+
+
+def test_c13_numbers_that_are_not_finite(tmp_path, model):
+    """C13: NaN in a row of a step, beside eight streams: 500 numerical_error, nothing cached; they get their tokens."""
+    with faulty(tmp_path, model, f"nan={FATAL}") as serving:
+        alone = [serving.post(COMPLETIONS, body).json["choices"][0]["token_ids"] for body in BODIES]
+        with ThreadPoolExecutor(12) as pool:
+            streams = [pool.submit(tokens_of_stream, serving, body) for body in BODIES]
+            spoiled = [pool.submit(serving.post, COMPLETIONS, completion(prompt=POISON)) for _ in range(2)]
+            beam = {"strategy": "beam", "width": 2}
+            spoiled += [
+                pool.submit(serving.post, COMPLETIONS, completion(prompt=POISON, temperature=..., decoding=beam))
+            ]
+            assert [each.result(60) for each in streams] == alone
+        for each in spoiled:
+            assert each.result().status == 500 and each.result().error["code"] == "numerical_error", each.result()
+        usage = serving.post(COMPLETIONS, completion(prompt=POISON[:-1], max_tokens=1)).json["usage"]
+        assert usage["prompt_tokens_details"]["cached_tokens"] == 0
+
+
+def test_r01_memory_that_runs_out_in_a_step(tmp_path, model):
+    """R01: an allocation that fails at the Nth token of a stream, N = 1, 2, 3, 5 ...: one error, then all as before."""
+    trigger = tmp_path / "full"
+    with faulty(tmp_path, model, f"memory={trigger}") as serving:
+        alone = serving.post(COMPLETIONS, BODIES[0]).json["choices"][0]["token_ids"]
+        for count in (1, 2, 3, 5, 8, 13):
+            with serving.stream(COMPLETIONS, BODIES[0] | {"stream": True}) as stream:
+                events = [stream.next() for _ in range(count)]
+                trigger.touch()
+                events += list(stream)
+            assert events[-1]["error"]["code"] == "internal_error" and "[DONE]" not in events
+            assert not trigger.exists()
+            assert serving.post(COMPLETIONS, BODIES[0]).json["choices"][0]["token_ids"] == alone
+
+
+def test_r03_no_room_for_the_recording(tmp_path, model):
+    """R03: no room for what is recorded: it stops with a line and a metric, answers go on; it goes on when there is."""
+    args = ("--model", str(model), "--served-model-name", MODEL, "--record", str(tmp_path / "recorded"))
+    with Serving(tmp_path / "server", *args) as serving:
+        serving.wait_until_ready()
+        alone = serving.post(COMPLETIONS, BODIES[0]).json["choices"][0]["token_ids"]
+        (worker,) = serving.workers()
+        before = resource.prlimit(worker, resource.RLIMIT_FSIZE)
+        resource.prlimit(worker, resource.RLIMIT_FSIZE, (64, before[1]))
+
+        def is_off():
+            assert serving.post(COMPLETIONS, BODIES[0]).json["choices"][0]["token_ids"] == alone
+            return serving.metrics()["openwork:recording"] == 0
+
+        eventually(is_off, "the recording to stop")
+        eventually(lambda: "recording_stopped" in serving.log_text(), "a line on it")
+        assert serving.log_text().count("recording_stopped") == 1 and serving.workers() == [worker]
+        resource.prlimit(worker, resource.RLIMIT_FSIZE, before)
+
+        def is_on():
+            assert serving.post(COMPLETIONS, BODIES[0]).status == 200
+            return serving.metrics()["openwork:recording"] == 1
+
+        eventually(is_on, "the recording to go on")
+        assert "Traceback" not in serving.log_text()
+
+
+def test_c25_an_engine_that_cannot_go_on(tmp_path):
+    """C25: kill -9 of the engine's process when the model's file has changed: it says why, and exit 1."""
+    model = write_model(tmp_path / "model")
+    with Serving(tmp_path / "server", "--model", str(model), "--served-model-name", MODEL) as serving:
+        serving.wait_until_ready()
+        (worker,) = serving.workers()
+        with (model / "model.safetensors").open("r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            last = file.read(1)
+            file.seek(-1, os.SEEK_END)
+            file.write(bytes([last[0] ^ 1]))
+        os.kill(worker, signal.SIGKILL)
+        assert serving.process.wait(60) == 1
+        text = serving.log_text()
+        assert "files changed" in text and "engine_ended" in text and "Traceback" not in text, text[-2000:]
 
 
 def test_c23_the_whole_group_killed_and_started_again(tmp_path, model):

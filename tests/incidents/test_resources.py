@@ -9,6 +9,7 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 from incidents.case import CHAT, COMPLETIONS, Table, chat, completion, says
 from incidents.house import GOLDEN
@@ -107,6 +108,13 @@ def flat(house, make):
     repeat()
     sizes = [repeat() for _ in range(3)]
     assert min(sizes[1:]) - sizes[0] < (24 << 20), sizes
+
+
+@table.case("R07", "shared memory, which may be full or not there", "none of it is used")
+def no_shared_memory(house):
+    assert "/dev/shm" not in house.watch_path.read_text(errors="replace")
+    for pid in (house.pid, *house.processes()):
+        assert "/dev/shm/" not in Path(f"/proc/{pid}/maps").read_text()
 
 
 @table.case("R17", "a scraper that goes after the first byte", "nothing is left of it")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from incidents.case import CHAT, COMPLETIONS, Table, chat, completion
+from incidents.serving import as_bytes, eventually, request
 
 table = Table("Sampling")
 VOCAB, CONTEXT = 2048, 512
@@ -114,18 +116,101 @@ prompt_embeds use_beam_search structural_tag"""
 for name in INTERNAL.split():
     table.refused("S25", name, chat(**{name: "x"}), 400, name)
 table.refused("S25", "priority", chat(priority=-5), 400, "priority")
-for name in ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs"):
-    table.refused("S26", name, chat(**{name: {"type": "object"}}), 400, name, "unsupported_parameter")
+for name, value in {
+    "guided_json": 5,
+    "guided_regex": {},
+    "guided_choice": "ab",
+    "guided_grammar": [],
+    "structured_outputs": "json",
+    "decoding": "beam",
+}.items():
+    table.refused("S26", f"{name}: {value!r}", chat(**{name: value}), 400, name)
+table.refused("S26", "two constraints", chat(guided_regex="a", response_format={"type": "json_object"}), 400)
 for shown, value in {
     '{"type": "xml"}': {"type": "xml"},
     '"json"': "json",
     "{}": {},
-    '{"type": "json_object"}': {"type": "json_object"},
-    '{"type": "json_schema"} with a schema': {"type": "json_schema", "json_schema": {"name": "x", "schema": True}},
+    '{"type": "json_object"} with a schema': {"type": "json_object", "schema": {}},
+    '{"type": "json_schema"} without one': {"type": "json_schema"},
 }.items():
     table.refused("S27", f"response_format {shown}", chat(response_format=value), 400)
 for name in ("speculative_config", "num_scheduler_steps", "max_num_seqs", "enable_prefix_caching", "ignore_limits"):
     table.refused("S29", name, chat(**{name: 1}), 400, name)
+
+OPTIONS = ["dog", "cat", "very old tree", "very old dog"]
+CHOOSE = {"strategy": "choose", "options": OPTIONS}
+BEAM = {"strategy": "beam", "width": 4}
+BEST = {"strategy": "best_first"}
+SEARCHES = {
+    "width 65": {"strategy": "beam", "width": 65},
+    "width 10^9": {"strategy": "beam", "width": 10**9},
+    "groups that do not divide the width": {**BEAM, "groups": 3, "diversity": 1.0},
+    "length_penalty 1e308": {**BEAM, "length_penalty": 1e308},
+    "no lengths": BEST,
+    "no options": {"strategy": "choose", "options": []},
+    "33 000 options": {"strategy": "choose", "options": [f"o{i}" for i in range(33_000)]},
+    "an option twice": {"strategy": "choose", "options": ["a", "a"]},
+    "an option longer than the window": {"strategy": "choose", "options": ["word " * 2000]},
+    "an option of 7 MiB": {"strategy": "choose", "options": ["x" * (7 << 20)]},
+    "an option with half of a surrogate pair": {"strategy": "choose", "options": ["\ud800"]},
+    "an option that is a token out of range": {"strategy": "choose", "options": [[2**31 - 1]]},
+    "a budget of 10^9 nodes": {**CHOOSE, "budget": {"nodes": 10**9}},
+    "a budget below 0": {**CHOOSE, "budget": {"seconds": -1}},
+    "a tree of 10^6": {**CHOOSE, "tree": 10**6},
+    "a strategy that is none": {"strategy": "__import__"},
+    "a field of another strategy": {**BEAM, "options": OPTIONS},
+    "100 phrases": {**BEST, "penalty": {"coverage": 1, "phrases": ["a"] * 100}},
+}
+for shown, decoding in SEARCHES.items():
+    body = completion(decoding=decoding, max_tokens=..., temperature=...)
+    table.refused("S28", f"decoding: {shown}", body, 400, path=COMPLETIONS)
+body = completion(prompt=["a"] * 64, decoding=BEAM, temperature=...)
+table.refused("S28", "a beam for 64 prompts", body, 400, path=COMPLETIONS)
+body = completion(decoding=BEAM, temperature=0.5)
+table.refused("S28", "a beam with a temperature", body, 400, "temperature", path=COMPLETIONS)
+
+
+@table.case("S30", "eight searches of each kind at once, streamed and not", "each has what it has alone")
+def searches(house):
+    plain = {"temperature": ...}
+    bodies = [
+        completion(decoding=CHOOSE, max_tokens=..., **plain),
+        completion(decoding={**BEAM, "width": 8}, max_tokens=12, **plain),
+        completion(decoding=BEST, min_tokens=3, max_tokens=4, **plain),
+        completion(decoding=BEST, guided_choice=OPTIONS, max_tokens=9, **plain),
+    ]
+
+    def ask(body):
+        answer = house.post(COMPLETIONS, body)
+        assert answer.status == 200, answer
+        return answer.json["choices"], answer.json["search"]
+
+    def stream(body):
+        answer = house.post(COMPLETIONS, body | {"stream": True})
+        events = answer.events
+        assert events[-1] == "[DONE]"
+        text = "".join(each["choices"][0]["text"] for each in events[:-1] if each["choices"])
+        return text, events[-2]["search"]
+
+    alone = [ask(body) for body in bodies]
+    with ThreadPoolExecutor(16) as pool:
+        jobs = [(place, pool.submit(ask, bodies[place])) for place in range(4) for _ in range(8)]
+        streams = [(place, pool.submit(stream, bodies[place])) for place in range(4) for _ in range(2)]
+    for place, job in jobs:
+        assert job.result() == alone[place]
+    for place, job in streams:
+        assert job.result() == (alone[place][0][0]["text"], alone[place][1])
+
+
+@table.case("S31", "a client who leaves in the middle of a search", "it ends; its blocks come back")
+def left(house):
+    body = completion(decoding={**BEAM, "width": 32}, max_tokens=450, temperature=..., ignore_eos=True)
+    for is_stream in (False, True):
+        with house.dial() as client:
+            client.sendall(request("POST", COMPLETIONS, body=as_bytes(body | {"stream": is_stream})))
+            eventually(lambda: house.metrics()["vllm:num_requests_running"] > 1, "it runs")
+        eventually(lambda: house.metrics()["vllm:num_requests_running"] <= 1, "nobody but the victim runs")
+
 
 test_incidents = table.as_test()
 

@@ -1,18 +1,19 @@
 """A server process around an echo that is held still, for tests of signals: python small_server.py JSON.
 
 {"load": "quick" | "never" | "fails", "drain": seconds, "keys": a file, "saving": seconds that the engine takes to go}.
-It takes no step before SIGUSR1.
+It takes no step before SIGUSR1, and gives up at SIGUSR2.
 """
 
 import asyncio
 import json
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from starlette.routing import Route, Router
 
-from openwork.core.errors import ModelError
+from openwork.core.errors import EngineError, ModelError
 from openwork.core.event import Finished, Token
 from openwork.core.request import Limits, Request, SamplingParams
 from openwork.core.settings import CacheSettings, ScheduleSettings
@@ -38,6 +39,17 @@ LIMITS = Limits(vocab_size=64, context=4096)
 
 class Saving(LocalEngine):
     saving_s = 0.0
+    why = ""
+
+    def give_up(self):
+        self.why = "it has had enough"
+        self._state = "closed"
+        self.engine.close()
+        self.resume()
+        self.wake()
+
+    def status(self):
+        return replace(super().status(), why=self.why)
 
     async def close(self):
         await super().close()
@@ -60,6 +72,7 @@ async def open_engine(wish):
     local.saving_s = wish["saving"]
     local.pause()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, local.resume)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, local.give_up)
     return local
 
 
@@ -113,7 +126,7 @@ async def main(wish):
     )
     try:
         return await server.run(listener)
-    except ModelError as error:
+    except (ModelError, EngineError) as error:
         print(error, flush=True)
         return 1
     finally:

@@ -174,7 +174,7 @@ def test_q15_what_is_cached_under_one_salt_is_not_found_under_another(stories):
         said = stories.chat(messages=long, max_tokens=1, **fields).json()
         return said["usage"]["prompt_tokens_details"]["cached_tokens"]
 
-    long = [{"role": "user", "content": "a dog and a cat went to the park to play with a big red ball " * 4}]
+    long = [{"role": "user", "content": "zigzag: a dog and a cat went to the park to play with a big red ball " * 4}]
     assert cached(cache_salt="one") == 0 and cached(cache_salt="one") > 32
     assert cached(cache_salt="two") == 0 and cached() <= 1  # the token that begins every text
 

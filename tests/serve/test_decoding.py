@@ -1,12 +1,13 @@
 """``decoding`` over HTTP: the same results as from the library, each with its certificate, and nothing ignored."""
 
 import math
+import re
 
 import pytest
 from serve.api import Api, events, stories_engine
 from serve.test_chat import joined
 
-from openwork import LLM, Beam, BestFirst, SamplingParams, Search
+from openwork import LLM, Beam, BestFirst, Constraint, SamplingParams, Search
 from openwork.core.penalty import Penalty
 from openwork.serve.bounds import Bounds
 from openwork.serve.callers import Caller, Reservation
@@ -109,9 +110,24 @@ def test_best_first_is_the_librarys(stories, llm):
     assert search["found"][0]["score"] == expected.found[0].score
 
 
+def test_the_likeliest_text_that_a_constraint_allows(stories, llm):
+    wanted = {"guided_regex": "[a-c]{2,4}"}
+    params = SamplingParams(constraint=Constraint.regex(wanted["guided_regex"]), max_tokens=8, n=2)
+    expected = llm.search("the cat", BestFirst(), params)
+    answer = stories.complete(prompt="the cat", n=2, max_tokens=8, decoding=BEST, **wanted).json()
+    assert [choice["text"] for choice in answer["choices"]] == [each.text for each in expected.completions]
+    assert answer["search"][0]["proved"] and {choice["finish_reason"] for choice in answer["choices"]} == {"stop"}
+    beam = stories.chat(max_tokens=8, decoding=BEAM, **wanted).json()["choices"][0]["message"]["content"]
+    assert re.fullmatch(wanted["guided_regex"], beam)
+    refused = stories.complete(prompt="a", decoding=CHOOSE, **wanted)
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == "guided_regex"
+
+
 def test_a_budget_ends_a_search_and_the_answer_says_so(stories):
     (search,) = stories.complete(prompt="the cat", decoding={**BEST, "budget": {"nodes": 6}}, **FOUR).json()["search"]
     assert search["ended_by"] == "nodes" and not search["proved"] and search["gap"] > 0
+    (search,) = stories.complete(prompt="a", max_tokens=9, decoding={**BEAM, "budget": {"nodes": 5}}).json()["search"]
+    assert search["ended_by"] == "nodes" and search["nodes"] < 12
     nothing = stories.complete(prompt=PROMPT, decoding={**CHOOSE, "budget": {"seconds": 0}}).json()
     assert nothing["search"][0]["winner"] is None and nothing["choices"][0]["text"] == ""
     assert nothing["choices"][0]["finish_reason"] == "length"

@@ -113,6 +113,18 @@ def test_a_model_that_cannot_be_loaded_ends_it():
         assert "cannot be used" in server.output
 
 
+def test_a_server_whose_engine_gives_up_says_why_and_ends():
+    with small_server() as server:
+        server.wait_for("ready")
+        with begin(server) as client:
+            server.signal(signal.SIGUSR2)
+            assert server.wait_for("engine_ended")["said"] == "it has had enough"
+            got = read_all(client)
+        assert got.count(b'data: {"error"') == 1 and b"[DONE]" not in got
+        assert server.end() == 1
+        assert "it has had enough" in server.output and "started again" in server.output
+
+
 def keys_file(path, **entries):
     path.write_text("".join(f'[tenants.{name}]\nkeys = ["{entry}"]\n' for name, entry in entries.items()))
 

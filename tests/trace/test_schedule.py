@@ -11,7 +11,7 @@ from taped import Taped, drawn, drawn_to
 from openwork.trace.entry import Began, Planned, Ran, Submitted
 from openwork.trace.schedule import check
 
-SEEDS = 60
+SEEDS = 40
 
 
 def test_every_drawn_schedule_replays_to_the_step(is_long):
@@ -27,7 +27,7 @@ def test_every_drawn_schedule_replays_to_the_step(is_long):
 
 
 def test_a_recording_in_files_replays(tmp_path):
-    for seed in range(25):
+    for seed in range(10):
         recording = drawn_to(tmp_path / str(seed), seed, keeps_prompts=True)
         assert not recording.damage
         checked = check(recording.entries())

@@ -10,7 +10,7 @@ from openwork.trace.cost import Work, fit
 from openwork.trace.figures import percentile
 from openwork.trace.whatif import Change, answer, collect, what_if
 
-SEEDS = 16
+SEEDS = 8
 CHANGES = (
     Change(),
     Change(prefix=False),

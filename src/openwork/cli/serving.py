@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from openwork.serve.gate import App
     from openwork.serve.logs import Log
     from openwork.serve.settings import ServeSettings
+    from openwork.serve.texts import Language
 
 
 class Serving:
@@ -53,6 +54,7 @@ class Serving:
         self._callers = _callers(keys_file, cache_dir)
         self._socket = bind(settings)
         self._address = self._socket.getsockname()[:2]
+        self._language: Language | None = None
         self._closers: list[Callable[[], None]] = []
 
     def run(self) -> int:
@@ -91,18 +93,26 @@ class Serving:
             log.close()
 
     async def _open_engine(self) -> RemoteEngine:
+        """The engine, when what it knows of text can be used too. Raises ModelError where that is damaged."""
         from openwork.cluster.remote import RemoteEngine
+        from openwork.serve.texts import load_language
 
         with Bars() as bars:
             engine = RemoteEngine(self._service, progress=bars)
             await engine.start()
+        try:
+            facts = engine.facts
+            self._language = await asyncio.to_thread(load_language, facts.directory, facts.limits.context, *self._forms)
+        except BaseException:
+            await engine.close()
+            raise
         return engine
 
     def _make_app(self, engine: AsyncEngine, more: Sequence[BaseRoute]) -> App:
         from openwork import __version__
         from openwork.serve.app import Service, make_app
 
-        service = Service(engine, self._bounds, *self._forms, version=__version__)
+        service = Service(engine, self._bounds, *self._forms, version=__version__, language=self._language)
         self._closers.append(service.close)
         if self._settings.allow_see:
             from openwork.cli.lighting import see_of
@@ -110,7 +120,6 @@ class Serving:
             see = see_of(self._service, engine)
             self._closers.append(see.close)
             more = [*more, *see.routes()]
-        self._reading = asyncio.create_task(service.texts.read_ahead())
         return make_app(service, more)
 
     def _warn(self, log: Log) -> None:

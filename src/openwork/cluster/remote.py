@@ -81,6 +81,7 @@ class RemoteEngine:
         self._loaded: asyncio.Future[None] | None = None
         self._state: State = "loading"
         self._is_draining = False
+        self._why = ""  # it is closed
         self._ledger = Ledger(self._accept)
         self._accepting: dict[int, asyncio.Future[None]] = {}
         self._pinning: dict[int, asyncio.Future[int]] = {}
@@ -157,6 +158,7 @@ class RemoteEngine:
             last_step_age_s=time.perf_counter() - self._moved_at if self._ledger.entries else None,
             gauges=None if report is None else report.gauges,
             by_tenant={} if report is None else report.by_tenant,
+            why=self._why,
             recorded=self._recorded,
         )
 
@@ -293,5 +295,5 @@ class RemoteEngine:
 
     def _shut(self, message: str) -> None:
         """Nothing is computed any more: everybody hears of it."""
-        self._state = "closed"
+        self._state, self._why = "closed", self._why or message
         self._ledger.end_all("closed", message, time.perf_counter())

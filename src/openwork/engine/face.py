@@ -65,6 +65,7 @@ class Status:
     last_step_age_s: float | None = None
     gauges: Gauges | None = None
     by_tenant: Mapping[str, Gauges] = field(default_factory=dict)
+    why: str = ""  # of one that is closed: what for
     recorded: Recorded | None = None  # None: nothing is to be
 
 

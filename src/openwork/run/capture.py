@@ -26,7 +26,7 @@ from openwork.ops.weights import Attention
 from openwork.run.masks import Guide
 from openwork.run.memory import available_bytes
 from openwork.run.row import Lens, Logits, Row
-from openwork.run.watch import Heads, Watched
+from openwork.run.watch import Watched, first_part
 
 BLOCK = 16
 CHUNK = 512  # rows of the prefill at a time
@@ -211,7 +211,7 @@ class Examination:
         for layer in range(num_layers):
             alone, behind, *singles = (stream[layer + 1][-1].tobytes() for stream in streams)
             if singles[0] != singles[1]:
-                return layer, _first_part(*(each.seen[layer] for each in watched))
+                return layer, first_part(*(each.seen[layer] for each in watched))
             if not alone == behind == singles[0]:
                 return layer, "in one call"
         return (num_layers, "head") if len({self._model.logits(row).tobytes() for row in rows}) > 1 else None
@@ -289,15 +289,6 @@ def _as_cached(q: np.ndarray, dtype: KVDType) -> np.ndarray:
         return bfloat16_round(q)
     codes, scale = to_codes(q, FINE_STEPS)
     return np.asarray(codes * scale)
-
-
-def _first_part(one: Heads, other: Heads) -> str:
-    """What of an attention block is the first to differ in the last row."""
-    parts = {"project": ("q_before", "k_before", "v"), "norm or rope": ("q", "k"), "attend": ("mixed",)}
-    for part, names in parts.items():
-        if any(getattr(one, name)[-1].tobytes() != getattr(other, name)[-1].tobytes() for name in names):
-            return part
-    return "output or feed-forward"
 
 
 def _check(name: str, chosen: Sequence[int], count: int) -> Sequence[int]:

@@ -27,7 +27,7 @@ from openwork.serve.schema.completion import CompletionBody
 from openwork.serve.schema.other import DetokenizeBody, TokenizeBody
 from openwork.serve.schema.reading import Kind, read
 from openwork.serve.schema.response import Cancelled, Deleted, ResponseBody
-from openwork.serve.texts import Texts
+from openwork.serve.texts import Language, Texts
 from openwork.serve.tokens import detokenize, tokenize
 from openwork.text.dialect import AUTO
 
@@ -35,7 +35,7 @@ LARGE_BYTES = 16 << 10  # a body of more is read beside the event loop
 
 
 class Service:
-    """An engine, and what stands between it and its clients."""
+    """An engine, and what stands between it and its clients. ``language`` None: it is read when it is needed."""
 
     def __init__(
         self,
@@ -44,12 +44,13 @@ class Service:
         tool_format: str = AUTO,
         reasoning_format: str = AUTO,
         version: str = "",
+        language: Language | None = None,
     ) -> None:
         self.engine = engine
         self.version = version
         self.bounds = bounds or Bounds()
         self.shelf = Shelf(self.bounds)
-        self.texts = Texts(engine, self.bounds, tool_format, reasoning_format)
+        self.texts = Texts(engine, self.bounds, tool_format, reasoning_format, language=language)
 
     async def read(self, call: Call, kind: type[Kind]) -> Kind:
         """The body as a record."""

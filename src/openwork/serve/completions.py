@@ -48,22 +48,22 @@ async def plan_completion(body: CompletionBody, texts: Texts, facts: Facts, call
     _check_together(body, n, num_drawn)
     ids = await _encoded(prompts, texts, facts, isinstance(body.prompt, str))
     tokenizer = (await texts.language()).tokenizer
-    logprobs = 0 if body.logprobs is None and num_drawn > n else body.logprobs
     scored = [body.prompt_logprobs, body.logprobs if body.echo else None]
     wanted = await _tried(body, texts)
     params = sampling_params(
         body,
         facts,
         bounds,
-        n=num_drawn,
+        n=n,
         max_tokens=_max_tokens(body),
-        logprobs=logprobs,
+        logprobs=body.logprobs,
         prompt_logprobs=max((each for each in scored if each is not None), default=None),
     )
     if params.stop and tokenizer is None:
         raise bad_request("stop is text, but this model has no tokeniser. Give stop_token_ids.", "stop")
     names = {**NAMES, "constraint": "constraint" if wanted is None else wanted.param}
-    params = replace(params, constraint=None if wanted is None else wanted.constraint)
+    drawn = num_drawn if num_drawn > n else None
+    params = replace(params, constraint=None if wanted is None else wanted.constraint, best_of=drawn)
     terms = terms_of(body, caller)
     sought = await _sought(body, prompts, ids, texts, bounds)
     lines: list[tuple[Sequence[int], Search | None]] = [(each.prompt_ids, each.search) for each in sought]
@@ -149,11 +149,8 @@ class CompletionVoice:
         return [each for each in found if each is not None] or msgspec.UNSET
 
     def _choices(self, part: Part) -> list[CompletionChoice]:
-        ranked: Sequence[Completion] = part.output.completions
-        if len(ranked) > self._n:
-            ranked = sorted(ranked, key=_mean_logprob, reverse=True)[: self._n]
         first = part.place * self._n
-        return [self._choice(part, each, first + place) for place, each in enumerate(ranked)]
+        return [self._choice(part, each, first + place) for place, each in enumerate(part.output.completions)]
 
     def _choice(self, part: Part, each: Completion, index: int) -> CompletionChoice:
         body, echoed = self._body, self._shown[part.place] if self._body.echo else ""
@@ -283,8 +280,3 @@ def _shown(given: str | list[int], ids: Sequence[int], tokenizer: Tokenizer | No
     if not body.echo or isinstance(given, str):
         return given if isinstance(given, str) else ""
     return "" if tokenizer is None else tokenizer.decode(ids, body.skip_special_tokens is not False)
-
-
-def _mean_logprob(each: Completion) -> float:
-    given = each.logprobs or ()
-    return sum(one.logprob for one in given) / len(given) if given else 0.0

@@ -87,7 +87,7 @@ def check_lines(sought: Sequence[Sought], bounds: Bounds) -> None:
 
 
 def _check(decoding: Decoding, bounds: Bounds) -> None:
-    given = decoding.budget if isinstance(decoding, BestFirstBody | ChooseBody) else None
+    given = decoding.budget
     if given is not None and (given.nodes or 0) > bounds.search_nodes:
         raise bad_request(
             f"decoding.budget.nodes is {given.nodes}; at most {bounds.search_nodes} are allowed.",
@@ -108,7 +108,7 @@ def _check(decoding: Decoding, bounds: Bounds) -> None:
 
 def _search(decoding: BeamBody | BestFirstBody, tokenizer: Tokenizer | None, bounds: Bounds) -> Search:
     if isinstance(decoding, BeamBody):
-        return Search(beam=Beam(**_given(decoding)))
+        return Search(beam=Beam(**{**_given(decoding), "budget": Budget(**_given(decoding.budget))}))
     fields: dict[str, Any] = {} if decoding.at_once is None else {"at_once": decoding.at_once}
     nodes = bounds.search_nodes if decoding.budget is not None else min(DEFAULT_NODES, bounds.search_nodes)
     fields["budget"] = Budget(**{"nodes": nodes, **_given(decoding.budget)})

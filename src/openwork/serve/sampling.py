@@ -12,7 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeVar
 
+import msgspec
+
 from openwork.core.errors import RequestError
+from openwork.core.repetition import Repetition
 from openwork.core.request import Limits, Request, SamplingParams
 from openwork.core.search import Search
 from openwork.core.terms import Terms
@@ -20,7 +23,7 @@ from openwork.engine.face import Facts
 from openwork.serve.bounds import Bounds
 from openwork.serve.callers import Caller
 from openwork.serve.errors import ApiError, bad_request, from_exception
-from openwork.serve.schema.fields import Asked, Generating, Sampling
+from openwork.serve.schema.fields import Asked, Generating, RepetitionBody, Sampling
 
 COLDEST = 1e-5  # below it the difference of two logits no longer fits a float: it is greedy
 _ID = re.compile(r"[0-9]{1,10}")
@@ -74,6 +77,7 @@ def sampling_params(
             logprobs=logprobs,
             prompt_logprobs=prompt_logprobs,
             skip_special_tokens=body.skip_special_tokens is not False,
+            repetition_detection=_repetition(body.repetition_detection),
         )
     )
 
@@ -159,6 +163,13 @@ def renamed(error: RequestError, names: Mapping[str, str]) -> ApiError:
     if named is not None:
         told.message, told.param = named + told.message.removeprefix(error.param), named
     return told
+
+
+def _repetition(given: RepetitionBody | None) -> Repetition | None:
+    if given is None:
+        return None
+    fields = {name: value for name, value in msgspec.structs.asdict(given).items() if value is not None}
+    return Repetition(**fields)
 
 
 def _stops(given: str | list[str] | None, bounds: Bounds) -> tuple[str, ...]:

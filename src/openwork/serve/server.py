@@ -2,7 +2,8 @@
 
 It guarantees that something truthful is answered from the first moment to the last, that every answer under way at the
 end is either finished or ends in an error, and an exit code that says which: 0 when nothing was cut, else 128 and the
-number of the signal. It knows neither how an engine is made nor what the routes are.
+number of the signal. A server whose engine has given up has nothing left to do: it says why, and ends with an error, so
+that whoever looks after it starts it again. It knows neither how an engine is made nor what the routes are.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from starlette.routing import BaseRoute, Router
 
-from openwork.core.errors import EngineUnavailable
+from openwork.core.errors import EngineError, EngineUnavailable
 from openwork.engine.face import AsyncEngine, Facts, Status
 from openwork.serve.callers import Callers
 from openwork.serve.door import Door
-from openwork.serve.errors import ApiError, from_exception, unauthenticated
+from openwork.serve.errors import ApiError, from_exception, unauthenticated, unavailable
 from openwork.serve.gate import App, Gate
 from openwork.serve.journal import Journal
 from openwork.serve.keys import KeysError, read_keys
@@ -36,6 +37,7 @@ from openwork.serve.recorded import tell_of_recording
 from openwork.serve.settings import ServeSettings
 
 CLOSE_S = 60.0  # for an engine to go, what it saves included
+LOOK_S = 0.25  # between two looks at whether the engine is still there
 LAST_WORDS_S = 1.0  # for error events to be written
 LISTENER_S = 5.0  # for connections to be closed
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -102,7 +104,10 @@ class Server:
     # -- the life
 
     async def run(self, listener: socket.socket) -> int:
-        """Serve until a signal says otherwise; the exit code. Raises what ``open_engine`` raises."""
+        """Serve until a signal says otherwise; the exit code.
+
+        Raises what ``open_engine`` raises, and EngineError when the engine has given up.
+        """
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._journal.loop_failed)
         bridge = StdlibBridge(self._log)
@@ -119,8 +124,8 @@ class Server:
         try:
             if not await self._load():
                 return 128 + self._signals[0]
-            await self._stop.wait()
-            return await self._end()
+            await self._until_told()
+            return await self._end() if self._stop.is_set() else await self._give_up()
         finally:
             accepting.should_exit = True
             if self._engine is None:
@@ -160,6 +165,23 @@ class Server:
         )
         self._on_ready(engine)
         return True
+
+    async def _until_told(self) -> None:
+        """Wait for a signal, or for the engine to have ended by itself."""
+        assert self._engine is not None
+        while not self._stop.is_set() and self._engine.status().state != "closed":
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), LOOK_S)
+
+    async def _give_up(self) -> NoReturn:
+        """Raises EngineError, when whoever waits has been told."""
+        assert self._engine is not None
+        why = self._engine.status().why
+        self._log.write("engine_ended", "error", said=why)
+        error = unavailable("engine_unavailable", "The engine has ended, and the server with it.")
+        self._gate.closed = error
+        await self._close(self._engine, error)
+        raise EngineError(f"the engine has ended: {why or 'nobody knows why'}", "The server has to be started again.")
 
     async def _end(self) -> int:
         """Drain, and close the engine."""

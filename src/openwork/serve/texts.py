@@ -2,7 +2,7 @@
 
 It guarantees that no text holds up those who are being served: what can never fit the window is refused by its length
 alone, the rest is done by a few threads with a bounded queue, and the tokeniser lets other threads run. It loads the
-tokeniser of a served model when it is first needed or told to, and knows no routes.
+tokeniser of a served model when it is first needed, unless it was given one, and knows no routes.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from openwork.core.constraint import Constraint
-from openwork.core.errors import ModelError, OpenworkError
+from openwork.core.errors import ModelError
 from openwork.engine.face import AsyncEngine
 from openwork.serve.bounds import Bounds
 from openwork.serve.errors import bad_request, unavailable
@@ -53,7 +52,7 @@ class Language:
 class Texts:
     """``run`` is for whatever else takes long and needs no event loop."""
 
-    def __init__(self, engine: AsyncEngine, bounds: Bounds, *forms: str) -> None:
+    def __init__(self, engine: AsyncEngine, bounds: Bounds, *forms: str, language: Language | None = None) -> None:
         self._engine = engine
         self._bounds = bounds
         self._forms = forms
@@ -62,7 +61,7 @@ class Texts:
         self._trial = Trial()
         self._trying = ThreadPoolExecutor(1, thread_name_prefix="trial")  # one at a time, and holding up no text
         self._loading = asyncio.Lock()
-        self._language: Language | None = None
+        self._language = language
 
     async def language(self) -> Language:
         """Loaded the first time. Raises EngineUnavailable before the model is."""
@@ -114,11 +113,6 @@ class Texts:
             return found
 
         return await self.run(work)
-
-    async def read_ahead(self) -> None:
-        """Load the language before a request needs it: a large tokeniser would hold the first one up."""
-        with suppress(OpenworkError):  # whoever asks for it is told
-            await self.language()
 
     def close(self) -> None:
         for pool in (self._pool, self._trying):

@@ -16,7 +16,7 @@ def usage_of(generation: Generation, reasoning_tokens: int = 0) -> Usage:
     cached = sum(part.ended.account.cached for part in generation.parts if part.ended is not None)
     guessed = [part.ended.account.guessed for part in generation.parts if part.ended is not None]
     right = sum(each.accepted for each in guessed)
-    new = sum(len(each.token_ids) for part in generation.parts for each in part.output.completions)
+    new = sum(_num_new(part) for part in generation.parts)
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=new,
@@ -28,6 +28,13 @@ def usage_of(generation: Generation, reasoning_tokens: int = 0) -> Usage:
             rejected_prediction_tokens=sum(each.drafted for each in guessed) - right,
         ),
     )
+
+
+def _num_new(part: Part) -> int:
+    """Tokens of the answer; where the best of many were wanted, of all that were drawn."""
+    if part.request.params.best_of is not None:
+        return part.num_generated
+    return sum(len(each.token_ids) for each in part.output.completions)
 
 
 def timings_of(generation: Generation) -> list[Timing]:

@@ -27,8 +27,11 @@ from openwork.core.errors import RequestError
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
-# A state of the lexer takes up to 2 kB, so that one grammar's lexer never takes more than 50 MB.
-LIMITS = LLParserLimits(max_lexer_states=25_000, max_grammar_size=200_000, verbose_errors=False)
+# A state of the lexer takes up to 2 kB, so that one grammar's lexer never takes more than 50 MB. With ten times as much
+# fuel for its beginning, one pattern of a few characters took 8 seconds and 120 MB that were not given back.
+LIMITS = LLParserLimits(
+    max_lexer_states=25_000, max_grammar_size=200_000, initial_lexer_fuel=100_000, verbose_errors=False
+)
 _JSON: JsonCompileOptions = {
     "whitespace_pattern": r" |\r?\n[ \t]{0,32}",
     "item_separator": ",",

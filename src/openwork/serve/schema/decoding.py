@@ -23,6 +23,7 @@ class BudgetBody(Body, frozen=True, kw_only=True):
     nodes: Whole | None = None
     tokens: Whole | None = None
     seconds: Annotated[float, Meta(ge=0, le=1e9)] | None = None
+    finished: Annotated[Whole, Meta(description="sequences that have ended")] | None = None
     blocks: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None
 
 
@@ -43,6 +44,7 @@ class BeamBody(Body, tag_field="strategy", tag="beam", frozen=True, kw_only=True
     patience: Annotated[float, Meta(ge=1, le=16)] | None = None
     groups: Annotated[int, Meta(ge=1, le=64)] | None = None
     diversity: Annotated[float, Meta(ge=0, le=100)] | None = None
+    budget: BudgetBody | None = None
 
 
 class BestFirstBody(Body, tag_field="strategy", tag="best_first", frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ Temperature = Annotated[float, Meta(ge=0, le=2, description="0 is greedy")]
 Fraction = Annotated[float, Meta(gt=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
+Run = Annotated[int, Meta(ge=1, le=1024)]
 Label = Annotated[str, Meta(max_length=512)]
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
 Salt = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._~+/=-]{1,128}\Z")]
@@ -30,6 +31,14 @@ Metadata = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
 ]
 ServiceTier = Literal["auto", "default"]
+
+
+class RepetitionBody(Body, frozen=True, kw_only=True):
+    """A text ends when it ends with one run of tokens ``min_count`` times in a row."""
+
+    max_pattern_size: Run
+    min_pattern_size: Run | None = None
+    min_count: Annotated[int, Meta(ge=2, le=1024)] | None = None
 
 
 class Sampling(Body, frozen=True, kw_only=True):
@@ -50,6 +59,7 @@ class Sampling(Body, frozen=True, kw_only=True):
     ignore_eos: bool | None = None
     min_tokens: Count | None = None
     skip_special_tokens: bool | None = None
+    repetition_detection: RepetitionBody | None = None
 
 
 class StreamOptions(Body, frozen=True, kw_only=True):

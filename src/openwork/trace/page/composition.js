@@ -50,7 +50,7 @@
         grid.append(svg("g", { style: { cursor: "pointer" }, onclick: () => pick(l, head) },
           svg("title", {}, `layer ${l}, head ${head}` + (spread ? `: entropy ${see.number(spread.values[l * heads + head])} of at most ${see.number(most)} nats` : "")),
           svg("rect", { x: 30 + head * size, y: l * size, width: size, height: size, fill: "var(--sheet)", stroke: "var(--hair)" }),
-          svg("circle", { cx: 30 + (head + 0.5) * size, cy: (l + 0.5) * size, r: Math.max(1, (size / 2 - 2) * Math.sqrt(focus)), fill: "var(--brass-fill)" }),
+          svg("circle", { cx: 30 + (head + 0.5) * size, cy: (l + 0.5) * size, r: Math.max(1, (size / 2 - 2) * focus), fill: "var(--brass-fill)" }),
           isOn ? svg("rect", { x: 31 + head * size, y: l * size + 1, width: size - 2, height: size - 2, fill: "none", stroke: "var(--ink)", "stroke-width": 2 }) : null));
       }
     }
@@ -161,16 +161,18 @@
           see.fill(vectors, rows.map(([name, v, colour]) => vector(name, v, scale, colour, "measured")),
             group > 1 ? h("p", { class: "note" }, `Heads ${kv * group} to ${kv * group + group - 1} share key and value head ${kv}.`) : null,
             dim ? dials(rows[0][1], rows[1][1], dim, cursor.position) : h("p", { class: "note" }, "This model has no rope: positions are learned, and q is not turned."));
-          const pick = (l, head) => see.cursor.set({ layer: l, head }); // all heads take longest: they come when they come
+          const pick = (l, head) => see.cursor.set({ layer: l, head });
           if (!map.firstChild) see.fill(map, headMap(cursor, null, pick));
-          const mapped = see.tryGet(`heads/${cursor.sequence}/${cursor.position}`).then((heads) => { if (isCurrent()) see.fill(map, headMap(cursor, heads.value, pick), heads.why ? h("p", { class: "note" }, heads.why) : null); });
+          setTimeout(async () => { // all heads take longest: they come when one has stopped to look
+            const heads = isCurrent() ? await see.tryGet(`heads/${cursor.sequence}/${cursor.position}`) : null;
+            if (heads && isCurrent()) see.fill(map, headMap(cursor, heads.value, pick), heads.why ? h("p", { class: "note" }, heads.why) : null);
+          }, see.documents.isLive ? 350 : 0);
           now = see.part(see.array(layer.value.weights), cursor.head);
           canvas.setAttribute("aria-label", `attention weights over ${now.length} positions, at most ${see.percent(Math.max(...now))}`);
           positions(canvas, cursor, now);
           see.fill(text, words(cursor, now));
           see.fill(source, masses(cursor, layer.value, now));
           see.fill(block, blocks(cursor, layer.value));
-          await mapped;
         },
       };
     },

@@ -106,7 +106,7 @@
         svg("rect", { x: x + 92, y: y + 1, width: Math.max(1, 112 * p / high), height: 15, fill: token.cut ? "url(#p-cut)" : "url(#p-weight)" }),
         text(x + 98 + Math.max(1, 112 * p / high), y + 13, see.percent(p), { class: "mono", "font-size": 11 }));
     });
-    parts.push(text(x + 92, 84 + shown.length * 30 + 12, `and ${see.percent(row.rest)} beyond those listed`, { class: "soft", "font-size": 11 }));
+    parts.push(text(x + 92, 84 + shown.length * 30 + 12, `and ${see.percent(Math.max(0, 1 - shown.reduce((sum, t) => sum + Math.exp(t.logprob), 0)))} for all others`, { class: "soft", "font-size": 11 }));
     return parts;
   };
 
