@@ -5,7 +5,8 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from taped import drawn, drawn_to
+from simulation import Guesser
+from taped import Taped, drawn, drawn_to
 
 from openwork.trace.entry import Began, Planned, Ran, Submitted
 from openwork.trace.schedule import check
@@ -32,6 +33,29 @@ def test_a_recording_in_files_replays(tmp_path):
         checked = check(recording.entries())
         assert checked.is_equal, f"seed {seed}: {checked.differences}"
         assert checked.steps == sum(isinstance(entry, Planned) for entry in drawn(seed))
+
+
+class Drafted(Taped):
+    """A world in which a model guesses that the replay does not have."""
+
+    def start(self):
+        if self.settings.speculation is not None:
+            guessing = replace(self.settings.speculation, guess="org/small")
+            self.settings = replace(self.settings, speculation=guessing)
+        super().start()
+
+    def _guesser(self, sequence):
+        return Guesser(sequence, self.draw, self.guess_rate)
+
+
+def test_what_a_draft_model_guessed_is_told_and_replays():
+    guessed = 0
+    for seed in range(30):
+        entries = list(Drafted(seed).run().tape)
+        checked = check(entries)
+        assert checked.is_equal, f"seed {seed}: {checked.differences}"
+        guessed += sum(bool(work.drafts) for e in entries if isinstance(e, Planned) for work in e.step.works)
+    assert guessed > 50
 
 
 def test_the_first_difference_is_named():
