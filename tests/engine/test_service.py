@@ -2,7 +2,7 @@
 
 import pytest
 
-from openwork import EngineError, SamplingParams
+from openwork import EngineError, RequestError, SamplingParams
 from openwork.core.event import Ended, Finished, Token
 from openwork.core.request import Limits, Request
 from openwork.core.settings import CacheSettings, ScheduleSettings
@@ -125,6 +125,25 @@ def test_the_recorder_hears_of_a_step_before_the_runner_does():
     planned = [entry for entry in notes.said if entry[0] == "planned"]
     assert planned and all(number == submitted for _, number, submitted in planned)
     assert [e[1] for e in notes.said if e[0] == "ran"] == [e[1] for e in planned]
+
+
+def test_the_recorder_hears_of_everything_the_scheduler_is_told_in_order():
+    notes = Notes()
+    it, _ = engine(notes, fails=lambda step: step.number == 3)
+    stream = it.submit(request(), name="cmpl-1")
+    with pytest.raises(RequestError):
+        it.submit(request(*range(40), *range(40), *range(40), *range(38)), so_far={5: (1,)})
+    it.pin(stream.request.terms, (1, 2, 3), 9.0)
+    it.turn()
+    it.cancel(stream)
+    it.cancel(stream)  # nothing is left to end, and nothing is written
+    it.submit(request(7))
+    it.drain()
+    it.close()
+    told = [each[0] for each in notes.said if each[0] not in ("planned", "ran", "waited")]
+    assert told == ["submitted", "submitted", "pinned", "cancelled", "submitted", "failed", "closed"]
+    first, refused = (each for each in notes.said[:2])
+    assert first[3] == "cmpl-1" and first[-1] == "" and refused[-1] != "" and refused[3] is None
 
 
 def test_an_interrupt_while_waiting_loses_no_step():

@@ -9,7 +9,7 @@ from openwork.core.event import Finished, Preempted, Token
 from openwork.trace.entry import Began, Planned, Ran
 from openwork.trace.timeline import MOST_STRETCHES, timeline
 
-SEEDS = 20
+SEEDS = 12
 
 
 def test_moves_lead_from_each_state_of_the_pool_to_the_next():
@@ -61,7 +61,7 @@ def test_steps_and_requests_are_those_of_the_recording():
 
 
 def test_a_window_is_what_it_says_and_the_overview_is_of_everything():
-    entries = max((drawn(seed) for seed in range(20)), key=len)
+    entries = max((drawn(seed) for seed in range(8)), key=len)
     whole, part = timeline(entries, count=1000), timeline(entries, first=100, count=10)
     assert part["steps"] == whole["steps"][100:110]
     assert part["window"] == {"first": 100, "count": 10, "total": whole["window"]["total"]}

@@ -157,4 +157,4 @@ def _whole(story: Story) -> dict[str, Any]:
 
 def _lament(recording: Recording) -> None:
     for damage in recording.damage:
-        terminal.show_note(f"not read: {damage}")
+        terminal.write(f"not read: {damage}\n", sys.stderr)

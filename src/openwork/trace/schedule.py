@@ -66,7 +66,7 @@ class Checked:
 
     processes: int
     steps: int  # compared and found equal
-    requests: int
+    requests: int  # those that went on in another process counted once
     differences: tuple[Difference, ...] = ()
     gaps: tuple[str, ...] = ()  # where lines are missing; nothing after one can be compared
     unread: int = 0  # lines that were not compared: after a difference or a gap, or without their beginning
@@ -224,7 +224,7 @@ def check(entries: Iterable[Entry]) -> Checked:
         else:
             processes += isinstance(entry, Began)
             steps += isinstance(entry, Planned)
-            requests += isinstance(entry, Submitted)
+            requests += isinstance(entry, Submitted) and entry.so_far is None
     return Checked(processes, steps, requests, tuple(differences), tuple(gaps), unread)
 
 

@@ -168,15 +168,11 @@ def _one_of(value: Any, known: tuple[Any, ...]) -> Any:
     raise ValueError(f"{str(value)[:40]!r} is none of {known}")
 
 
-def others(value: Any, known: frozenset[str]) -> dict[str, Any]:
-    """The fields of a record that are not among those known, and not what they are by default."""
-    return {
-        name: plain(each)
-        for name, default in _unknown(type(value), known)  # type: ignore[arg-type]
-        if (each := getattr(value, name)) is not default and each != default
-    }
-
-
-@cache
-def _unknown(kind: type, known: frozenset[str]) -> tuple[tuple[str, Any], ...]:
+def unknown(kind: type, known: frozenset[str]) -> tuple[tuple[str, Any], ...]:
+    """The fields of a record that are not among those known, and their defaults."""
     return tuple((name, default) for name, default in _fields(kind) if name not in known)
+
+
+def others(value: Any, unknown: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    """Those of the fields that are not what they are by default."""
+    return {name: plain(each) for name, default in unknown if (each := getattr(value, name)) != default}

@@ -15,7 +15,7 @@ from openwork.core.output import Failure, Logprob
 from openwork.core.step import Candidates, Choice, Outcome, Result
 from openwork.trace.coding.happened import EventReader, EventWriter, claimable
 from openwork.trace.coding.mirror import Mirror, Slot
-from openwork.trace.coding.plain import Reader, others
+from openwork.trace.coding.plain import Reader, others, unknown
 from openwork.trace.coding.pseudonym import Ids
 from openwork.trace.coding.pseudonym import Reader as WordReader
 from openwork.trace.coding.pseudonym import Writer as WordWriter
@@ -24,6 +24,7 @@ from openwork.trace.entry import Ran
 
 IS_OLDEST, HAS_HASHES, SOME_HASHES, OTHER_COUNTS, HAS_REST = (1 << bit for bit in range(5))
 KNOWN = frozenset({"choices", "scores", "failure", "candidates", "failed"})
+UNKNOWN = unknown(Outcome, KNOWN)
 
 
 class ResultWriter:
@@ -85,15 +86,17 @@ class ResultWriter:
 
     def _rest(self, slot: Slot, outcome: Outcome) -> list[Any] | None:
         """What there is of an outcome beside its tokens: [failure, failed, scores, logprobs, candidates, others]."""
-        unknown = others(outcome, KNOWN)
-        has_logprobs = any(choice.logprob is not None for choice in outcome.choices)
-        is_plain = outcome.failure is None and outcome.failed == "numbers" and outcome.candidates is None
-        if is_plain and not (outcome.scores or has_logprobs or unknown):
+        rest = others(outcome, UNKNOWN) if UNKNOWN else {}
+        has_logprobs = False
+        for choice in outcome.choices:
+            has_logprobs = has_logprobs or choice.logprob is not None
+        is_plain = outcome.failure is None and outcome.candidates is None and not outcome.scores
+        if is_plain and not has_logprobs and not rest and outcome.failed == "numbers":
             return None
         logprobs = [self._logprob(choice.logprob) for choice in outcome.choices] if has_logprobs else []
         found = None if outcome.candidates is None else self._candidates(slot, outcome.candidates)
         scores = [self._logprob(each) for each in outcome.scores]
-        return [outcome.failure, outcome.failed, scores, logprobs, found, unknown]
+        return [outcome.failure, outcome.failed, scores, logprobs, found, rest]
 
     def _logprob(self, logprob: Logprob | None) -> Any:
         if logprob is None:

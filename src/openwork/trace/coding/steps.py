@@ -18,7 +18,7 @@ from openwork.core.sequence import Sequence
 from openwork.core.step import Copy, Draw, Expand, Score, Step, Why, Work
 from openwork.trace.coding.happened import EventReader, EventWriter
 from openwork.trace.coding.mirror import Asked, Line, Mirror, Slot
-from openwork.trace.coding.plain import Reader, others
+from openwork.trace.coding.plain import Reader, others, unknown
 from openwork.trace.coding.pseudonym import Reader as WordReader
 from openwork.trace.coding.pseudonym import Writer as WordWriter
 from openwork.trace.coding.shape import HEAD, PLANNED, Bytes, pack, put, put_bytes
@@ -32,6 +32,7 @@ IN_TURN, GOES_ON, IS_ROW, SAME_BLOCKS, HAS_DRAW, GREW, HAS_MORE, IS_PENDING = (1
 MORE_DRAWS, MORE_SCORE, MORE_EXPAND, MORE_DRAFTS, MORE_OTHERS = (1 << bit for bit in range(5))
 NOTHING, ITS_ENDS, THESE, CONSTRAINED, BEHIND = 0, 1, 2, 4, 8  # what an Expand leaves out; what it has to follow
 KNOWN = frozenset({"sequence", "start", "tokens", "is_pending", "blocks", "draws", "score", "expand", "drafts"})
+UNKNOWN = unknown(Work, KNOWN)
 
 
 class StepWriter:
@@ -92,12 +93,14 @@ class StepWriter:
         """One work; the turn that the next is expected to have."""
         line = self._line(sequence)
         blocks, own = work.blocks, turns.get(work.sequence)
-        num_draws, drafts = len(work.draws), getattr(work, "drafts", ())
-        more = MORE_DRAWS * (num_draws > 1) | MORE_SCORE * (work.score is not None)
-        more |= MORE_EXPAND * (work.expand is not None) | MORE_DRAFTS * bool(drafts)
-        more |= MORE_OTHERS * bool(unknown := others(work, KNOWN))
+        num_draws, drafts = len(work.draws), work.drafts
+        rest = others(work, UNKNOWN) if UNKNOWN else {}
+        more = 0
+        if num_draws > 1 or work.score is not None or work.expand is not None or drafts or rest:
+            more = MORE_DRAWS * (num_draws > 1) | MORE_SCORE * (work.score is not None) | MORE_OTHERS * bool(rest)
+            more |= MORE_EXPAND * (work.expand is not None) | MORE_DRAFTS * bool(drafts)
         is_row = work.is_pending and not work.tokens
-        grown = sequence.tokens[line.length :]
+        grown = sequence.tokens[line.length :] if len(sequence.tokens) > line.length else []
         is_new = line.sequence != work.sequence
         flags = IN_TURN * (own == turn and not is_new) | GOES_ON * (work.start == line.end) | IS_ROW * is_row
         flags |= SAME_BLOCKS * (blocks == line.blocks) | HAS_DRAW * (num_draws > 0) | GREW * bool(grown)
@@ -121,7 +124,7 @@ class StepWriter:
         slot = Slot(line, work.start, sure, num_draws, len(drafts))
         slots.append(slot)
         if more:
-            self._more(out, more, work, drafts, unknown, line, slot)
+            self._more(out, more, work, rest, line, slot)
         line.end = work.start + sure
         return turn + 1 if own is None else own + 1
 
@@ -145,9 +148,7 @@ class StepWriter:
         for block in new[same:]:
             put(out, block)
 
-    def _more(
-        self, out: bytearray, more: int, work: Work, drafts: Any, unknown: dict[str, Any], line: Line, slot: Slot
-    ) -> None:
+    def _more(self, out: bytearray, more: int, work: Work, rest: dict[str, Any], line: Line, slot: Slot) -> None:
         out.append(more)
         if more & MORE_DRAWS:
             put(out, len(work.draws))
@@ -165,11 +166,11 @@ class StepWriter:
             if what == THESE:
                 put(out, len(expand.without))
                 out += self._words.next(line.place, sorted(expand.without), ends).tobytes()
-        if drafts:
-            put(out, len(drafts))
-            out += self._words.walk(line.place, drafts)[0]
-        if unknown:
-            put_bytes(out, pack(unknown))
+        if work.drafts:
+            put(out, len(work.drafts))
+            out += self._words.walk(line.place, work.drafts)[0]
+        if rest:
+            put_bytes(out, pack(rest))
 
 
 class StepReader:
