@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +25,7 @@ def test_options_reach_the_model(run, fake):
     run(
         "generate", "Hello", "--model", "org/name", "--dtype", "bfloat16", "--backend", "reference",
         "--kv-cache-bytes", "2MiB", "--context", "77", "--threads", "3", "--kv-dtype", "int8", "--no-weight-cache",
-        "--speculate", "ngram", "--max-draft", "7",
+        "--speculate", "ngram", "--max-draft", "7", "--record", "here", "--record-bytes", "1MiB",
     )  # fmt: skip
     progress = fake.opened_with.pop("progress")
     assert callable(progress)
@@ -39,6 +40,9 @@ def test_options_reach_the_model(run, fake):
         "weight_cache": False,
         "speculate": "ngram",
         "max_draft": 7,
+        "record": Path("here"),
+        "record_bytes": "1MiB",
+        "record_prompts": True,
     }
 
 
