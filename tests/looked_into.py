@@ -20,9 +20,9 @@ def params(**how):
 def record(directory, keeps_prompts=True):
     """Requests ALONE to SEARCHED, recorded in a directory."""
     schedule = ScheduleSettings(max_step_tokens=24, max_running=8)
-    bytes_of_24_blocks = 24 * 6 * 2 * 4 * 32 * 16 * 2
+    bytes_of_12_blocks = 12 * 6 * 2 * 4 * 32 * 16 * 2  # too few for all: some are preempted, what was cached is evicted
     kept = {"record": directory, "record_prompts": keeps_prompts}
-    with LLM(kv_cache_bytes=bytes_of_24_blocks, schedule=schedule, **kept) as llm:
+    with LLM(kv_cache_bytes=bytes_of_12_blocks, schedule=schedule, **kept) as llm:
         llm.generate([STORY + "One day"], params(temperature=0))
         many = [STORY + "But the dog", HOSTILE, STORY + "One day, she found a key"]
         llm.generate(many, [params(n=2), params(min_p=0.05), params(top_k=40, top_p=0.9)])

@@ -17,7 +17,9 @@ import looked_into
 import pytest
 from looked_into import BOUND, FILTERED, FORKED, HOSTILE_ID, SEARCHED
 
+from openwork import LLM, SamplingParams
 from openwork.cli.seeing import Seeing
+from openwork.testing.checkpoint import write_checkpoint
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
@@ -341,6 +343,28 @@ def test_what_is_not_in_the_file_says_so(file_of, open_page):
     assert "No model was opened" in bare.text("#panel-decoding .missing")
     bare.press("8")
     assert bare.it.locator("#panel-timeline canvas").is_visible()
+
+
+def test_a_long_context_is_drawn_in_bounded_pieces(chromium, open_page, tmp_path):
+    """Four thousand positions: what is drawn does not grow with them."""
+    model = write_checkpoint(tmp_path / "model", max_position_embeddings=4200)
+    with LLM(model, context=4160, kv_cache_bytes=4 << 20, record=tmp_path / "recording") as llm:
+        llm.generate(
+            [[3 + i % 250 for i in range(4096)]], SamplingParams(max_tokens=12, temperature=1, ignore_eos=True)
+        )
+    with Seeing(tmp_path / "recording") as seeing:
+        (tmp_path / "long.html").write_text(seeing.file("0", 4 << 20), encoding="utf-8")
+    page = open_page(tmp_path / "long.html")
+    assert page.at("promptLength") == 4096
+    for place, view in enumerate(VIEWS, 1):
+        page.press(str(place), "ArrowRight")
+        if view not in ("search", "diff"):  # it is no search, and there is no other request
+            assert page.it.locator(f"#panel-{view}").locator("svg, canvas, table").count(), view
+        assert page.it.locator(f"#panel-{view} *").count() < 4500, view
+    page.press("/")
+    page.it.keyboard.type("4000")
+    page.press("Enter")
+    assert page.at("position") == 4000
 
 
 def test_screenshots(request, recording, chromium, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import threading
@@ -252,6 +253,33 @@ def test_r01_memory_that_runs_out_in_a_step(tmp_path, model):
             assert events[-1]["error"]["code"] == "internal_error" and "[DONE]" not in events
             assert not trigger.exists()
             assert serving.post(COMPLETIONS, BODIES[0]).json["choices"][0]["token_ids"] == alone
+
+
+def test_r03_no_room_for_the_recording(tmp_path, model):
+    """R03: no room for what is recorded: it stops with a line and a metric, answers go on; it goes on when there is."""
+    args = ("--model", str(model), "--served-model-name", MODEL, "--record", str(tmp_path / "recorded"))
+    with Serving(tmp_path / "server", *args) as serving:
+        serving.wait_until_ready()
+        alone = serving.post(COMPLETIONS, BODIES[0]).json["choices"][0]["token_ids"]
+        (worker,) = serving.workers()
+        before = resource.prlimit(worker, resource.RLIMIT_FSIZE)
+        resource.prlimit(worker, resource.RLIMIT_FSIZE, (64, before[1]))
+
+        def is_off():
+            assert serving.post(COMPLETIONS, BODIES[0]).json["choices"][0]["token_ids"] == alone
+            return serving.metrics()["openwork:recording"] == 0
+
+        eventually(is_off, "the recording to stop")
+        eventually(lambda: "recording_stopped" in serving.log_text(), "a line on it")
+        assert serving.log_text().count("recording_stopped") == 1 and serving.workers() == [worker]
+        resource.prlimit(worker, resource.RLIMIT_FSIZE, before)
+
+        def is_on():
+            assert serving.post(COMPLETIONS, BODIES[0]).status == 200
+            return serving.metrics()["openwork:recording"] == 1
+
+        eventually(is_on, "the recording to go on")
+        assert "Traceback" not in serving.log_text()
 
 
 def test_c25_an_engine_that_cannot_go_on(tmp_path):

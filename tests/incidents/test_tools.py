@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jsonschema
 from incidents.case import CHAT, COMPLETIONS, Table, chat, completion
-from incidents.serving import eventually, is_alive
+from incidents.serving import as_bytes, eventually, is_alive, request
 
 table = Table("Constraints and tools")
 
@@ -162,6 +162,19 @@ def stopped(house):
     choice = answer.json["choices"][0]
     assert choice["finish_reason"] == "stop" and choice["stop_reason"] == "two"
     assert choice["message"]["content"].endswith("one ")
+
+
+@table.case(
+    "G16", "a client who leaves while its schema is tried, and one who comes then", "nobody waits for the other"
+)
+def left(house):
+    known = formatted({"type": "object"}, max_tokens=2)
+    assert house.post(CHAT, known).status == 200
+    with house.dial() as client:
+        client.sendall(request("POST", CHAT, body=as_bytes(formatted(DOUBLING | {"title": "left"}))))
+        time.sleep(0.05)
+        assert house.post(CHAT, known).status == 200
+    assert house.post(CHAT, formatted({"type": "object", "title": "behind"}, max_tokens=2)).status == 200
 
 
 for field in ("guided_decoding_backend", "guided_whitespace_pattern", "structural_tag"):

@@ -69,6 +69,16 @@ def test_a_request_is_told_as_it_was_recorded(look, recording):
     assert {"admit", "share", "copy", "take", "finish"} <= whats
 
 
+def test_a_preemption_is_told_with_what_it_cost(look, recording):
+    assert recording.request(FILTERED).preemptions == 1
+    story = look(FILTERED).document("request")["story"]
+    gone = [place for place, each in enumerate(story) if each["what"] == "preempt"]
+    assert len(gone) == 1 and "blocks ran out" in story[gone[0]]["cause"]
+    assert [each["what"] for each in story[gone[0] :]].count("admit") == 1, "it came back"
+    moves = look(FILTERED).document("timeline")["memory"]["moves"]
+    assert {"take", "copy", "share", "give", "evict"} <= {move[1] for move in moves}
+
+
 def test_every_document_is_json(look):
     for id in (ALONE, FORKED, HOSTILE_ID, BOUND, SEARCHED):
         for path in ("request", "costs", "timeline", "strip/0", "row/0/3", "layer/0/5/2", "heads/0/5"):
@@ -160,7 +170,7 @@ def test_the_timeline_is_about_the_request(look):
     timeline = look(FILTERED).document("timeline")
     assert timeline["replay"]["is_equal"]
     assert FILTERED in [each["name"] for each in timeline["requests"]]
-    assert timeline["memory"]["num_blocks"] == 24
+    assert timeline["memory"]["num_blocks"] == 12
 
 
 def test_two_requests_differ_where_their_tokens_do(look):

@@ -278,7 +278,7 @@ def _missing(journey: Journey) -> list[str]:
     if any(part.elapsed_s is None and not part.failed for part in journey.parts):
         found.append("Of some steps no result was recorded: the engine ended before it came.")
     hashes = [each for line in story.lines.values() for each in line.row_hashes]
-    if hashes and all(each is None for each in hashes):
+    if hashes and story.search is None and all(each is None for each in hashes):
         found.append("No hashes of logits were recorded, so nothing can be proved to be the bits that were served.")
     if story.search is not None and not story.search.trace:
         found.append("The search was not asked for its tree (trace).")

@@ -32,7 +32,7 @@
     const sub = (x) => h("sub", { style: { fontSize: "13px" } }, x);
     if (isFill) {
       const first = found ? found.work.start : 0, end = found ? found.work.start + found.work.count : p + 1;
-      return line("cache", sub("0"), " ⊇ { (k", sub("j"), ", v", sub("j"), `) : j = ${first} … ${end - 1} }`, h("span", { class: "note" }, `   ${see.count(end - first, "position")} of the prompt in one step`));
+      return line("cache", sub(String(Math.max(0, cursor.step))), " ⊇ { (k", sub("j"), ", v", sub("j"), `) : j = ${first} … ${end - 1} }`, h("span", { class: "note" }, `   ${see.count(end - first, "position")} in one step${cursor.step > 0 ? ": what had been forgotten is computed again" : ""}`));
     }
     return line("cache", sub(String(cursor.step)), " = cache", sub(String(cursor.step - 1)), " + (k", sub(String(p)), ", v", sub(String(p)), ")",
       h("span", { class: "note" }, "   of ", see.token(cursor.text(p), cursor.id(p))));

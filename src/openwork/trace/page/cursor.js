@@ -41,9 +41,16 @@ see.cursor = {
     return source ? source.kind : "chunk";
   },
 
-  // The engine's step that computed the row at a position, and its part in it.
+  // The engine's step that computed the row at a position, and its part in it: the one that chose from it, or else the
+  // last one, since what a preemption forgot is computed again.
   engineStep(position) {
     let found = null;
+    const place = position - this.first, number = place >= 0 ? this.line.steps[place] : null, run = this.line.runs[place];
+    if (number !== null && number !== undefined) {
+      const step = this.told.steps.find((each) => each.number === number && each.run === run);
+      const work = step && step.works.find((each) => each.index === this.line.index && each.start <= position && position < each.start + each.count);
+      if (work) return { step, work };
+    }
     for (const step of this.told.steps) {
       const work = step.works.find((each) => each.index === this.line.index && each.start <= position && position < each.start + each.count)
         || (position < this.promptLength && step.works.find((each) => each.start <= position && position < each.start + each.count));

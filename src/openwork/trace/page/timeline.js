@@ -7,19 +7,27 @@
 
   const short = (name) => (name.length > 22 ? name.slice(0, 10) + "…" + name.slice(-10) : name);
 
-  // Time on the x axis: each step as wide as it took. Idle times are kept, so that gaps are seen.
+  // Time on the x axis: each step as wide as it took. Where nothing ran for long, the axis is cut, and says so.
   const scale = (timeline, width) => {
-    const steps = timeline.steps, begin = steps[0].planned_s, last = steps[steps.length - 1];
-    const end = Math.max(...steps.map((s) => s.landed_s || s.planned_s + (s.elapsed_s || 0)), last.planned_s);
-    const span = Math.max(1e-9, end - begin);
-    return { begin, end, x: (t) => LEFT + (width - LEFT - 10) * (t - begin) / span };
+    const { steps } = timeline, ends = steps.map((s) => s.landed_s || s.planned_s + (s.elapsed_s || 0));
+    const begin = steps[0].planned_s, cuts = [];
+    const busy = steps.reduce((sum, s, i) => sum + ends[i] - s.planned_s, 0), most = Math.max(busy * 0.06, 1e-9);
+    let last = ends[0], removed = 0;
+    steps.forEach((step, i) => {
+      const idle = step.planned_s - last;
+      if (idle > 2 * most) { cuts.push({ from: last, to: step.planned_s, removed: idle - most }); removed += idle - most; }
+      last = Math.max(last, ends[i]);
+    });
+    const span = Math.max(1e-9, last - begin - removed);
+    const shown = (t) => cuts.reduce((sum, cut) => sum - (t >= cut.to ? cut.removed : t > cut.from ? cut.removed * (t - cut.from) / (cut.to - cut.from) : 0), t - begin);
+    return { begin, end: last, cuts, x: (t) => LEFT + (width - LEFT - 10) * shown(t) / span };
   };
 
   const lines = (timeline) => timeline.requests.flatMap((request) => (request.lines.length ? request.lines : [{ index: 0, spans: [], generated: 0 }]).slice(0, 8).map((line) => ({ request, line }))).slice(0, 60);
 
   const draw = (canvas, timeline, cursor, own) => {
     const rows = lines(timeline), tall = rows.length * ROW + 26 + BUSY + MEMORY + 30;
-    const { context, width } = see.canvas(canvas, tall), ink = see.ink(), { begin, end, x } = scale(timeline, width);
+    const { context, width } = see.canvas(canvas, tall), ink = see.ink(), { begin, end, cuts, x } = scale(timeline, width);
     const fills = { queued: see.pattern(context, "cached"), preempted: see.pattern(context, "cut") };
     const kinds = { prompt: see.pattern(context, "chunk"), decode: ink.generated, again: see.pattern(context, "cut"), search: ink["brass-fill"] };
     rows.forEach(({ request, line }, r) => {
@@ -58,6 +66,12 @@
       if (step.failed) { context.fillStyle = ink.cut; context.fillText("✕", from, base - tall - 2); }
     });
     if (timeline.memory) memory(context, timeline, x, base + 26, ink);
+    for (const cut of cuts) {
+      const at = (x(cut.from) + x(cut.to)) / 2;
+      context.strokeStyle = ink.soft; context.lineWidth = 1; context.setLineDash([2, 3]);
+      context.beginPath(); context.moveTo(at, 0); context.lineTo(at, tall - 22); context.stroke(); context.setLineDash([]);
+      context.fillStyle = ink.soft; context.textAlign = "center"; context.fillText(see.seconds(cut.to - cut.from) + " idle", at, tall - 6); context.textAlign = "left";
+    }
     const found = cursor.engineStep(cursor.position), here = timeline.steps.find((s) => found && s.number === found.step.number && s.works.some((w) => w[0] === own));
     if (here) { context.strokeStyle = ink.brass; context.lineWidth = 1.6; context.beginPath(); context.moveTo(x(here.planned_s), 0); context.lineTo(x(here.planned_s), tall - 22); context.stroke(); }
     context.fillStyle = ink.soft;
