@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openwork import drafting
-from openwork.core.errors import BackendError, MemoryTooSmall, ModelError
+from openwork import drafting, sizing
+from openwork.core.errors import BackendError, ModelError
 from openwork.core.request import Limits
 from openwork.core.settings import AdmissionSettings, CacheSettings, LoadSettings, RecordSettings, ScheduleSettings
 from openwork.core.spec import ModelSpec
@@ -35,7 +35,6 @@ from openwork.ops.reference import Reference
 from openwork.run.capture import Examiner
 from openwork.run.clock import MonotonicClock
 from openwork.run.drafter import Drafter, Guesses
-from openwork.run.memory import available_bytes, plan_blocks
 from openwork.run.runner import Tap, TensorRunner
 from openwork.schedule.scheduler import Scheduler
 from openwork.text.guide import Guide
@@ -65,7 +64,7 @@ class Info:
     num_blocks: int
     weight_bytes: int
     read_bytes_per_token: int  # of weights, in one decode step of one sequence
-    kv_bytes: int
+    kv_bytes: int  # a draft model's cache included
     is_mapped: bool  # the packed weights came from the weight cache
 
 
@@ -188,7 +187,7 @@ def examiner(
         is_reference = contract_id == Reference.contract_id
         settings = replace(settings, backend="reference" if is_reference else settings.backend)
     directory, ops, survey, kv_dtype = _inspect(model, settings, isa)
-    _check_weights(survey.packed_bytes)
+    sizing.check_weights(survey.packed_bytes)
     loaded = _load(directory, ops, settings.context, settings, progress)
     context = loaded.spec.max_positions if settings.context is None else settings.context
     limits = Limits(loaded.spec.vocab_size, context, frozenset(loaded.generation.eos_ids))
@@ -205,7 +204,7 @@ def build_shape(name: str, config: Mapping[str, Any], settings: LoadSettings, sc
     dtype = choose_dtype(settings.dtype, "BF16")
     kv_dtype = choose_kv_dtype(settings.kv_dtype, dtype)
     spec, packed_bytes = invent.survey(config, dtype, settings.context)
-    cache, context = _plan_cache(spec, kv_dtype, packed_bytes, settings)
+    cache, context = sizing.plan_cache(spec, kv_dtype, packed_bytes, settings)
     loaded = invent.invent(config, ops, dtype, context)
     plan = _Plan(loaded.directory, spec, ops, kv_dtype, cache, context)
     return _face(_wire(name, loaded, plan, schedule, None), None)
@@ -221,6 +220,7 @@ class _Plan:
     kv_dtype: KVDType
     cache: CacheSettings
     context: int
+    draft_block_bytes: int = 0  # what a block of the cache takes more, for a draft model
     load_drafter: Callable[[], Drafter] | None = None
 
 
@@ -239,9 +239,9 @@ def _plan(model: str | Path | None, settings: LoadSettings, schedule: ScheduleSe
     name = None if schedule.speculation is None else schedule.speculation.draft_model
     draft = None if name is None else drafting.plan(name, settings, survey.spec, directory)
     more = (0, 0) if draft is None else (draft.packed_bytes, draft.block_bytes)
-    cache, context = _plan_cache(survey.spec, kv_dtype, survey.packed_bytes + more[0], settings, more[1])
+    cache, context = sizing.plan_cache(survey.spec, kv_dtype, survey.packed_bytes + more[0], settings, more[1])
     drafter = None if draft is None else lambda: drafting.load(draft, settings, ops, survey.spec, cache.num_blocks)
-    return _Plan(directory, survey.spec, ops, kv_dtype, cache, context, drafter)
+    return _Plan(directory, survey.spec, ops, kv_dtype, cache, context, more[1], drafter)
 
 
 def _load(
@@ -263,7 +263,7 @@ def _wire(
     hashes: bool = False,
 ) -> Wired:
     spec, ops, cache = loaded.spec, plan.ops, plan.cache
-    kv = _allocate(spec, cache, plan.kv_dtype)
+    kv = sizing.allocate(spec, cache, plan.kv_dtype)
     limits = Limits(spec.vocab_size, plan.context, frozenset(loaded.generation.eos_ids))
     guide = Guide(lambda: tokenizer or _tokenizer(plan.directory, spec), spec.vocab_size, limits.eos_ids)
     runner = TensorRunner(ops, loaded.model, ops.bind(kv), tap, guide, hashes)
@@ -281,7 +281,7 @@ def _wire(
         num_blocks=cache.num_blocks,
         weight_bytes=loaded.weight_bytes,
         read_bytes_per_token=loaded.read_bytes_per_token,
-        kv_bytes=kv.num_bytes,
+        kv_bytes=kv.num_bytes + cache.num_blocks * plan.draft_block_bytes,
         is_mapped=loaded.is_mapped,
     )
     admission = admission or AdmissionSettings()
@@ -349,49 +349,6 @@ def _face(wired: Wired, tokenizer: Tokenizer | None, recorder: Recorder | None =
         info=wired.info,
         examiner=wired.examiner,
     )
-
-
-def _plan_cache(
-    spec: ModelSpec, kv_dtype: KVDType, packed_bytes: int, settings: LoadSettings, draft_bytes: int = 0
-) -> tuple[CacheSettings, int]:
-    """The cache and the longest sequence. Raises MemoryTooSmall when the model or one full window does not fit."""
-    size, available = settings.block_size, _check_weights(packed_bytes)
-    block_bytes = PagedKV.block_bytes(spec.num_layers, spec.num_kv_heads, spec.head_dim, size, kv_dtype) + draft_bytes
-    wanted = spec.max_positions if settings.context is None else settings.context
-    free = available - packed_bytes
-    cache = CacheSettings(plan_blocks(block_bytes, size, wanted, settings.kv_cache_bytes, free), size)
-    if settings.context is not None and settings.context > cache.capacity:
-        raise MemoryTooSmall(
-            f"a context of {wanted} tokens needs {-(-wanted // size) * block_bytes:,} bytes of KV cache; "
-            f"there are {cache.num_blocks * block_bytes:,}",
-            "Ask for a shorter context, or give the cache more with kv_cache_bytes.",
-        )
-    return cache, min(wanted, cache.capacity)
-
-
-def _check_weights(packed_bytes: int) -> int:
-    """The bytes that are free, of which the weights take some. Raises MemoryTooSmall when those do not fit."""
-    available = available_bytes()
-    if packed_bytes >= available:
-        raise MemoryTooSmall(
-            f"the weights need {packed_bytes:,} bytes, more than the {available:,} that are free",
-            "Use a smaller model, or fewer bits: dtype bfloat16, int8 or int4.",
-        )
-    return available
-
-
-def _allocate(spec: ModelSpec, cache: CacheSettings, kv_dtype: KVDType) -> PagedKV:
-    """The arrays of the cache. A process limit may be below what the machine has free: MemoryTooSmall."""
-    try:
-        return PagedKV.empty(
-            spec.num_layers, cache.num_blocks, spec.num_kv_heads, spec.head_dim, cache.block_size, kv_dtype
-        )
-    except MemoryError:
-        size = PagedKV.block_bytes(spec.num_layers, spec.num_kv_heads, spec.head_dim, cache.block_size, kv_dtype)
-        raise MemoryTooSmall(
-            f"the system refused {cache.num_blocks * size:,} bytes for the KV cache",
-            "A limit on this process may be the reason; ask for less with kv_cache_bytes.",
-        ) from None
 
 
 def _tokenizer(directory: Path, spec: ModelSpec) -> Tokenizer | None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from openwork import sizing
 from openwork.core.errors import ModelError
-from openwork.core.settings import LoadSettings
+from openwork.core.settings import CacheSettings, LoadSettings
 from openwork.core.spec import ModelSpec
 from openwork.load import assemble, source
 from openwork.load.formats import choose_kv_dtype
@@ -42,13 +43,10 @@ def plan(name: str, settings: LoadSettings, large: ModelSpec, directory: Path) -
 
 
 def load(plan: Plan, settings: LoadSettings, ops: Reference, large: ModelSpec, num_blocks: int) -> Drafter:
-    """Load it, with a cache of as many blocks as the large one's. Raises ModelError."""
+    """Load it, with a cache of as many blocks as the large one's. Raises ModelError, MemoryTooSmall."""
     use: assemble.CacheUse = "big" if settings.cache else "never"
     loaded = assemble.load(plan.directory, ops, dtype=settings.dtype, cache=use)
-    spec = plan.spec
-    kv = PagedKV.empty(
-        spec.num_layers, num_blocks, spec.num_kv_heads, spec.head_dim, settings.block_size, plan.kv_dtype
-    )
+    kv = sizing.allocate(plan.spec, CacheSettings(num_blocks, settings.block_size), plan.kv_dtype)
     return Drafter(loaded.model, ops.bind(kv), large.vocab_size)
 
 
