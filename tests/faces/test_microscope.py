@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -127,7 +126,7 @@ def live(recording):
                 command(FILTERED, "--record", recording), stdout=subprocess.PIPE, text=True, env=environment
             )
         )
-        stack.callback(process.send_signal, signal.SIGINT)
+        stack.callback(process.terminate)
         address = next(found[0] for line in process.stdout if (found := re.search(r"http://\S+", line)))
         yield address
 
