@@ -16,6 +16,7 @@ from openwork.core.settings import ScheduleSettings
 
 _FADE = 0.95  # what one step later is left of a measurement's weight
 _TRUST = 4  # how many times the rows of a measured step the fit is believed: one noisy time must not stall everybody
+_FURTHER = 3  # with 1 first tokens waited a second longer, and half as many requests met both targets (docs/log.md)
 _LEAST_CHUNK = 16  # rows of a prompt that go into a step whatever the target, so that prompts end
 
 
@@ -70,12 +71,12 @@ class StepBudget:
     def _stretched(self, count: int, num_prompts: int) -> float | None:
         """What ``count`` sequences may wait for their next token beside prompts, if that is bounded.
 
-        Where more wait for their first token than for their next, the bound is wider by as much: fifteen are not to
-        stand in line for the pace of one.
+        One prompt has what the operator grants. Each further one widens that by _FURTHER times the part that it is of
+        those who decode: fifteen are not to stand in line for the pace of one.
         """
         if self._stretch is None or not self._n or not count:
             return None
-        stretch = 1 + (self._stretch - 1) * max(1.0, num_prompts / count)
+        stretch = 1 + (self._stretch - 1) * (1 + _FURTHER * max(0, num_prompts - 1) / count)
         base, slope = self.line()
         if self._alone is None:
             return stretch * (base + slope * count)
