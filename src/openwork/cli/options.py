@@ -19,6 +19,17 @@ from openwork.core.errors import RequestError
 from openwork.core.request import SamplingParams
 
 
+class Order(StrEnum):
+    first_come = "first-come"
+    priority = "priority"
+    deadline = "deadline"
+
+
+class First(StrEnum):
+    decode = "decode"
+    prefill = "prefill"
+
+
 class Dtype(StrEnum):
     auto = "auto"
     float32 = "float32"

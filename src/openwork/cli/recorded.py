@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from openwork.cli import terminal
+from openwork.cli import options, terminal
 from openwork.core.errors import RequestError
 
 if TYPE_CHECKING:
@@ -24,17 +24,6 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 class Switch(StrEnum):
     on = "on"
     off = "off"
-
-
-class OrderName(StrEnum):
-    first_come = "first-come"
-    priority = "priority"
-    deadline = "deadline"
-
-
-class FirstName(StrEnum):
-    decode = "decode"
-    prefill = "prefill"
 
 
 class Form(StrEnum):
@@ -100,9 +89,9 @@ def what_if(
     kv_blocks: Annotated[str | None, typer.Option(help="Blocks of the cache: 2000, or 0.5x as many.")] = None,
     step_rows: Annotated[int | None, typer.Option(help="Rows of a step at most.")] = None,
     max_running: Annotated[int | None, typer.Option(help="Sequences that hold blocks at most.")] = None,
-    policy: Annotated[OrderName | None, typer.Option(help="Who comes first.")] = None,
+    policy: Annotated[options.Order | None, typer.Option(help="Who comes first.")] = None,
     fair: Annotated[bool | None, typer.Option("--fair/--unfair", help="Tenants take turns.")] = None,
-    first: Annotated[FirstName | None, typer.Option(help="What a step is filled with first.")] = None,
+    first: Annotated[options.First | None, typer.Option(help="What a step is filled with first.")] = None,
     stretch: Annotated[str | None, typer.Option(help="How long a step with prompts may take: 1.5, or none.")] = None,
     next_token_ms: Annotated[str | None, typer.Option(help="Time between tokens to keep: 50, or none.")] = None,
     as_json: Json = False,

@@ -30,17 +30,6 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 MAX_LOGPROBS_OF_A_REQUEST = 1_000_000  # each becomes some fifty bytes of JSON, and passes through two processes
 
 
-class Order(StrEnum):
-    first_come = "first-come"
-    priority = "priority"
-    deadline = "deadline"
-
-
-class First(StrEnum):
-    decode = "decode"
-    prefill = "prefill"
-
-
 class LogFormat(StrEnum):
     auto = "auto"
     json = "json"
@@ -96,7 +85,7 @@ NewKey = Annotated[
 Anyone = Annotated[
     bool, _option("Without --api-keys, listen on addresses that other machines reach, all the same.", _WHO, "--anyone")
 ]
-OrderOption = Annotated[Order, _option("Who is served first, among those who wait.", _WHEN, "--order")]
+OrderOption = Annotated[options.Order, _option("Who is served first, among those who wait.", _WHEN, "--order")]
 Fair = Annotated[
     bool | None,
     _option(
@@ -106,7 +95,7 @@ Fair = Annotated[
         show_default=False,
     ),
 ]
-FirstOption = Annotated[First, _option("What a step is filled with first.", _WHEN, "--first")]
+FirstOption = Annotated[options.First, _option("What a step is filled with first.", _WHEN, "--first")]
 TargetItl = Annotated[
     float | None, _option("Seconds between two tokens of a stream that steps are cut to.", _WHEN, "--target-itl")
 ]
@@ -184,9 +173,9 @@ def serve(
     allow_see: AllowSee = False,
     tool_format: ToolForm = ToolFormat.auto,
     reasoning_format: ReasoningForm = ReasoningFormat.auto,
-    order: OrderOption = Order.first_come,
+    order: OrderOption = options.Order.first_come,
     fair: Fair = None,
-    first: FirstOption = First.decode,
+    first: FirstOption = options.First.decode,
     target_itl: TargetItl = None,
     stretch: Stretch = 1.7,
     max_running: MaxRunning = 128,
