@@ -177,7 +177,9 @@ def test_two_requests_differ_where_their_tokens_do(look):
     found = look(FORKED).document(f"diff/{FILTERED}")
     ids = [each["ids"] for each in found["tokens"]]
     assert ids[0][: found["token"]] == ids[1][: found["token"]] and ids[0][found["token"]] != ids[1][found["token"]]
-    assert found["rows"]["first_layer"] == 0  # the embedding: another token was read
+    assert found["what"] == "prompt" and found["row"] == found["token"] == found["look"]
+    assert found["lit"]["apart"][0]["entries"] > 0, "another token was read: the embedding is another"
+    assert [each["served"] for each in found["lit"]["sides"]] == [None, None], "rows of a prompt have no hashes"
     same = look(FORKED).document(f"diff/{FORKED}")
     assert same["what"] is None and same["rows_equal"] == same["rows_compared"] > 0
 

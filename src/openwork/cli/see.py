@@ -24,6 +24,26 @@ def _option(help: str, panel: str, *names: str, **more: Any) -> Any:
 
 Id = Annotated[str | None, typer.Argument(metavar="[ID]", help="A request of the recording; the latest if left out.")]
 Record = Annotated[Path, _option("The recording.", _WHAT, "--record", metavar="DIR")]
+AgainstId = Annotated[
+    str | None,
+    _option(
+        "Another run to look at beside this one, to the first bit that differs.",
+        _WHAT,
+        "--against",
+        metavar="ID",
+        show_default=False,
+    ),
+]
+AgainstRecord = Annotated[
+    Path | None,
+    _option(
+        "The recording of the other run. [dim]Default: the same.[/]",
+        _WHAT,
+        "--against-record",
+        metavar="DIR",
+        show_default=False,
+    ),
+]
 Html = Annotated[
     Path | None, _option("Write one file that needs nothing else, and end.", _HOW, "--html", metavar="FILE")
 ]
@@ -48,6 +68,8 @@ Memory = Annotated[str, _option("For keys and values of one request.", _MODEL, "
 def see(
     record: Record,
     id: Id = None,
+    against: AgainstId = None,
+    against_record: AgainstRecord = None,
     html: Html = None,
     html_bytes: Size = "24MiB",
     as_json: Json = False,
@@ -68,6 +90,7 @@ def see(
     [bold]openwork see --record DIR[/]                         a page; its address is printed
     [bold]openwork see 0 --record DIR --html story.html[/]     a file to keep or to send
     [bold]openwork see 0 --record DIR --json[/]                the same numbers
+    [bold]openwork see 0 --record DIR --against 0 --against-record OTHER[/]    the same prompt, on another machine
     """
     from openwork.cli.seeing import Seeing
 
@@ -84,6 +107,8 @@ def see(
         threads=threads,
         backend=backend.value,
         has_ceilings=ceilings,
+        against=against,
+        against_record=against_record,
     ) as seeing:
         if as_json:
             told = seeing.documents(seeing.named(id), document)

@@ -20,6 +20,7 @@ from openwork.core.request import Limits
 from openwork.core.settings import LoadSettings
 from openwork.trace.recording import Recording
 from openwork.trace.view import Lamp, View, requests_document
+from openwork.trace.view_against import Beside
 
 if TYPE_CHECKING:
     from openwork.core.request import Request
@@ -42,7 +43,10 @@ class Seeing:
         threads: int | None = None,
         backend: str = "auto",
         has_ceilings: bool = False,
+        against: str | None = None,
+        against_record: Path | None = None,
     ) -> None:
+        """``against`` is a request to be shown beside, of this recording or of that in ``against_record``."""
         self.recording = Recording.open(directory)
         self._model = model
         self._has_model = has_model
@@ -51,7 +55,21 @@ class Seeing:
         self._backend = backend
         self._has_ceilings = has_ceilings
         self._engine: Engine | None = None
-        self._lamp: Lamp | None = None
+        self._lamps: dict[tuple[str, str, str, str, int | None], Lamp] = {}
+        self._against = against
+        self._other: Seeing | None = None
+        if against_record is not None:
+            self._other = Seeing(
+                against_record,
+                model=model,
+                has_model=has_model,
+                examine_bytes=examine_bytes,
+                threads=threads,
+                backend=backend,
+            )
+            self._other._lamps = self._lamps  # one model is opened once
+        if against is not None:
+            (self._other or self).recording.request(against)
 
     def __enter__(self) -> Seeing:
         return self
@@ -72,7 +90,23 @@ class Seeing:
         return said[-1]
 
     def view(self, id: str) -> View:
-        return View(self.recording.entries, id, self.lamp())
+        """A request, lit by the model as the process that served it had opened it. Raises RequestError."""
+        found = next((story for story in self.recording.requests() if story.id == id), None)
+        lamp = self.lamp(None if found is None else found.run)
+        return View(self.recording.entries, id, lamp, beside=self._beside())
+
+    def _beside(self) -> Beside:
+        other = self._other
+        if other is None:
+            return Beside(here=self.view, first=self._against)
+        name = other.recording.directory.resolve().name
+        return Beside(
+            here=self.view, there=other.view, stories=other.recording.requests, label=name, first=self._against
+        )
+
+    def _about(self) -> dict[str, Any]:
+        """What the page is told about the run it begins beside."""
+        return {"against": self._other is not None, "beside": self._against}
 
     # -- three answers -------------------------------------------------------------------------------------------
 
@@ -92,7 +126,7 @@ class Seeing:
 
         requests = requests_document(self.recording.entries(), _EVERYBODY)
         documents, left_out = file_documents(self.view(id), requests, max_bytes)
-        about = {"live": False, "request": id, "left_out": left_out, "can_fork": False}
+        about = {"live": False, "request": id, "left_out": left_out, "can_fork": False, **self._about()}
         return page({**about, "documents": documents}, is_live=False)
 
     def serve(self, id: str | None, port: int, announce: Callable[[str, tuple[str, ...]], None]) -> None:
@@ -123,7 +157,16 @@ class Seeing:
         async def ask(request: Request, tenant: str) -> list[Event]:
             return await see.run(lambda: self._compute(request))
 
-        see = See(self.recording.entries, self.lamp, ask, self._limits, own_only=False, request=id)
+        see = See(
+            self.recording.entries,
+            self.lamp,
+            ask,
+            self._limits,
+            own_only=False,
+            request=id,
+            view=self.view,
+            about=self._about(),
+        )
         with open(os.devnull, "w", encoding="utf-8") as nowhere:
             journal = Journal(Log(nowhere, True), Metrics("see"), see.routes())
             gate = Gate(
@@ -141,19 +184,16 @@ class Seeing:
 
     # -- the model -----------------------------------------------------------------------------------------------
 
-    def lamp(self) -> Lamp:
-        """What lights the recording up, made once."""
-        if self._lamp is None:
-            self._lamp = self._light()
-        return self._lamp
-
-    def _light(self) -> Lamp:
+    def lamp(self, run: int | None = None) -> Lamp:
+        """What lights up what an engine process served, the last one if none is named; made once."""
         if not self._has_model:
             return Lamp(dark="No model was opened (--no-model), so rows cannot be computed again.")
-        began = _began(self.recording)
-        return light(
-            self._model or began.model, self._load(began), began.contract_id, self._examine_bytes, self._has_ceilings
-        )
+        began, load = _began(self.recording, run), self._load(_began(self.recording, run))
+        model = self._model or began.model
+        key = (model, began.dtype, began.kv_dtype, began.contract_id, load.context)
+        if key not in self._lamps:
+            self._lamps[key] = light(model, load, began.contract_id, self._examine_bytes, self._has_ceilings)
+        return self._lamps[key]
 
     def _load(self, began: Began) -> LoadSettings:
         """As it was loaded when it was recorded. A window in the file may change what positions mean."""
@@ -188,13 +228,10 @@ class Seeing:
         return events + stream.take()
 
 
-def _began(recording: Recording) -> Began:
-    """The engine process that is meant: the last one."""
+def _began(recording: Recording, run: int | None = None) -> Began:
+    """The beginning of an engine process: of the last one, if none is named or its own is lost."""
     from openwork.trace.entry import Began
 
-    last = None
-    for entry in recording.entries():
-        if isinstance(entry, Began):
-            last = entry
-    assert last is not None, "a recording that can be opened has a beginning"
-    return last
+    all_of_them = [entry for entry in recording.entries() if isinstance(entry, Began)]
+    assert all_of_them, "a recording that can be opened has a beginning"
+    return next((began for began in all_of_them if began.run == run), all_of_them[-1])

@@ -66,6 +66,8 @@ class See:
         limits: Callable[[], Limits],
         own_only: bool = True,
         request: str | None = None,
+        view: Callable[[str], View] | None = None,
+        about: dict[str, Any] | None = None,
     ) -> None:
         self._entries = entries
         self._open_lamp = open_lamp
@@ -73,6 +75,8 @@ class See:
         self._limits = limits
         self._own_only = own_only
         self._request = request  # the one that is shown first
+        self._make_view = view  # None: a view lit by the lamp
+        self._about = about or {}  # what else the page is told
         self._lamp: Lamp | None = None
         self._views: OrderedDict[tuple[str, str], View] = OrderedDict()
         self._waiting = 0
@@ -96,7 +100,7 @@ class See:
         data: dict[str, Any] = {"live": True, "request": None, "first": self._request, "documents": {}, "left_out": ""}
         headers = {"content-security-policy": policy(True), "x-content-type-options": "nosniff"}
         headers |= {"referrer-policy": "no-referrer", "cache-control": "no-store"}
-        return HTMLResponse(page(data | {"can_fork": self._ask is not None}, True), headers=headers)
+        return HTMLResponse(page(data | {"can_fork": self._ask is not None} | self._about, True), headers=headers)
 
     async def _list(self, call: Call) -> None:
         await self._answer(call, lambda: requests_document(self._entries(), self._may_see(call)))
@@ -148,7 +152,11 @@ class See:
         key = (call.caller.tenant, id)
         view = self._views.get(key)
         if view is None or not view.journey.story.is_over:
-            view = self._views[key] = View(self._entries, id, self._light(), self._may_see(call))
+            view = self._views[key] = (
+                View(self._entries, id, self._light(), self._may_see(call))
+                if self._make_view is None
+                else self._make_view(id)
+            )
         self._views.move_to_end(key)
         while len(self._views) > MOST_VIEWS:
             self._views.popitem(last=False)

@@ -8,7 +8,9 @@ same.
     row/S/P            one row of sequence S, at position P, computed again
     layer/S/P/L        one layer of that row
     heads/S/P          where each head of all layers looked from there, in short
-    diff/ID            this request beside another one of the recording, to the first row that differs
+    diff/ID            this request beside another one of the recording, to the first bit that differs
+    against            the requests of another recording, when there is one beside this
+    against/ID         this request beside one of those
     requests           all requests of the recording that may be seen
 
 It guarantees that what cannot be shown is an error that says why, that a document is JSON, and that what is kept of
@@ -25,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from openwork.core.errors import RequestError
+from openwork.core.errors import OpenworkError, RequestError
 from openwork.core.step import Draw, Step, Work
 from openwork.run.capture import Examination, Examiner
 from openwork.run.masks import DeadEnd, Masks
@@ -33,12 +35,14 @@ from openwork.run.row import Row
 from openwork.trace.entry import Entry
 from openwork.trace.story import gather as gather_stories
 from openwork.trace.timeline import timeline
+from openwork.trace.view_against import Beside, against_document
 from openwork.trace.view_costs import Shape, costs_document
-from openwork.trace.view_diff import diff_document, rows_beside
+from openwork.trace.view_diff import Side, diff_document, lit_document
 from openwork.trace.view_others import without
 from openwork.trace.view_request import Journey, gather, request_document
 from openwork.trace.view_row import LENS, heads_document, layer_document, row_document, strip_document
 from openwork.trace.view_search import TextOf
+from openwork.trace.view_window import window_of
 
 MOST_EXAMINED = 2  # sequences whose keys and values are kept
 MOST_ROWS = 64  # rows that are kept open
@@ -64,10 +68,16 @@ class View:
     """
 
     def __init__(
-        self, entries: Callable[[], Iterable[Entry]], id: str, lamp: Lamp, may_see: Callable[[str], bool] | None = None
+        self,
+        entries: Callable[[], Iterable[Entry]],
+        id: str,
+        lamp: Lamp,
+        may_see: Callable[[str], bool] | None = None,
+        beside: Beside | None = None,
     ) -> None:
         self._entries = entries
         self._lamp = lamp
+        self.beside = beside or Beside(here=lambda other: View(entries, other, lamp, may_see))
         self._may_see = may_see or (lambda tenant: True)  # whose other requests may be shown beside this one
         self.journey = _found(entries, id, self._may_see)
         self._request = request_document(self.journey, lamp.text_of)
@@ -97,7 +107,11 @@ class View:
                 case "timeline", []:
                     return self._timeline()
                 case "diff", [other]:
-                    return self._diff(other)
+                    return self.difference(self.beside.here(other))
+                case "against", []:
+                    return against_document(self.journey, self.beside)
+                case "against", [other] if self.beside.there is not None:
+                    return self.difference(self.beside.there(other))
                 case "strip", [sequence]:
                     return self._strip(_whole(sequence))
                 case "row", [sequence, position]:
@@ -172,34 +186,32 @@ class View:
         return layer_document(row, layer, self._request["sources"][sequence], self._request["block_size"] or 16)
 
     def _timeline(self) -> dict[str, Any]:
-        document = timeline(self._entries(), *self._window())
+        document = timeline(self._entries(), *window_of(self._entries(), self.journey))
         hidden = {each["id"] for each in document["requests"] if not self._may_see(each["tenant"])}
         return without(document, hidden) if hidden else document
 
-    def _window(self) -> tuple[int, int]:
-        """Steps of the whole recording from a little before this request to a little after it."""
-        first = last = None
-        place = -1
-        own = {(part.run, part.step.number) for part in self.journey.parts}
-        run = 0
-        for entry in self._entries():
-            run = getattr(entry, "run", run)
-            step = getattr(entry, "step", None)
-            if step is not None and not isinstance(step, int):
-                place += 1
-                if (run, step.number) in own:
-                    first, last = place if first is None else first, place
-        return (0, 400) if first is None or last is None else (max(0, first - 20), last - max(0, first - 20) + 21)
+    # -- beside another run --------------------------------------------------------------------------------------
 
-    def _diff(self, other: str) -> dict[str, Any]:
-        journey = _found(self._entries, other, self._may_see)
-        beside = request_document(journey, self._lamp.text_of)
-        found = diff_document(self._request, beside)
-        position = found["row"]
-        if position is not None and not self.why_dark and journey.story.has_tokens:
-            rows = [self._open(0, position, ()), self._open_other(journey, position)]
-            found["rows"] = rows_beside(rows, self._lamp.text_of)
+    def difference(self, other: View, is_lit: bool = True) -> dict[str, Any]:
+        """This request beside that of another view, of any recording, to the first bit that differs."""
+        found = diff_document(self._request, other._request)
+        look = found["look"]
+        if is_lit:
+            sides = [each._side() for each in (self, other)]
+            served = [each._hash_served(look) for each in (self, other)]
+            found["lit"] = lit_document(sides, look, served, found["what"] != "prompt")
         return found
+
+    def _side(self) -> Side:
+        contract = None if self._lamp.examiner is None else self._lamp.examiner.contract_id
+        try:
+            return Side(self._examination(0), "", contract, self._lamp.text_of)
+        except OpenworkError as error:  # dark, or too long: the other side may be lit all the same
+            return Side(None, str(error), contract, self._lamp.text_of)
+
+    def _hash_served(self, position: int) -> str | None:
+        hashes, place = self._line(0)["hashes"], position + 1 - len(self.journey.request.prompt)
+        return hashes[place] if 0 <= place < len(hashes) else None
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
@@ -241,10 +253,6 @@ class View:
     def _examine(self, tokens: Sequence[int]) -> Examination:
         assert self._lamp.examiner is not None
         return self._lamp.examiner.examine(tokens, self._lamp.examine_bytes)
-
-    def _open_other(self, journey: Journey, position: int) -> Row:
-        line = journey.story.lines[journey.indices[0]]
-        return self._examine([*journey.request.prompt, *line.tokens]).row(position, layers=(), lens=LENS)
 
 
 def requests_document(entries: Iterable[Entry], may_see: Callable[[str], bool]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from openwork.core.errors import OpenworkError
 from openwork.trace.view import View
 
 MOST_DIFFS = 8
+MOST_COMPARED = 64
 
 
 def file_documents(
@@ -22,6 +23,8 @@ def file_documents(
     """The documents by path, and a sentence about those that are not among them. Raises what View raises."""
     documents: dict[str, Any] = {path: view.document(path) for path in ("request", "costs", "timeline")}
     documents["requests"] = _beside(view, requests, documents)
+    if view.beside.there is not None:
+        documents |= _against(view)
     used = sum(_size(each) for each in documents.values())
     if view.why_dark:
         return documents, view.why_dark
@@ -65,14 +68,25 @@ def _beside(view: View, requests: dict[str, Any], documents: dict[str, Any]) -> 
     own = view.journey.story.id
     others = [each for each in requests["requests"] if each["id"] != own and not each["error"]]
     found = []
-    for each in others[:64]:
+    for each in others[:MOST_COMPARED]:
         try:
-            found.append((view.document(f"diff/{each['id']}"), each))
+            found.append((view.difference(view.beside.here(each["id"]), is_lit=False), each))
         except OpenworkError:
             continue
     found.sort(key=lambda pair: -(pair[0]["token"] if pair[0]["token"] is not None else 1 << 30))
-    documents.update({f"diff/{each['id']}": document for document, each in found[:MOST_DIFFS]})
-    return {"requests": [each for _, each in found[:MOST_DIFFS]]}
+    shown = [each for _, each in found[:MOST_DIFFS]]
+    if view.beside.first is not None and view.beside.there is None:  # the one that was asked for
+        shown = sorted(shown, key=lambda each: each["id"] != view.beside.first)
+    documents.update({f"diff/{each['id']}": view.document(f"diff/{each['id']}") for each in shown})
+    return {"requests": shown}
+
+
+def _against(view: View) -> dict[str, Any]:
+    """The requests of the other recording: the one that is shown first, alone."""
+    told = view.document("against")
+    shown = [each for each in told["requests"] if each["id"] == told["beside"]]
+    found = {f"against/{each['id']}": view.document(f"against/{each['id']}") for each in shown}
+    return {"against": told | {"requests": shown}, **found}
 
 
 def _size(document: dict[str, Any]) -> int:

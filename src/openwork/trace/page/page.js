@@ -117,6 +117,7 @@
       if (wide !== contentRect.width && cursor.told && wide) see.draw();
       wide = contentRect.width;
     }).observe(at("main"));
+    if (see.documents.page.beside || see.documents.page.against) cursor.view = see.views.findIndex((view) => view.key === "diff");
     await list(place);
   };
 
