@@ -11,7 +11,7 @@ from openwork.testing.checkpoint import random_tensors, write_checkpoint, write_
 TOKENS = [3 + i * 7 % 250 for i in range(40)]
 LLAMA, LOAD = "LlamaForCausalLM", LoadSettings(dtype="float32", kv_dtype="float32")
 CHANGED = {  # a number of a matrix, and where its first effect is seen
-    "model.embed_tokens.weight": (None, "embedding"),
+    "model.embed_tokens.weight": (None, "embed"),
     "model.layers.1.self_attn.q_proj.weight": (1, "project"),
     "model.layers.2.self_attn.v_proj.weight": (2, "project"),
     "model.layers.1.input_layernorm.weight": (1, "project"),
@@ -38,7 +38,7 @@ def test_one_number_of_one_matrix_is_named(whole, tmp_path, name):
     found = first_apart(whole.examine(TOKENS), other, len(TOKENS) - 1)
     layer, op = CHANGED[name]
     assert (found.layer, found.op) == (layer, op)
-    at = 1 if "q_proj" in name else {"embedding": 20, "head": len(TOKENS) - 1}.get(op, 0)
+    at = 1 if "q_proj" in name else {"embed": 20, "head": len(TOKENS) - 1}.get(op, 0)
     assert found.position == at, "the first whose keys, values or answer it changed: a lone key is all there is to mix"
     assert found.values[0] != found.values[1] and found.distance.entries >= 1
 

@@ -8,7 +8,8 @@ import pytest
 from openwork import LLM, SamplingParams
 from openwork.cli.seeing import Seeing
 from openwork.core.errors import TraceError
-from openwork.trace.view_diff import diff_document
+from openwork.trace.story import Line
+from openwork.trace.view_diff import diff_document, stamps_document
 
 PROMPT = "Once upon a time there was a little girl named Lily. She"
 
@@ -116,3 +117,20 @@ def test_the_most_alike_is_shown_first_and_an_unknown_one_refused(runs):
     assert told["beside"] == "1" and told["label"] == "plain" and len(told["requests"]) == 5
     with pytest.raises(TraceError, match="no request"):
         Seeing(runs["plain"], against="99", against_record=runs["again"])
+
+
+def test_stamps_name_layer_and_op_without_a_model():
+    def line(*stamps):
+        return Line(tokens=[5] * len(stamps), stamps=list(stamps))
+
+    plain = (1, 2, 3, 4, 5, 6, 7, 8, 9)  # of two layers
+    bent = (*plain[:6], 77, *plain[7:])
+    one, other = line(None, plain, plain, plain), line(plain, None, plain, bent)
+    found = stamps_document([one, other], [10, 10], 99)
+    assert found["compared"] == 2 and found["equal"] == 1
+    assert found["first"] == {"position": 12, "layer": 1, "op": "attend"}
+    assert stamps_document([one, other], [10, 10], 12)["first"] is None, "behind the first other token nothing is alike"
+    assert stamps_document([line(None), line(plain)], [10, 10], 99) is None
+    shifted = stamps_document([line(plain, plain), line(None, bent)], [11, 10], 99)
+    assert shifted["first"]["position"] == 10, "what one was given, the other said"
+    assert "layers" in stamps_document([line(plain), line(plain[:5])], [10, 10], 99)["why_not"]

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from openwork.core.stamp import ATTEND, EMBED, HEAD
 from openwork.run.capture import Examination
 from openwork.run.row import Row
-
-OPS = ("embedding", "project", "norm or rope", "attend", "output or feed-forward", "head")  # in the order of computing
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +98,18 @@ def _inside(one: Row, other: Row) -> Iterator[tuple[int, np.ndarray, np.ndarray]
 
 def _point(one: Row, other: Row) -> Point | None:
     """Of two rows, opened at the layer where they part, or at none: then it is the embedding or the head."""
-    pairs = [("embedding", "residual", one.residual[0], other.residual[0])]
+    pairs = [(EMBED, "residual", one.residual[0], other.residual[0])]
     if one.layers:
-        parts = {"project": ("q_before", "k_before", "v"), "norm or rope": ("q", "k"), "attend": ("mixed",)}
+        parts = {"project": ("q_before", "k_before", "v"), "norm or rope": ("q", "k"), ATTEND: ("mixed",)}
         pairs += [(op, n, getattr(one, n)[0], getattr(other, n)[0]) for op, names in parts.items() for n in names]
         behind = one.layers[0] + 1
         pairs.append(("output or feed-forward", "residual", one.residual[behind], other.residual[behind]))
-    pairs.append(("head", "logits", one.logits.row, other.logits.row))
+    pairs.append((HEAD, "logits", one.logits.row, other.logits.row))
     for op, name, a, b in pairs:
         if _differs(a, b):
             steps = np.abs(_ordered(a) - _ordered(b))
             entry = np.unravel_index(int(np.flatnonzero(steps)[0]), a.shape)
-            layer = None if op in ("embedding", "head") else one.layers[0]
+            layer = None if op in (EMBED, HEAD) else one.layers[0]
             place = tuple(int(each) for each in entry)
             values = float(a[entry]), float(b[entry])
             return Point(one.position, layer, op, name, place, values, int(steps[entry]), distance(a, b))

@@ -75,11 +75,18 @@ class Stepped:
     alone: Counter[str] = field(default_factory=Counter)  # tenant -> works of one row
     left_out: list[tuple[int, int, str]] = field(default_factory=list)  # (place of the request, index, cause)
     moves: Counter[str] = field(default_factory=Counter)
+    # (place of the request, index, position of the first guess, guesses, how many came true; None before it landed)
+    guesses: list[tuple[int, int, int, int, int | None]] = field(default_factory=list)
     failed: str = ""
 
     @property
     def chunk_rows(self) -> int:
         return sum(rows for _, rows in self.chunks)
+
+    @property
+    def rejected(self) -> int:
+        """Guesses whose rows were computed for nothing."""
+        return sum(count - came for _, _, _, count, came in self.guesses if came is not None)
 
 
 @dataclass(slots=True)

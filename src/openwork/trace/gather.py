@@ -42,6 +42,7 @@ class Gathering:
         self._places: dict[int, int] = {}  # number of a request in this process -> place
         self._names: dict[str, int] = {}  # of those that may go on in the next process
         self._in_flight: dict[int, int] = {}  # number of a step -> place
+        self._guessed: dict[int, list[int]] = {}  # number of a step -> which of its works have guesses
         self._at = 0  # place of the step that the line in hand belongs to
         self._every = 1  # steps between two samples
 
@@ -132,22 +133,26 @@ class Gathering:
 
     def _works(self, step: Step, stepped: Stepped, owners: Sequence[tuple[int, int] | None]) -> None:
         detail: list[tuple[int, int, int, int, str, int]] = []
-        for work, owner in zip(step.works, owners, strict=False):
+        for at, (work, owner) in enumerate(zip(step.works, owners, strict=False)):
             place = None if owner is None else self._places.get(owner[0])
             if owner is None or place is None:
                 continue
             whose = place, owner[1]
             asked, line = self.course.requests[place], self._line(*whose)
-            again = max(0, min(work.start + work.count, line.computed) - work.start)
-            line.computed = max(line.computed, work.start + work.count)
+            sure = work.start + work.num_sure  # what was guessed in vain and comes again is not computed again
+            again = max(0, min(sure, line.computed) - work.start)
+            line.computed = max(line.computed, sure)
             line.worked.append(self._at)
             stepped.again += again
-            if work.count > 1:
+            if work.num_sure > 1:
                 stepped.chunks.append((whose[0], work.count))
             else:
                 stepped.alone[asked.tenant] += 1
             is_prompt = work.start < asked.prompt
             kind = "again" if again else "prompt" if is_prompt else "search" if asked.is_search else "decode"
+            if work.drafts:
+                stepped.guesses.append((*whose, work.start + work.num_sure, len(work.drafts), None))
+                self._guessed.setdefault(step.number, []).append(at)
             detail.append((*whose, work.start, work.count, kind, len(work.blocks)))
         if self._at in self._window:
             self.course.detail.works[self._at] = detail
@@ -165,8 +170,11 @@ class Gathering:
         self._at = place
         stepped = self.course.steps[place]
         stepped.landed_s = entry.time + self._offset
+        guessed = self._guessed.pop(number, ())
         if isinstance(entry, Ran):
             stepped.elapsed_s = entry.result.elapsed_s
+            came = (max(0, len(entry.result.outcomes[at].choices) - 1) for at in guessed)
+            stepped.guesses = [(*each[:4], n) for each, n in zip(stepped.guesses, came, strict=False)]
         else:
             stepped.failed = entry.message
             self._note("failed", entry.time, None, {"message": entry.message})

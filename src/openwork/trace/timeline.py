@@ -15,6 +15,7 @@ The document is plain JSON and bounded: a window of steps in full, and all steps
     steps[]           place, process, number, planned_s, landed_s, elapsed_s, rows, context, chunk_rows, again_rows,
                       copies, order, bound, budget, failed, moves {what: count}
                       works [[request, index, start, rows, kind, blocks]]: kind prompt|decode|again|search
+                      guesses [[request, index, position of the first, how many, came true | null]]: of those rows
                       left_out [[request, index, cause]]
     events[]          step (place), time_s, request | null, what, and what there is to say of it:
                       admitted (index, cached, miss), preempted (index, cause, by, forgotten, kept),
@@ -27,7 +28,7 @@ The document is plain JSON and bounded: a window of steps in full, and all steps
                       moves (how many of them had been made), by_tenant {name: {evictable, pinned, private, shared,
                       wasted}}}], num_left_out (of moves)
     overview[]        at most 400 stretches of steps: first, count, from_s, to_s, rows, chunk_rows, decode_rows,
-                      again_rows, busy_s, preempted, evicted, failed
+                      again_rows, rejected_rows (guesses in vain), busy_s, preempted, evicted, failed
 
 Times are seconds after the first process began, measured by the engine's clock; ``request`` is a requests[].id. State
 is free, cached, private or shared; what is take, copy, share, give, evict or drop (trace/watch.py tells what each is).
@@ -163,6 +164,7 @@ def _step(course: Course, place: int) -> dict[str, Any]:
         "failed": step.failed,
         "moves": dict(step.moves),
         "works": [list(work) for work in course.detail.works.get(place, [])],
+        "guesses": [list(each) for each in step.guesses],
         "left_out": [list(each) for each in step.left_out],
     }
 
@@ -221,6 +223,7 @@ def _overview(course: Course) -> list[dict[str, Any]]:
                 "chunk_rows": chunks,
                 "decode_rows": sum(step.rows for step in steps) - chunks,
                 "again_rows": sum(step.again for step in steps),
+                "rejected_rows": sum(step.rejected for step in steps),
                 "busy_s": sum(step.elapsed_s for step in steps),
                 "preempted": sum(first <= place < first + each for place in preempted),
                 "evicted": sum(step.moves["evict"] for step in steps),

@@ -33,13 +33,15 @@ from openwork.run.capture import Examination, Examiner
 from openwork.run.masks import DeadEnd, Masks
 from openwork.run.row import Row
 from openwork.trace.entry import Entry
+from openwork.trace.story import Line
 from openwork.trace.story import gather as gather_stories
 from openwork.trace.timeline import timeline
 from openwork.trace.view_against import Beside, against_document
 from openwork.trace.view_costs import Shape, costs_document
-from openwork.trace.view_diff import Side, diff_document, lit_document
+from openwork.trace.view_diff import Side, diff_document, lit_document, stamps_document
+from openwork.trace.view_journey import Journey, gather
 from openwork.trace.view_others import without
-from openwork.trace.view_request import Journey, gather, request_document
+from openwork.trace.view_request import request_document
 from openwork.trace.view_row import LENS, heads_document, layer_document, row_document, strip_document
 from openwork.trace.view_search import TextOf
 from openwork.trace.view_window import window_of
@@ -196,6 +198,9 @@ class View:
         """This request beside that of another view, of any recording, to the first bit that differs."""
         found = diff_document(self._request, other._request)
         look = found["look"]
+        lines = [each.journey.story.lines.get(each.journey.indices[0], Line()) for each in (self, other)]
+        common = len(found["tokens"][0]["ids"]) if found["token"] is None else found["token"]
+        found["stamps"] = stamps_document(lines, found["prompt_lens"], common)
         if is_lit:
             sides = [each._side() for each in (self, other)]
             served = [each._hash_served(look) for each in (self, other)]

@@ -11,6 +11,7 @@ whoever computed them. Where hashes are missing tokens alone are compared, and t
              length   one goes on where the other ended
              None     nothing differs
 
+``stamps`` is what hashes of points inside the model say, where both runs were recorded with them, without any model.
 ``lit`` is what rows that were computed again say, on both sides or on one: where a bit differs first, layer and
 operation, how far the residual streams lie apart behind each layer, and what each would have said.
 """
@@ -23,9 +24,11 @@ from typing import Any
 
 import numpy as np
 
+from openwork.core.stamp import EMBED, first_difference
 from openwork.run.apart import distance, first_apart, is_alike
 from openwork.run.capture import Examination
 from openwork.run.row import Row
+from openwork.trace.story import Line
 from openwork.trace.view_search import TextOf
 
 SETTINGS = ("model", "contract_id", "dtype", "kv_dtype", "threads", "version")  # under which a run was computed
@@ -60,6 +63,7 @@ def diff_document(one: Mapping[str, Any], other: Mapping[str, Any], sequence: in
         "finish_reasons": [line["finish_reason"] for line in lines],
         "rows_compared": compared,
         "rows_equal": compared - (row is not None and what == "row"),
+        "stamps": None,
         "is_real": one["has_tokens"] and other["has_tokens"],
         "lit": None,
         "marks": {"token": "measured", "rows_equal": "measured", "apart": "derived"},
@@ -99,6 +103,35 @@ def _look(what: str | None, token: int | None, row: int | None, shortest: int) -
         assert row is not None
         return row
     return max(0, shortest - 2 if token is None else token - 1)
+
+
+def stamps_document(lines: Sequence[Line], starts: Sequence[int], end: int) -> dict[str, Any] | None:
+    """The first point that differs in rows before ``end`` that both have a stamp of. None: there is no such row."""
+    stamped = [
+        {start - 1 + i: stamp for i, stamp in enumerate(line.stamps) if stamp is not None}
+        for line, start in zip(lines, starts, strict=True)
+    ]
+    common = sorted(position for position in stamped[0].keys() & stamped[1].keys() if position < end)
+    if not common:
+        return None
+    for equal, position in enumerate(common):
+        one, other = (each[position] for each in stamped)
+        if len(one) != len(other):
+            return {
+                "compared": 0,
+                "equal": 0,
+                "first": None,
+                "why_not": "They are models with other numbers of layers.",
+            }
+        if (place := first_difference(one, other)) is not None:
+            layer = None if place.op == EMBED else place.layer
+            return {
+                "compared": equal + 1,
+                "equal": equal,
+                "first": {"position": position, "layer": layer, "op": place.op},
+                "why_not": "",
+            }
+    return {"compared": len(common), "equal": len(common), "first": None, "why_not": ""}
 
 
 def _hash(line: Mapping[str, Any], place: int) -> str | None:

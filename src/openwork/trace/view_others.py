@@ -14,6 +14,7 @@ def without(document: dict[str, Any], hidden: Set[int]) -> dict[str, Any]:
     shown = [each for each in document["requests"] if each["id"] not in hidden]
     steps = [
         {**step, "works": [work if work[0] not in hidden else [None, 0, *work[2:]] for work in step["works"]]}
+        | {"guesses": [each for each in step["guesses"] if each[0] not in hidden]}
         | {"left_out": [each for each in step["left_out"] if each[0] not in hidden]}
         for step in document["steps"]
     ]

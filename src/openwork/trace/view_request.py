@@ -1,23 +1,22 @@
-"""What became of one request, gathered from a recording, and told as one document.
+"""What became of one request, told as one document.
 
     entries -> gather(id) -> Journey -> request_document -> JSON
 
-A Journey is the request's story and its part in every step, over all engine processes that had it. Numbers in the
-document are measured (they stand in the recording) or derived (they follow from those that do); ``marks`` says which.
+Numbers in the document are measured (they stand in the recording) or derived (they follow from those that do);
+``marks`` says which.
 What the recording does not hold is None and named in ``missing``. It knows no model and no text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, fields
 from typing import Any
 
-from openwork.core.event import Account, Admitted, Event, Finished, Preempted, Token
-from openwork.core.request import Request, SamplingParams
-from openwork.core.step import Copy, Step, Work
-from openwork.trace.entry import Began, Cancelled, Entry, Failed, Planned, Ran, Submitted, Waited
-from openwork.trace.story import Line, Stories, Story
+from openwork.core.event import Account, Admitted, Finished, Preempted, Token
+from openwork.core.request import SamplingParams
+from openwork.trace.story import Line
+from openwork.trace.view_guesses import guesses
+from openwork.trace.view_journey import Journey, Part
 from openwork.trace.view_search import TextOf, search_document
 
 MARKS = {
@@ -30,83 +29,6 @@ MARKS = {
     "source": "derived",
     "held": "derived",
 }
-
-
-@dataclass(slots=True)
-class Part:
-    """What one request had in one step."""
-
-    run: int  # of the engine process
-    step: Step
-    time: float  # when it was planned, in seconds of the calendar
-    works: list[tuple[int, Work]]  # (index of the sequence, what it had)
-    copies: tuple[Copy, ...]  # into its own blocks
-    elapsed_s: float | None = None
-    failed: str = ""
-
-
-@dataclass(slots=True)
-class Journey:
-    """A request's story, and its part in each step. Times are seconds of the calendar."""
-
-    story: Story
-    began: Began | None = None  # of the process that had it first
-    parts: list[Part] = field(default_factory=list)
-    events: list[tuple[float, int | None, Event]] = field(default_factory=list)  # (time, step, event)
-
-    @property
-    def request(self) -> Request:
-        assert self.story.request is not None
-        return self.story.request
-
-    @property
-    def indices(self) -> list[int]:
-        return sorted(self.story.lines) or [0]
-
-
-def gather(entries: Iterable[Entry], id: str) -> Journey | None:
-    """Everything that concerns one request; None when it is not there, or its prompt is gone."""
-    stories = Stories()
-    began: Began | None = None
-    journey: Journey | None = None
-    number: int | None = None  # of the request, in this process
-    steps: dict[int, Part] = {}
-    for entry in entries:
-        stories.tell(entry)
-        match entry:
-            case Began():
-                began, number = entry, None
-                steps.clear()
-            case Submitted() if entry.name == id and not entry.error:
-                number = entry.number
-                journey = journey or Journey(stories.by_id[id], began)
-                journey.story = stories.by_id[id]
-            case Planned() | Ran() | Failed() | Waited() | Cancelled() if journey is not None and began is not None:
-                offset = began.unix_s - began.time
-                step = entry.result.step if isinstance(entry, Ran) else None
-                if isinstance(entry, Planned):
-                    step = entry.step.number
-                    if (part := _part(entry, number, began.run, offset)) is not None:
-                        journey.parts.append(part)
-                        steps[step] = part
-                elif isinstance(entry, Ran) and step in steps:
-                    steps[step].elapsed_s = entry.result.elapsed_s
-                elif isinstance(entry, Failed) and entry.step in steps:
-                    steps[entry.step].failed = "the step failed"
-                journey.events += [(e.time + offset, step, e) for e in entry.events if e.request == number]
-            case _:
-                pass
-    return None if journey is None or journey.story.request is None else journey
-
-
-def _part(entry: Planned, number: int | None, run: int, offset: float) -> Part | None:
-    owned = zip(entry.owners, entry.step.works, strict=False)
-    works = [(index, work) for (request, index), work in owned if request == number]
-    if not works:
-        return None
-    own = {block for _, work in works for block in work.blocks}
-    copies = tuple(copy for copy in entry.step.copies if copy.target in own)
-    return Part(run, entry.step, entry.time + offset, works, copies)
 
 
 def request_document(journey: Journey, text_of: TextOf) -> dict[str, Any]:
@@ -137,6 +59,8 @@ def request_document(journey: Journey, text_of: TextOf) -> dict[str, Any]:
         "sequences": [_sequence(journey, index, text, arrived) for index in journey.indices],
         "sources": [_sources(journey, index) for index in journey.indices],
         "steps": [_step(part, arrived) for part in journey.parts],
+        "guesses": guesses(journey, text),
+        "guessed_by": None if began is None or began.schedule.speculation is None else began.schedule.speculation.guess,
         "story": _told(journey, arrived),
         "account": None if story.account is None else _account(story.account),
         "search": None if story.search is None else search_document(story.search, text),

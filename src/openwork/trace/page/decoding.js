@@ -158,9 +158,9 @@
   see.views.push({
     key: "decoding", title: "The decoding phase",
     build(root) {
-      const figure = h("figure", {}), under = h("div", {});
+      const figure = h("figure", {}), under = h("div", {}), guessed = h("div", {});
       root.append(h("div", { class: "plates" }, h("section", { class: "plate" }, figure,
-        see.legend("shared", "chunk", "generated", ["weight", "attention, probability"], "cut")), see.plate("This step", "", under)));
+        see.legend("shared", "chunk", "generated", ["weight", "attention, probability"], "cut")), guessed, see.plate("This step", "", under)));
       return {
         async draw(cursor, isCurrent) {
           const counts = counted(cursor);
@@ -175,6 +175,9 @@
               ` enters, becomes a query and attends to ${see.count(cursor.position + 1, "key")}: ${counts.shared} from a shared prefix, ${counts.chunk} of this prompt, ${counts.generated} generated. `,
               row.value && row.value.next !== null ? [see.quoted(cursor.text(cursor.position + 1), row.value.next), " is chosen with ", h("b", {}, see.percent(Math.exp((row.value.top.find((t) => t.id === row.value.next) || {}).logprob))), "."] : null]);
           see.fill(figure, drawing(cursor, row.value, weights, shape), row.why ? see.missing(row.why) : layer.why ? see.missing(layer.why) : null);
+          const ahead = see.guesses.plate(cursor);
+          guessed.hidden = !ahead;
+          see.fill(guessed, ahead);
           see.fill(under, facts(cursor, row.value));
         },
       };

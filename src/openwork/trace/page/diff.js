@@ -58,6 +58,12 @@
         ["most, in ulps", first.distance.ulps.toLocaleString("en"), "derived", "representable float32 numbers between the two"], lit.logits && ["logits that differ", h("span", {}, String(lit.logits.entries), h("small", {}, ` of ${lit.logits.of}`)), "derived"], lit.logits && ["most of a logit", see.number(lit.logits.most, 4), "derived"])];
   };
 
+  const stamped = (stamps) => {
+    const first = stamps.first;
+    return h("p", { class: "lead" }, stamps.why_not ? stamps.why_not : !first ? `Nothing: at ${see.count(stamps.compared, "row")} both were recorded with hashes of what passed inside the model, and all are the same.`
+      : ["At position ", h("b", {}, String(first.position)), ", in ", h("b", {}, first.layer === null ? first.op : `layer ${first.layer}, ${first.op}`), stamps.equal ? `: ${see.count(stamps.equal, "row")} before it had the same hashes throughout.` : ": it is the first row that both were recorded with hashes of."], see.mark("measured", "hashes of points inside the model, recorded beside both tokens"));
+  };
+
   const said = (found, lit) => h("table", {}, h("thead", {}, h("tr", {}, [0, 1].map((side) => [h("th", {}, label(found, side)), h("th", { class: "num", style: { paddingRight: side ? null : "2rem" } }, "Pr")]))),
     h("tbody", {}, [0, 1, 2, 3, 4, 5, 6, 7].map((i) => h("tr", {}, [0, 1].map((side) => {
       const t = (lit.sides[side].top || [])[i], next = found.tokens[side].ids[lit.position + 1];
@@ -93,6 +99,7 @@
     return [
       see.plate("All positions", "", tape(found), see.legend(["chunk", "the same prompt"], found.rows_compared ? ["generated", "rows with the same bits"] : ["cached", "the same tokens"], ["cut", "from the first difference on"])),
       h("div", { class: "plates even" }, [0, 1].map((side) => see.plate(label(found, side), "", strip(found, side)))),
+      found.stamps ? see.plate("What differs by the recordings alone", "Hashes of points inside the model, recorded beside some tokens; no model is needed to compare them.", stamped(found.stamps)) : null,
       lit && lit.apart ? see.plate("Where it begins", "Looked for in the order of computing: at the first position whose keys or values differ, from the embedding up.", begins(lit)) : null,
       isOpened ? h("div", { class: "plates even" },
         lit.apart ? see.plate("How far apart, from layer to layer", `The greatest difference of an entry of the residual stream, at position ${lit.position}; no bar: every bit is the same.`, apart(lit, lit.first), h("p", { class: "note" }, "Behind each layer.", see.mark("derived", "both rows computed again"))) : see.plate("How far apart", "", see.missing(lit.why_not)),

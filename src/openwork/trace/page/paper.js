@@ -123,6 +123,7 @@ see.kinds = {
   cached: { colour: "cached", pattern: "dots", label: "cached, held by nobody" },
   wasted: { colour: "cut", pattern: "cross", label: "held, and empty" },
   cut: { colour: "cut", pattern: "cross", label: "cut away" },
+  vain: { colour: "cut", pattern: "rows", label: "guessed in vain" },
   weight: { colour: "brass-fill", pattern: "plain", label: "weight" },
   free: { colour: "hair", pattern: "plain", label: "free" },
 };

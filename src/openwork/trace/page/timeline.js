@@ -29,7 +29,7 @@
     const rows = lines(timeline), tall = rows.length * ROW + 26 + BUSY + MEMORY + 30;
     const { context, width } = see.canvas(canvas, tall), ink = see.ink(), { begin, end, cuts, x } = scale(timeline, width);
     const fills = { queued: see.pattern(context, "cached"), preempted: see.pattern(context, "cut") };
-    const kinds = { prompt: see.pattern(context, "chunk"), decode: ink.generated, again: see.pattern(context, "cut"), search: ink["brass-fill"] };
+    const kinds = { prompt: see.pattern(context, "chunk"), decode: ink.generated, again: see.pattern(context, "cut"), search: ink["brass-fill"], vain: see.pattern(context, "vain") };
     rows.forEach(({ request, line }, r) => {
       const y = r * ROW + 8, isOwn = request.id === own;
       context.fillStyle = isOwn ? ink.ink : ink.soft;
@@ -54,6 +54,13 @@
         const high = kind === "decode" ? 8 : Math.max(8, Math.min(18, 6 + 3 * Math.log2(1 + count)));
         context.fillStyle = kinds[kind] || ink.generated;
         context.fillRect(from, r * ROW + 18 - high / 2, Math.max(1, wide - (wide > 3 ? 0.7 : 0)), high);
+      }
+      for (const [request, index, , guessed, came] of step.guesses || []) {
+        const r = place.get(request + "/" + index);
+        if (r === undefined) continue;
+        const tall = (n) => Math.min(12, 2 + 2 * Math.log2(1 + n));
+        if (came) { context.fillStyle = ink.generated; context.fillRect(from, r * ROW + 14 - tall(came), Math.max(1, wide - 0.7), tall(came)); }
+        if (guessed - came) { context.fillStyle = kinds.vain; context.fillRect(from, r * ROW + 22, Math.max(1.5, wide - 0.7), tall(guessed - came) / 1.5); }
       }
     });
     const base = rows.length * ROW + 20 + BUSY;
@@ -104,6 +111,11 @@
     return fills.get(key);
   };
 
+  const told_of = (step, row) => {
+    const own = (step.guesses || []).find((g) => g[0] === row.request.id && g[1] === row.line.index);
+    return own ? `\n${see.count(own[3], "guess", "guesses")}, ${own[4] === null ? "no result recorded" : own[4] + " right"}` : "";
+  };
+
   const happened = (timeline, own) => h("table", {}, h("thead", {}, h("tr", {}, ["after", "step", "request", "what", ""].map((n, i) => h("th", { class: i < 2 ? "num" : null }, n)))),
     h("tbody", {}, timeline.events.slice(-400).map((each) => {
       const { step, time_s: time, request, what, ...more } = each, asked = timeline.requests.find((r) => r.id === request);
@@ -116,7 +128,7 @@
     build(root) {
       const canvas = h("canvas", { class: "wide", role: "img" }), events = h("div", { class: "scroll" }), waits = h("div", {}), none = h("div", {}), whole = h("div", { class: "plates" });
       whole.append(see.plate("Steps and requests", "A line for each sequence: thick where it was in a step, as tall as it had rows.", canvas,
-        see.legend(["generated", "decoding, a row"], ["chunk", "a chunk of a prompt"], ["cut", "computed again, or preempted"], ["cached", "queued; blocks: cached"], ["both", "blocks: shared"])),
+        see.legend(["generated", "decoding, a row"], ["chunk", "a chunk of a prompt"], ["cut", "computed again, or preempted"], ["vain", "below a line: guessed in vain"], ["cached", "queued; blocks: cached"], ["both", "blocks: shared"])),
         see.plate("Who waited, and for what", "", waits), see.plate("What happened", "", events));
       root.append(none, whole);
       let drawn = null, told = null;
@@ -126,7 +138,7 @@
         const row = drawn.rows[Math.floor((y - 4) / ROW)];
         if (!step || x < LEFT) return row ? row.request.name : null;
         const work = row && step.works.find((w) => w[0] === row.request.id && w[1] === row.line.index), out = row && step.left_out.find((w) => w[0] === row.request.id && w[1] === row.line.index);
-        return `step ${step.number}: ${see.count(step.rows, "row")}, ${see.seconds(step.elapsed_s)}` + (work ? `\n${work[4]}, positions ${work[2]} to ${work[2] + work[3] - 1}` : out ? `\nleft out: ${out[2]}` : "");
+        return `step ${step.number}: ${see.count(step.rows, "row")}, ${see.seconds(step.elapsed_s)}` + (work ? `\n${work[4]}, positions ${work[2]} to ${work[2] + work[3] - 1}${told_of(step, row)}` : out ? `\nleft out: ${out[2]}` : "");
       });
       return {
         async draw(cursor, isCurrent) {

@@ -9,7 +9,7 @@
   const chip = (cursor, strip, p) => {
     const place = p - cursor.promptLength, surprise = strip && place >= 0 ? -strip.logprob[place] : null;
     const depth = surprise === null ? 0 : Math.min(1, surprise / 5), text = cursor.text(p);
-    return h("button", { type: "button", class: place < 0 ? "given" : "", "aria-pressed": p === cursor.position + 1 ? "true" : "false",
+    return h("button", { type: "button", class: place < 0 ? "given" : see.guesses.isRight(cursor, p) ? "foretold" : "", "aria-pressed": p === cursor.position + 1 ? "true" : "false",
       title: `position ${p}` + (surprise !== null ? `: ${see.percent(Math.exp(-surprise))}, rank ${strip.rank[place]}, entropy ${see.number(strip.entropy[place])} nats` : place < 0 ? ", of the prompt" : ""),
       style: surprise === null ? null : { boxShadow: `inset 0 -${(2 + 8 * depth).toFixed(1)}px 0 color-mix(in srgb, var(--brass-fill) ${Math.round(18 + 62 * depth)}%, transparent)` },
       onclick: () => see.cursor.set({ position: p - 1 }) },
@@ -45,10 +45,10 @@
   see.views.push({
     key: "tokens", title: "The strip of tokens",
     build(root) {
-      const strips = h("div", { class: "strip" }), side = h("div", {}), facts = h("div", {}), cuts = h("div", {}), below = h("div", { "aria-live": "polite" });
+      const strips = h("div", { class: "strip" }), side = h("div", {}), facts = h("div", {}), cuts = h("div", {}), below = h("div", { "aria-live": "polite" }), guessed = h("div", {});
       root.append(h("div", { class: "plates" },
         see.plate("What was given, and what was said", "The stronger the line under a token, the less likely the model held it. Click a token, or step with the arrows.", strips, below),
-        h("div", { class: "plates two" }, see.plate("What else it might have said", "", side), h("div", { class: "plates" }, see.plate("How sure it was", "", facts), see.plate("What was cut away", "Of the model's own distribution, by the first rule that took it.", cuts)))));
+        h("div", { class: "plates two" }, see.plate("What else it might have said", "", side), h("div", { class: "plates" }, see.plate("How sure it was", "", facts), see.plate("What was cut away", "Of the model's own distribution, by the first rule that took it.", cuts))), guessed));
       let busy = false;
       const fork = async (cursor, row, token) => {
         busy = true;
@@ -71,11 +71,14 @@
           const [row, strip] = await Promise.all([see.tryGet(`row/${cursor.sequence}/${cursor.position}`), see.tryGet(`strip/${cursor.sequence}`)]);
           if (!isCurrent()) return;
           const chips = [];
-          for (let p = first; p < end; p++) chips.push(chip(cursor, strip.value, p));
+          for (let p = first; p < end; p++) chips.push(...see.guesses.vain(cursor, p), chip(cursor, strip.value, p));
           see.fill(strips, first ? h("span", { class: "note" }, `… ${first} tokens before … `) : null, chips, end < cursor.promptLength + cursor.line.ids.length ? h("span", { class: "note" }, " … more after") : null);
           const sum = strip.value && strip.value.sum, count = cursor.line.ids.length, proved = strip.value ? strip.value.served.filter((each) => each === true).length : 0;
           see.caption(row.value && row.value.next !== null ? ["Before position ", h("b", {}, String(cursor.position + 1)), " the model had ", h("b", {}, see.number(row.value.entropy) + " nats"), " of doubt over ",
             see.count(cursor.shape.vocab, "token"), "; ", see.quoted(cursor.text(cursor.position + 1), row.value.next), row.value.next_is === "chosen" ? " was drawn." : " was given."] : ["Nothing follows this position."]);
+          const ahead = see.guesses.table(cursor);
+          guessed.hidden = !ahead;
+          see.fill(guessed, ahead);
           if (!row.value) { see.fill(side, see.missing(row.why)); see.fill(facts); see.fill(cuts); return; }
           see.fill(side, alternatives(cursor, row.value, (t) => fork(cursor, row.value, t), busy), see.documents.page.can_fork ? null : h("p", { class: "note" }, "“What if” needs the engine: open this recording with openwork see, without --html."));
           const own = row.value.top.find((t) => t.id === row.value.next);
