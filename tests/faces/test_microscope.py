@@ -341,7 +341,7 @@ def test_what_is_not_in_the_file_says_so(file_of, open_page):
     bare.press("1")
     assert "No model was opened" in bare.text("#panel-decoding .missing")
     bare.press("8")
-    assert bare.it.locator("#panel-timeline canvas").is_visible()
+    assert bare.it.locator("#panel-timeline canvas").first.is_visible()
 
 
 def test_a_long_context_is_drawn_in_bounded_pieces(chromium, open_page, tmp_path):

@@ -64,7 +64,7 @@ def test_a_window_is_what_it_says_and_the_overview_is_of_everything():
     entries = max((drawn(seed) for seed in range(8)), key=len)
     whole, part = timeline(entries, count=1000), timeline(entries, first=100, count=10)
     assert part["steps"] == whole["steps"][100:110]
-    assert part["window"] == {"first": 100, "count": 10, "total": whole["window"]["total"]}
+    assert part["window"] == {"first": 100, "count": 10, "total": whole["window"]["total"], "requests_left_out": 0}
     assert part["overview"] == whole["overview"] and len(part["overview"]) <= MOST_STRETCHES
     assert sum(each["rows"] for each in part["overview"]) == sum(
         e.step.num_rows for e in entries if isinstance(e, Planned)

@@ -154,7 +154,7 @@ def test_costs_follow_from_the_model_and_the_recording(look, built):
     told, costs = look(FORKED).document("request"), look(FORKED).document("costs")
     assert [s["elapsed_s"] for s in costs["steps"]] == [s["elapsed_s"] for s in told["steps"]]
     alone = [s for s in look(ALONE).document("costs")["steps"] if s["rows"] == 1 and s["phase"] == "decode"]
-    start = look(ALONE).document("request")["steps"][-1]["contexts"][0][0]
+    start = look(ALONE).document("request")["steps"][-1]["works"][0]["start"]
     assert alone[-1]["operations"] == built.spec.flops_per_token(start + 1)
     assert costs["ceilings"] is None and costs["missing"]
     assert sum(phase["steps"] for phase in costs["phases"]) == len(costs["steps"])

@@ -55,6 +55,7 @@ class Seeing:
         self._backend = backend
         self._has_ceilings = has_ceilings
         self._engine: Engine | None = None
+        self._processes: list[Began] = []
         self._lamps: dict[tuple[str, str, str, str, int | None], Lamp] = {}
         self._against = against
         self._other: Seeing | None = None
@@ -188,7 +189,8 @@ class Seeing:
         """What lights up what an engine process served, the last one if none is named; made once."""
         if not self._has_model:
             return Lamp(dark="No model was opened (--no-model), so rows cannot be computed again.")
-        began, load = _began(self.recording, run), self._load(_began(self.recording, run))
+        began = self._began(run)
+        load = self._load(began)
         model = self._model or began.model
         key = (model, began.dtype, began.kv_dtype, began.contract_id, load.context)
         if key not in self._lamps:
@@ -207,6 +209,15 @@ class Seeing:
             backend=self._backend,
         )
 
+    def _began(self, run: int | None = None) -> Began:
+        """The beginning of an engine process: of the last one, if none is named or its own is lost."""
+        from openwork.trace.entry import Began
+
+        if not self._processes:
+            self._processes = [entry for entry in self.recording.entries() if isinstance(entry, Began)]
+        assert self._processes, "a recording that can be opened has a beginning"
+        return next((began for began in self._processes if began.run == run), self._processes[-1])
+
     def _limits(self) -> Limits:
         examiner = self.lamp().examiner
         if examiner is None:
@@ -219,19 +230,10 @@ class Seeing:
         from openwork.core.settings import ScheduleSettings
 
         if self._engine is None:
-            began = _began(self.recording)
+            began = self._began()
             self._engine = build(self._model or began.model, self._load(began), ScheduleSettings()).engine
         stream, events = self._engine.submit(request), list[Event]()
         while not stream.has_ended:
             self._engine.turn()
             events += stream.take()
         return events + stream.take()
-
-
-def _began(recording: Recording, run: int | None = None) -> Began:
-    """The beginning of an engine process: of the last one, if none is named or its own is lost."""
-    from openwork.trace.entry import Began
-
-    all_of_them = [entry for entry in recording.entries() if isinstance(entry, Began)]
-    assert all_of_them, "a recording that can be opened has a beginning"
-    return next((began for began in all_of_them if began.run == run), all_of_them[-1])

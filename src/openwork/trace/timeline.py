@@ -4,9 +4,10 @@ The document is plain JSON and bounded: a window of steps in full, and all steps
 
     kind, version     "openwork.timeline", 1
     replay            is_equal, steps (replayed and equal), of (all), difference (text or null)
-    processes[]       began_s, unix_s, model, contract_id, version, block_size, num_blocks, prefix, schedule{},
-                      tenants[]
+    processes[]       first (place of its first step, or null), number (that step's, or null), run, began_s, unix_s,
+                      model, contract_id, version, block_size, num_blocks, prefix, schedule{}, tenants[]
     window            first, count, total: places of steps in the whole recording; step lists below are these
+                      requests_left_out: how many more lived in the window, and had nothing in its steps
     requests[]        those with something to show in the window:
                       id, name, tenant, prompt, cached, most, arrived_s, admitted_s, first_token_s, ended_s, error,
                       preemptions, miss (why no more was cached) | null, is_search, stalls {cause: seconds}
@@ -42,12 +43,14 @@ from dataclasses import asdict
 from typing import Any
 
 from openwork.trace.course import Asked, Course, Sample, Stepped
-from openwork.trace.entry import Began, Entry
+from openwork.trace.entry import Entry
 from openwork.trace.gather import gather
 
 VERSION = 1
 MOST_STEPS = 1000
+MOST_WORKS = 50_000  # of all steps of a window together
 MOST_MOVES = 50_000
+MOST_REQUESTS = 1000
 MOST_STRETCHES = 400
 
 
@@ -62,7 +65,8 @@ def timeline(entries: Iterable[Entry], first: int | None = None, count: int = 40
 
 def document(course: Course, window: range) -> dict[str, Any]:
     """The facts of a recording that was gathered with this window, as a document."""
-    steps = range(window.start, min(window.stop, len(course.steps)))
+    steps = _bounded(course, range(window.start, min(window.stop, len(course.steps))))
+    requests, left_out = _requests(course, steps)
     return {
         "kind": "openwork.timeline",
         "version": VERSION,
@@ -72,9 +76,10 @@ def document(course: Course, window: range) -> dict[str, Any]:
             "of": len(course.steps),
             "difference": course.differences[0] if course.differences else None,
         },
-        "processes": [_process(at, began) for at, began in course.processes],
-        "window": {"first": steps.start, "count": len(steps), "total": len(course.steps)},
-        "requests": _requests(course, steps),
+        "processes": [_process(place, course) for place in range(len(course.processes))],
+        "window": {"first": steps.start, "count": len(steps), "total": len(course.steps)}
+        | {"requests_left_out": left_out},
+        "requests": requests,
         "steps": [_step(course, place) for place in steps],
         "events": [
             {"step": h.step, "time_s": h.time_s, "request": h.request, "what": h.what, **h.about}
@@ -85,8 +90,23 @@ def document(course: Course, window: range) -> dict[str, Any]:
     }
 
 
-def _process(at: float, began: Began) -> dict[str, Any]:
+def _bounded(course: Course, steps: range) -> range:
+    """As many of these steps as have MOST_WORKS works together, and at least one."""
+    num_works = 0
+    for place in steps:
+        num_works += len(course.detail.works.get(place, ()))
+        if num_works > MOST_WORKS and place > steps.start:
+            return range(steps.start, place)
+    return steps
+
+
+def _process(place: int, course: Course) -> dict[str, Any]:
+    at, began = course.processes[place]
+    first = next((i for i, step in enumerate(course.steps) if step.process == place), None)
     return {
+        "first": first,
+        "number": None if first is None else course.steps[first].number,
+        "run": began.run,
         "began_s": at,
         "unix_s": began.unix_s,
         "model": began.model,
@@ -100,17 +120,21 @@ def _process(at: float, began: Began) -> dict[str, Any]:
     }
 
 
-def _requests(course: Course, steps: range) -> list[dict[str, Any]]:
-    """Requests that lived at some time of the window."""
+def _requests(course: Course, steps: range) -> tuple[list[dict[str, Any]], int]:
+    """Requests that lived at some time of the window, those that were in its steps before all others; how many not."""
     if not steps:
-        return [_request(place, asked, course) for place, asked in enumerate(course.requests[:MOST_STEPS])]
+        found = list(range(len(course.requests)))[:MOST_REQUESTS]
+        return [_request(place, course.requests[place], course) for place in found], len(course.requests) - len(found)
     begin, last = course.steps[steps.start], course.steps[steps.stop - 1]
     since, until = begin.planned_s, last.planned_s if last.landed_s is None else last.landed_s
-    return [
-        _request(place, asked, course)
+    lived = [
+        place
         for place, asked in enumerate(course.requests)
         if asked.arrived_s <= until and (asked.ended_s is None or asked.ended_s >= since) and not asked.error
     ]
+    seen = {work[0] for place in steps for work in course.detail.works.get(place, ())}
+    shown = sorted(sorted(lived, key=lambda place: place not in seen)[:MOST_REQUESTS])
+    return [_request(place, course.requests[place], course) for place in shown], len(lived) - len(shown)
 
 
 def _request(place: int, asked: Asked, course: Course) -> dict[str, Any]:

@@ -3,7 +3,8 @@ same.
 
     request            what the recording says of the request
     costs              both phases and every step: bytes, operations, seconds
-    timeline           the whole engine while it lived
+    timeline           the whole engine while it lived, or as much of that as is shown at once
+    timeline/F/C       C steps of the whole recording, from its Fth on
     strip/S            how sure the model was of each token of sequence S, all rows computed again in one pass
     row/S/P            one row of sequence S, at position P, computed again
     layer/S/P/L        one layer of that row
@@ -33,7 +34,7 @@ from openwork.run.capture import Examination, Examiner
 from openwork.run.masks import DeadEnd, Masks
 from openwork.run.row import Row
 from openwork.trace.entry import Entry
-from openwork.trace.story import Line
+from openwork.trace.story import Line, Story
 from openwork.trace.story import gather as gather_stories
 from openwork.trace.timeline import timeline
 from openwork.trace.view_against import Beside, against_document
@@ -41,7 +42,7 @@ from openwork.trace.view_costs import Shape, costs_document
 from openwork.trace.view_diff import Side, diff_document, lit_document, stamps_document
 from openwork.trace.view_journey import Journey, gather
 from openwork.trace.view_others import without
-from openwork.trace.view_request import request_document
+from openwork.trace.view_request import model_name, request_document
 from openwork.trace.view_row import LENS, heads_document, layer_document, row_document, strip_document
 from openwork.trace.view_search import TextOf
 from openwork.trace.view_window import window_of
@@ -105,9 +106,11 @@ class View:
                 case "request", []:
                     return self._request
                 case "costs", []:
-                    return costs_document(self._request, self._lamp.shape, self._lamp.ceilings)
+                    return costs_document(self._request, self.journey, self._lamp.shape, self._lamp.ceilings)
                 case "timeline", []:
-                    return self._timeline()
+                    return self._timeline(*window_of(self._entries(), self.journey))
+                case "timeline", [first, count]:
+                    return self._timeline(_whole(first), _whole(count))
                 case "diff", [other]:
                     return self.difference(self.beside.here(other))
                 case "against", []:
@@ -124,6 +127,10 @@ class View:
                 case "layer", [sequence, position, layer]:
                     return self._layer(_whole(sequence), _whole(position), _whole(layer))
         raise RequestError("names no document of a request", param="path")
+
+    def stories(self) -> list[Story]:
+        """Of all requests of the recording."""
+        return list(gather_stories(self._entries()).values())
 
     @property
     def num_layers(self) -> int:
@@ -187,8 +194,9 @@ class View:
         row = self._open(sequence, position, (layer,))
         return layer_document(row, layer, self._request["sources"][sequence], self._request["block_size"] or 16)
 
-    def _timeline(self) -> dict[str, Any]:
-        document = timeline(self._entries(), *window_of(self._entries(), self.journey))
+    def _timeline(self, first: int, count: int) -> dict[str, Any]:
+        document = timeline(self._entries(), first, count)
+        document["processes"] = [{**each, "model": model_name(each["model"])} for each in document["processes"]]
         hidden = {each["id"] for each in document["requests"] if not self._may_see(each["tenant"])}
         return without(document, hidden) if hidden else document
 

@@ -27,12 +27,17 @@ class Beside:
 def against_document(journey: Journey, beside: Beside) -> dict[str, Any]:
     """The other recording's requests; ``beside`` is the one to be shown first, None where there is none."""
     others = [story for story in beside.stories() if story.request is not None and story.lines and not story.error]
-    alike = max(others, key=lambda story: _alike(journey, story), default=None)
     return {
         "label": beside.label,
         "requests": [story.as_record() for story in others],
-        "beside": beside.first or (None if alike is None else alike.id),
+        "beside": beside.first or next(iter(most_alike(journey, others)), None),
     }
+
+
+def most_alike(journey: Journey, stories: Iterable[Story]) -> list[str]:
+    """The ids of those that said something, the one whose prompt and parameters are most like this one's first."""
+    others = [story for story in stories if story.request is not None and story.lines]
+    return [story.id for story in sorted(others, key=lambda story: _alike(journey, story), reverse=True)]
 
 
 def _alike(journey: Journey, story: Story) -> tuple[int, bool, bool, bool]:

@@ -18,6 +18,7 @@ from openwork.core.settings import LANES
 from openwork.core.spec import ModelSpec
 from openwork.ops.paged import PagedKV
 from openwork.run.capture import Examiner
+from openwork.trace.view_journey import Journey
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +41,15 @@ def shape_of(examiner: Examiner) -> Shape:
 
 
 def costs_document(
-    request: Mapping[str, Any], shape: Shape | None, ceilings: Mapping[str, Any] | None
+    request: Mapping[str, Any], journey: Journey, shape: Shape | None, ceilings: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Both phases of a request, and each of its steps, from its request document."""
     if shape is None:
         return {"steps": None, "phases": None, "ceilings": None, "missing": ["The model's numbers are not at hand."]}
     prompt_len = len(request["prompt"]["ids"])
     steps = []
-    for step in request["steps"]:
-        cost = _cost(step["contexts"], shape)
+    for step, part in zip(request["steps"], journey.parts, strict=True):
+        cost = _cost([(work.start, work.count, work.asks) for work in part.step.works], shape)
         own = [(w["start"], w["count"], True) for w in step["works"]]
         is_prefill = any(w["start"] + w["count"] <= prompt_len and w["start"] < prompt_len for w in step["works"])
         steps.append(

@@ -10,11 +10,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from openwork.core.errors import OpenworkError
 from openwork.trace.view import View
+from openwork.trace.view_against import most_alike
 
-MOST_DIFFS = 8
-MOST_COMPARED = 64
+MOST_DIFFS = 4
 
 
 def file_documents(
@@ -64,21 +63,13 @@ def _paths(view: View, has_layers: bool) -> Iterator[str]:
 
 
 def _beside(view: View, requests: dict[str, Any], documents: dict[str, Any]) -> dict[str, Any]:
-    """The requests whose difference from this one is in the file: those that begin most alike."""
-    own = view.journey.story.id
-    others = [each for each in requests["requests"] if each["id"] != own and not each["error"]]
-    found = []
-    for each in others[:MOST_COMPARED]:
-        try:
-            found.append((view.difference(view.beside.here(each["id"]), is_lit=False), each))
-        except OpenworkError:
-            continue
-    found.sort(key=lambda pair: -(pair[0]["token"] if pair[0]["token"] is not None else 1 << 30))
-    shown = [each for _, each in found[:MOST_DIFFS]]
-    if view.beside.first is not None and view.beside.there is None:  # the one that was asked for
-        shown = sorted(shown, key=lambda each: each["id"] != view.beside.first)
-    documents.update({f"diff/{each['id']}": view.document(f"diff/{each['id']}") for each in shown})
-    return {"requests": shown}
+    """The requests whose difference from this one is in the file: those that begin most alike, and one asked for."""
+    own, others = view.journey.story.id, {each["id"]: each for each in requests["requests"] if not each["error"]}
+    first = view.beside.first if view.beside.there is None else None
+    alike = most_alike(view.journey, (story for story in view.stories() if story.id in others and story.id != own))
+    wanted = [id for id in dict.fromkeys([first, *alike[:MOST_DIFFS]]) if id in others]
+    documents.update({f"diff/{id}": view.document(f"diff/{id}") for id in wanted})
+    return {"requests": [others[id] for id in wanted]}
 
 
 def _against(view: View) -> dict[str, Any]:

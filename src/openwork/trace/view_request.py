@@ -10,10 +10,12 @@ What the recording does not hold is None and named in ``missing``. It knows no m
 from __future__ import annotations
 
 from dataclasses import asdict, fields
+from pathlib import PurePath
 from typing import Any
 
 from openwork.core.event import Account, Admitted, Finished, Preempted, Token
 from openwork.core.request import SamplingParams
+from openwork.core.step import Work
 from openwork.trace.story import Line
 from openwork.trace.view_guesses import guesses
 from openwork.trace.view_journey import Journey, Part
@@ -39,9 +41,10 @@ def request_document(journey: Journey, text_of: TextOf) -> dict[str, Any]:
     def text(token: int) -> str | None:
         return text_of(token) if story.has_tokens else None
 
-    about = ("model", "contract_id", "dtype", "kv_dtype", "threads", "version")
+    about = ("contract_id", "dtype", "kv_dtype", "threads", "version")
     return {
         "id": story.id,
+        "model": None if began is None else model_name(began.model),
         **{name: None if began is None else getattr(began, name) for name in about},
         "block_size": None if began is None else began.cache.block_size,
         "num_blocks": None if began is None else began.cache.num_blocks,
@@ -58,7 +61,7 @@ def request_document(journey: Journey, text_of: TextOf) -> dict[str, Any]:
         "cached": story.cached,
         "sequences": [_sequence(journey, index, text, arrived) for index in journey.indices],
         "sources": [_sources(journey, index) for index in journey.indices],
-        "steps": [_step(part, arrived) for part in journey.parts],
+        "steps": _steps(journey, arrived),
         "guesses": guesses(journey, text),
         "guessed_by": None if began is None or began.schedule.speculation is None else began.schedule.speculation.guess,
         "story": _told(journey, arrived),
@@ -67,6 +70,11 @@ def request_document(journey: Journey, text_of: TextOf) -> dict[str, Any]:
         "marks": MARKS,
         "missing": _missing(journey),
     }
+
+
+def model_name(model: str) -> str:
+    """As it is shown: of a directory its own name alone, since where it lies is the operator's business."""
+    return PurePath(model).name if model.startswith(("/", "~", ".", "\\")) or ":" in model else model
 
 
 def _account(account: Account) -> dict[str, Any]:
@@ -127,7 +135,12 @@ def _sources(journey: Journey, index: int) -> list[dict[str, Any]]:
     return found
 
 
-def _step(part: Part, arrived: float) -> dict[str, Any]:
+def _steps(journey: Journey, arrived: float) -> list[dict[str, Any]]:
+    tables: dict[int, tuple[int, ...]] = {}  # the block table of each sequence, in its step before
+    return [_step(part, arrived, tables) for part in journey.parts]
+
+
+def _step(part: Part, arrived: float, tables: dict[int, tuple[int, ...]]) -> dict[str, Any]:
     why = part.step.why
     return {
         "run": part.run,
@@ -137,14 +150,25 @@ def _step(part: Part, arrived: float) -> dict[str, Any]:
         "rows": part.step.num_rows,
         "own_rows": sum(work.count for _, work in part.works),
         "sequences": len(part.step.works),
-        "contexts": [[work.start, work.count, work.asks] for work in part.step.works],
         "copies": [[copy.source, copy.target] for copy in part.copies],
-        "works": [
-            {"index": index, "start": work.start, "count": work.count, "blocks": list(work.blocks)}
-            for index, work in part.works
-        ],
+        "works": [_work(index, work, tables) for index, work in part.works],
         "why": None if why is None else {"order": why.order, "rows": why.rows, "bound": why.bound},
         "failed": part.failed or None,
+    }
+
+
+def _work(index: int, work: Work, tables: dict[int, tuple[int, ...]]) -> dict[str, Any]:
+    """Its first ``kept`` blocks are those of its step before: told whole, a long answer would grow with its square."""
+    before = tables.get(index, ())
+    pairs = enumerate(zip(before, work.blocks, strict=False))
+    kept = next((place for place, (a, b) in pairs if a != b), min(len(before), len(work.blocks)))
+    tables[index] = work.blocks
+    return {
+        "index": index,
+        "start": work.start,
+        "count": work.count,
+        "kept": kept,
+        "blocks": list(work.blocks[kept:]),
     }
 
 
@@ -162,9 +186,8 @@ def _told(journey: Journey, arrived: float) -> list[dict[str, Any]]:
         number = part.step.number
         for index, work in part.works:
             cached = adopted.get((index, number))
-            new = (
-                list(work.blocks) if cached is not None else [b for b in work.blocks if b not in tables.get(index, ())]
-            )
+            held = set() if cached is not None else set(tables.get(index, ()))
+            new = [block for block in work.blocks if block not in held]
             shared = new[: (cached or 0) // size]
             if shared:
                 say(number, part.time, "share", f"{cached} positions were in the cache", index, blocks=shared)

@@ -8,6 +8,7 @@ from openwork.trace.entry import Entry, Planned
 from openwork.trace.view_journey import Journey
 
 AROUND = 20  # steps before the request's first one and after its last one
+MOST = 400  # steps that are shown at once
 
 
 def window_of(entries: Iterable[Entry], journey: Journey) -> tuple[int, int]:
@@ -22,6 +23,6 @@ def window_of(entries: Iterable[Entry], journey: Journey) -> tuple[int, int]:
             if (run, entry.step.number) in own:
                 first, last = place if first is None else first, place
     if first is None or last is None:
-        return 0, 400
+        return 0, MOST
     begin = max(0, first - AROUND)
-    return begin, last - begin + AROUND + 1
+    return begin, min(MOST, last - begin + AROUND + 1)

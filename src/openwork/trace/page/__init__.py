@@ -17,7 +17,7 @@ from typing import Any
 
 FIRST = ("paper", "documents", "cursor")
 VIEWS = ("decoding", "composition", "cache", "tokens", "lens", "tree", "phases", "timeline", "diff")
-SCRIPTS = (*FIRST, "pool", "guesses", *VIEWS, "transport", "page")
+SCRIPTS = (*FIRST, "window", "pool", "lanes", "guesses", *VIEWS, "transport", "page")
 
 
 def page(data: dict[str, Any], is_live: bool) -> str:

@@ -55,7 +55,7 @@
         see.plate("What was taken, shared, copied, given back, and why", "", told)));
       return {
         async draw(cursor, isCurrent) {
-          const timeline = await see.tryGet("timeline");
+          const timeline = await see.window.get(cursor);
           if (!isCurrent()) return;
           const found = cursor.engineStep(cursor.position), size = cursor.told.block_size || 16, work = found && found.work;
           const held = work ? work.blocks.length * size : null, used = cursor.position + 1, bytes = cursor.shape && cursor.shape.kv_token_bytes;

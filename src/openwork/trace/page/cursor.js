@@ -49,14 +49,25 @@ see.cursor = {
     if (number !== null && number !== undefined) {
       const step = this.told.steps.find((each) => each.number === number && each.run === run);
       const work = step && step.works.find((each) => each.index === this.line.index && each.start <= position && position < each.start + each.count);
-      if (work) return { step, work };
+      if (work) return { step, work: this.whole(step, work) };
     }
     for (const step of this.told.steps) {
       const work = step.works.find((each) => each.index === this.line.index && each.start <= position && position < each.start + each.count)
         || (position < this.promptLength && step.works.find((each) => each.start <= position && position < each.start + each.count));
       if (work) found = { step, work };
     }
-    return found;
+    return found && { step: found.step, work: this.whole(found.step, found.work) };
+  },
+
+  // A work with its whole block table: each step tells only what is new in it since the one before.
+  whole(step, work) {
+    let blocks = [];
+    for (const each of this.told.steps) {
+      const own = each.works.find((other) => other.index === work.index);
+      if (own) blocks = blocks.slice(0, own.kept).concat(own.blocks);
+      if (each === step) break;
+    }
+    return { ...work, blocks };
   },
 
   play(isPlaying = !this.isPlaying) {

@@ -66,6 +66,7 @@
 
   const show = async (request, place = {}) => {
     see.documents.forget();
+    see.window.forget();
     Object.assign(cursor, { request, told: null, isPlaying: false });
     const told = await see.documents.get("request"), costs = await see.tryGet("costs");
     cursor.told = told;
