@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from openwork.cli import terminal
+from openwork.cli.quantity import in_bytes
 from openwork.cli.tables import LABELS, aligned, columns, figure, seconds
+from openwork.core.errors import OpenworkError, RequestError
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -23,6 +25,10 @@ def report(
     simulate: Annotated[
         bool, typer.Option("--what-if/--no-what-if", help="Simulate settings that might have helped.")
     ] = True,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write it as one page with charts, which needs nothing else."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """A post-incident report: memory, waits and their causes, the prefix cache, and what might have helped.
@@ -31,15 +37,32 @@ def report(
 
     \b
     [bold]openwork report recording/[/]
+    [bold]openwork report recording/ --html incident.html[/]
     [bold]openwork report recording/ --json[/]
     """
+    if html is not None and as_json:
+        raise RequestError("and --json are two answers: ask for one of them", param="html")
     from openwork.trace.recording import Recording
     from openwork.trace.report import report as write
 
     recording = Recording.open(directory)
     document = write(recording.entries(), simulate)
     document["notes"] += [f"Damaged: {each}" for each in recording.damage]
+    if html is not None:
+        _write(html, document)
+        return
     terminal.write(json.dumps(document, ensure_ascii=False) + "\n" if as_json else as_text(document))
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    from openwork.trace.report_page import report_page
+
+    text = report_page(document, LABELS, SHOWN, figure)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OpenworkError(f"{path} cannot be written: {error.strerror}", "Name another file.") from None
+    terminal.show_note(f"{path}: {in_bytes(len(text.encode()))}")
 
 
 def as_text(document: dict[str, Any]) -> str:
@@ -56,6 +79,7 @@ def as_text(document: dict[str, Any]) -> str:
         *_section("What people waited for", [f"{n}. {each['text']}" for n, each in enumerate(document["findings"], 1)]),
         *_section("Memory", [] if memory is None else memory["text"]),
         *_section("Prefix cache", document["prefix"]["text"]),
+        *_section("Guessed ahead", [] if document["guesses"] is None else document["guesses"]["text"]),
         *_section("What might have helped (simulated)", [each["text"] for each in document["what_if"]]),
     ]
     for each in document["what_if"]:

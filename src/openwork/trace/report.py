@@ -38,6 +38,7 @@ from openwork.trace.entry import Entry
 from openwork.trace.findings import Finding, culprits, findings, headline, span, whose
 from openwork.trace.gather import Gathering
 from openwork.trace.schedule import rerun
+from openwork.trace.vain import guesses_document
 from openwork.trace.watch import WatchedCache
 from openwork.trace.whatif import Change, answer
 
@@ -102,6 +103,7 @@ def _document(
         "findings": [_finding(each, course) for each in found],
         "memory": _memory(course),
         "prefix": _prefix(course),
+        "guesses": guesses_document(course),
         "what_if": tried,
         "notes": notes,
     }
