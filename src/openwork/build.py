@@ -132,20 +132,22 @@ def build(
     tap: Tap | None = None,
     hashes: bool = False,
     record: RecordSettings | None = None,
+    stamp_every: int = 0,
 ) -> Built:
     """Load a checkpoint and wire an engine around it.
 
     ``model`` None is the embedded one; ``progress`` hears of bytes loaded, packed and saved, ``tap`` sees every row of
-    logits, ``hashes`` gives each choice the hash of its row, ``record`` writes a recording, with hashes where it keeps
-    tokens. Raises ModelError, MemoryTooSmall, BackendError, RequestError or TraceError, each saying what to do.
+    logits, ``hashes`` gives each choice the hash of its row and ``stamp_every`` some of them a stamp, ``record`` writes
+    a recording, with both where it keeps tokens. Raises ModelError, MemoryTooSmall, BackendError, RequestError or
+    TraceError, each saying what to do.
     """
     plan = _plan(model, settings, schedule)
     with ThreadPoolExecutor(1) as beside:  # a large tokenizer takes as long to read as mapped weights take to check
         reading = beside.submit(_tokenizer, plan.directory, plan.spec)
         loaded = _load(plan.directory, plan.ops, plan.context, settings, progress)
         tokenizer = reading.result()
-    hashes = hashes or (record is not None and record.keeps_prompts)
-    wired = _wire(str(model or source.EMBEDDED), loaded, plan, schedule, tap, tokenizer=tokenizer, hashes=hashes)
+    hashing = _hashing(record, plan.spec) if record is not None else (hashes, stamp_every)
+    wired = _wire(str(model or source.EMBEDDED), loaded, plan, schedule, tap, tokenizer=tokenizer, hashing=hashing)
     recorder = None if record is None else make_recorder(record, wired, _warn)
     return _face(wired, tokenizer, recorder)
 
@@ -157,15 +159,17 @@ def wire(
     admission: AdmissionSettings,
     tenants: Tenants,
     progress: Progress | None = None,
-    hashes: bool = False,
+    record: RecordSettings | None = None,
 ) -> Wired:
     """Load a checkpoint, without its tokenizer, for a loop of the caller's own.
 
-    ``tenants`` is kept: what is replaced in it later takes effect. ``hashes`` as in build. Raises as build does.
+    ``tenants`` is kept: what is replaced in it later takes effect. ``record`` is what make_recorder will be given.
+    Raises as build does.
     """
     plan = _plan(model, settings, schedule)
     loaded = _load(plan.directory, plan.ops, plan.context, settings, progress)
-    return _wire(str(model or source.EMBEDDED), loaded, plan, schedule, None, admission, tenants, hashes=hashes)
+    hashing = _hashing(record, plan.spec)
+    return _wire(str(model or source.EMBEDDED), loaded, plan, schedule, None, admission, tenants, hashing=hashing)
 
 
 def examiner(
@@ -210,6 +214,9 @@ def build_shape(name: str, config: Mapping[str, Any], settings: LoadSettings, sc
     return _face(_wire(name, loaded, plan, schedule, None), None)
 
 
+_Hashing = tuple[bool, int]  # whether rows are hashed; of how many rows one is stamped
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Plan:
     """What is known before any memory is taken."""
@@ -251,6 +258,10 @@ def _load(
     return assemble.load(directory, ops, dtype=settings.dtype, context=context, progress=progress, cache=use)
 
 
+def _hashing(record: RecordSettings | None, spec: ModelSpec) -> _Hashing:
+    return (False, 0) if record is None else (record.keeps_prompts, record.stamp_every(spec.num_layers))
+
+
 def _wire(
     name: str,
     loaded: Loaded,
@@ -260,13 +271,13 @@ def _wire(
     admission: AdmissionSettings | None = None,
     tenants: Tenants | None = None,
     tokenizer: Tokenizer | None = None,
-    hashes: bool = False,
+    hashing: _Hashing = (False, 0),
 ) -> Wired:
     spec, ops, cache = loaded.spec, plan.ops, plan.cache
     kv = sizing.allocate(spec, cache, plan.kv_dtype)
     limits = Limits(spec.vocab_size, plan.context, frozenset(loaded.generation.eos_ids))
     guide = Guide(lambda: tokenizer or _tokenizer(plan.directory, spec), spec.vocab_size, limits.eos_ids)
-    runner = TensorRunner(ops, loaded.model, ops.bind(kv), tap, guide, hashes)
+    runner = TensorRunner(ops, loaded.model, ops.bind(kv), tap, guide, *hashing)
     info = Info(
         model=name,
         directory=str(loaded.directory),
