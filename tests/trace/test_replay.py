@@ -27,6 +27,8 @@ def replayed(served, model, **load):
     examines, recording = examiner(model, LoadSettings(**CONTEXT | load)), Recording.open(served.directory)
     began = next(recording.entries())
     assert recording.damage == ()
+    stamps = [stamp for story in recording.requests() for line in story.lines.values() for stamp in line.stamps]
+    assert stamps.count(None) < len(stamps) / 5  # a row of which several tokens are drawn has one
     return {story.id: replay(examines, began, story) for story in recording.requests()}
 
 
@@ -59,6 +61,9 @@ def test_every_request_of_the_embedded_model_is_equal(tmp_path, is_long, positio
         ("GPTNeoXForCausalLM", ("float32", "int8")),
         ("Qwen3ForCausalLM", ("int4", "int8")),
         ("MistralForCausalLM", ("int8", "bfloat16")),
+        ("Phi3ForCausalLM", ("int8-channel", "bfloat16")),
+        ("GPT2LMHeadModel", ("float32", "float32")),
+        ("Qwen2ForCausalLM", ("bfloat16", "int8")),
     ],
 )
 def test_every_request_of_other_architectures_is_equal(architecture, kinds, tmp_path, is_long):
