@@ -107,7 +107,6 @@ RecordLayers = Annotated[
         "every token, 0 none. Needs prompts kept. [dim]Default: as many as take 3 bytes a token.[/]",
         _RECORDING,
         metavar="N",
-        min=0,
     ),
 ]
 Engine = Annotated[
