@@ -4,9 +4,9 @@
                            [--layers N] [--stamps]
 
 Each pair is one run with recording (hashes of rows and stamps included) and one without, in either order; a run is all
-streams from prompt to end. With --stamps both are recorded, and one of them without stamps. Printed are the tokens a second of each, the median of the pairs' ratios with its 95 % interval by
-resampling, the processor time that the recorder itself took, which a busy machine does not bend as much, and what was
-written.
+streams from prompt to end. With --stamps both are recorded, and one of them without stamps. Printed are the tokens a
+second of each, the median of the pairs' ratios with its 95 % interval by resampling, the processor time that the
+recorder itself took, which a busy machine does not bend as much, and what was written.
 """
 
 from __future__ import annotations
