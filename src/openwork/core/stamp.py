@@ -36,8 +36,15 @@ def num_points(num_layers: int) -> int:
     return 1 + len(OF_LAYER) * num_layers
 
 
+def stamp_bytes(num_layers: int) -> int:
+    """What a stamp takes in a recording, with the few bytes that say whose it is."""
+    return 4 * num_points(num_layers) + 4
+
+
 def point(layer: int, op: str) -> int:
     """Where in a stamp an operation of a layer has its hash; the embedding has the first."""
+    if op == EMBED:
+        return 0
     return 1 + len(OF_LAYER) * layer + OF_LAYER.index(op)
 
 

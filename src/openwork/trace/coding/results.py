@@ -1,6 +1,6 @@
 """Results: what came of a step, as bytes and back: tokens, the hashes of their rows, stamps, and what else there is.
 
-A log without tokens keeps no hashes and no stamps either: whoever has the model could try a guessed prompt against them.
+A log without tokens keeps neither hashes nor stamps: whoever has the model could try a guessed prompt against them.
 """
 
 from __future__ import annotations
