@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 
 from openwork.cli.lighting import light
 from openwork.cluster.looking import ASKED, TOLD, Far, Open, Shown, Told, Withheld
@@ -34,21 +35,24 @@ LEAST_S = 0.1  # between two words on how far it is
 class Looker:
     """A desk at the end of a pipe."""
 
-    def __init__(self, pipe: Pipe, opening: Open) -> None:
+    def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
-        self._opening = opening
-        self._desk = Desk(lambda: Recording.open(opening.directory), self._light, self._far)
+        self._desk: Desk | None = None  # until it is said what to open
         self._told_at = float("-inf")
 
     def run(self) -> None:
         """Until there is no parent: raises Gone then."""
         while True:
-            for look in self._pipe.receive(None):
-                self._pipe.post(self._answer(look.ask, look.question))
-                self._pipe.flush()
+            for message in self._pipe.receive(None):
+                if isinstance(message, Open):
+                    self._desk = Desk(partial(Recording.open, message.directory), partial(_light, message), self._far)
+                else:
+                    self._pipe.post(self._answer(message.ask, message.question))
+                    self._pipe.flush()
 
     def _answer(self, ask: int, question: Question) -> Told:
         try:
+            assert self._desk is not None, "the first message opens a recording"
             return Shown(ask, self._desk.answer(question))
         except Gone:
             raise
@@ -60,18 +64,18 @@ class Looker:
             traceback.print_exc()  # a fault of ours: the operator is told in full, whoever asked in a word
             return Withheld(ask, as_trouble(error))
 
-    def _light(self) -> Lamp:
-        told = self._opening
-        lamp = light(told.model, told.load, told.contract_id, told.examine_bytes)
-        bound(ROOM_BYTES + 2 * told.examine_bytes)
-        return lamp
-
     def _far(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
         if now - self._told_at >= LEAST_S or done >= total:
             self._told_at = now
             self._pipe.post(Far(stage, done, total))
             self._pipe.flush()
+
+
+def _light(told: Open) -> Lamp:
+    lamp = light(told.model, told.load, told.contract_id, told.examine_bytes)
+    bound(ROOM_BYTES + 2 * told.examine_bytes)
+    return lamp
 
 
 def bound(more_bytes: int) -> None:
@@ -89,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
     os.nice(NICE)
     pipe = Pipe(socket.socket(fileno=int(arguments[0])), ASKED, TOLD)
     try:
-        Looker(pipe, pipe.receive_first(Open)).run()
+        Looker(pipe).run()
     except Gone:
         os._exit(0)
     return 0

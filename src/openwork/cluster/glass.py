@@ -96,15 +96,23 @@ class Glass:
         return told.answer
 
     async def _put(self, question: Question) -> Shown | Withheld:
-        process = self._start()
+        """One that was there before may have ended for another reason, and just now: then a new one is asked."""
+        was_there, process = self.pid is not None, self._start()
+        told = await self._put_to(process, question)
+        if told is None and was_there and process.gone.done():
+            told = await self._put_to(self._start(), question)
+        if told is None:
+            self._end()
+            raise _no_answer()
+        return told
+
+    async def _put_to(self, process: Process, question: Question) -> Shown | Withheld | None:
+        """None: it has ended, or its time is up."""
         self._num_asked += 1
         self._answer = asyncio.get_running_loop().create_future()
         process.send(Look(self._num_asked, question))
         await asyncio.wait((self._answer, process.gone), timeout=self._deadline_s, return_when=asyncio.FIRST_COMPLETED)
-        if self._answer.done():
-            return self._answer.result()
-        self._end()
-        raise _no_answer()
+        return self._answer.result() if self._answer.done() else None
 
     def _start(self) -> Process:
         if self._is_closed:
