@@ -29,9 +29,7 @@ def answered(server, path, body=None):
         return server.send(get(path)).only()
     data = json.dumps(body).encode()
     head = get(path).replace(b"GET", b"POST", 1)[:-2]
-    return server.send(
-        head + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(data) + data
-    ).only()
+    return server.send(head + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(data) + data).only()
 
 
 def complete(server, num_tokens):

@@ -9,7 +9,7 @@ since, and nothing else. It guarantees that every frame in a part has the right 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +29,32 @@ class Head:
     lost: int
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A request, as far as frames tell. ``number`` is what its process calls it."""
+
+    tenant: str
+    number: int
+
+
 @dataclass(slots=True, eq=False)
 class Part:
-    """Bytes ``start`` to ``end`` of a file; ``tenant_of`` are the requests that stand in it."""
+    """Bytes ``start`` to ``end`` of a file, and the requests that came in it or were under way when it began."""
 
     file: File
     start: int
     end: int
-    tenant_of: dict[str, str] = field(default_factory=dict)
+    requests: dict[str, Known] = field(default_factory=dict)
+    in_flight: frozenset[int] = frozenset()  # those of whom a step was in flight when it began, by number
 
     @property
     def is_first(self) -> bool:
         """Of its file."""
         return self.file.parts[0] is self
+
+    def may_hold_the_end_of(self, request: Known) -> bool:
+        """Of one that is not named in it: its last step comes back here, or a gap before this says that it was lost."""
+        return self.is_first or request.number in self.in_flight
 
     @property
     def num_bytes(self) -> int:
@@ -50,7 +63,7 @@ class Part:
 
 @dataclass(slots=True, eq=False)
 class File:
-    """A segment, as far as it was skimmed. ``head`` is None where it does not say whose it is."""
+    """A segment, as far as it was skimmed. ``head`` is that of another of its process where its own cannot be read."""
 
     segment: Segment
     head: Head | None = None
@@ -99,7 +112,7 @@ class Index:
             self._parts_of = {}
             for file in self.files:
                 for part in file.parts:
-                    for name in part.tenant_of:
+                    for name in part.requests:
                         self._parts_of.setdefault(name, []).append(part)
         return self._parts_of
 
@@ -113,6 +126,8 @@ class Index:
         for run, own in by_run.items():
             every = [part for file in self.files if file.segment.run == run for part in file.parts]
             first, last = every.index(own[0]), every.index(own[-1])
+            while last + 1 < len(every) and every[last + 1].may_hold_the_end_of(own[-1].requests[id]):
+                last += 1
             if every[0].file.segment.number == 0 and sum(part.num_bytes for part in every[:first]) <= before_bytes:
                 first = 0
             found.append(every[first : last + 1])
@@ -139,8 +154,8 @@ class Index:
             if kind == KEY and reader.has_mark and file.parts[-1].start < reader.at:
                 file.parts[-1].end = reader.at
                 file.parts.append(Part(file, reader.at, reader.at))
-            if kind in (KEY, SUBMITTED):
-                file.parts[-1].tenant_of.update(_names(kind, body, file.head))
+            if kind in (KEY, SUBMITTED) and file.head is not None:
+                _note(kind, body, file.head, file.parts[-1])
         file.num_bytes = reader.at
         file.damage += reader.damage[:-1] if reader.is_cut else reader.damage
         file.cut = reader.damage[-1] if reader.is_cut else ""
@@ -152,6 +167,8 @@ class Index:
             file.head = head_of(body)
         except TraceError as error:
             file.damage.append(f"{file.segment.path.name}: {error}")
+            others = (each.head for each in self.files if each.segment.run == file.segment.run)
+            file.head = next((replace(head, lost=1) for head in others if head is not None), None)
         file.parts.append(Part(file, reader.end, reader.end))
 
 
@@ -169,20 +186,24 @@ def head_of(body: bytes | None) -> Head:
     return Head(Reader(table).read(Began, said), table, lost)
 
 
-def _names(kind: int, body: bytes, head: Head | None) -> dict[str, str]:
-    """The requests that a frame names, and whose they are; none where it makes no sense: whoever decodes it says so."""
-    if head is None:
-        return {}
+def _note(kind: int, body: bytes, head: Head, part: Part) -> None:
+    """Who is named by a frame; nobody where it makes no sense: whoever decodes it says so."""
     try:
         place = head.table["Terms"].index("tenant")
         if kind == SUBMITTED:
-            said = Bytes(body, HEAD.size).packed()
-            return _checked([(said[1], said[5].get(place, ""))])
-        picture, how, *_ = Bytes(body, HEAD.size).rest()
-        return _checked([(each[1], how[each[0]][2].get(place, "")) for each in picture[3]])
+            number, name, _, _, _, terms, *_ = Bytes(body, HEAD.size).packed()
+            part.requests |= _checked([(name, terms.get(place, ""), number)])
+            return
+        (_, _, _, asked, flights, *_), how, *_ = Bytes(body, HEAD.size).rest()
+        part.requests |= _checked([(name, how[number][2].get(place, ""), number) for number, name, *_ in asked])
+        part.in_flight = frozenset(slot[0] for _, slots in flights for slot in slots)
     except Exception:  # foreign bytes with the right checksum
-        return {}
+        return
 
 
-def _checked(found: Sequence[tuple[Any, Any]]) -> dict[str, str]:
-    return {name: tenant for name, tenant in found if isinstance(name, str) and isinstance(tenant, str)}
+def _checked(found: Sequence[tuple[Any, Any, Any]]) -> dict[str, Known]:
+    return {
+        name: Known(tenant, number)
+        for name, tenant, number in found
+        if isinstance(name, str) and isinstance(tenant, str) and type(number) is int
+    }

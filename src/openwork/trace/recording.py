@@ -68,7 +68,7 @@ class Recording:
     def tenant_of(self, id: str) -> str | None:
         """Whose a request is; None where there is none."""
         parts = self.index.parts_of.get(id)
-        return None if not parts else parts[0].tenant_of[id]
+        return None if not parts else parts[0].requests[id].tenant
 
     @property
     def num_bytes(self) -> int:
@@ -110,9 +110,9 @@ class Recording:
     def latest(self, most: int, may_see: Callable[[str], bool]) -> tuple[list[Story], int]:
         """The latest of the requests whose tenants may be seen, in the order in which they came, and how many came
         before them."""
-        own = [id for id, parts in self.index.parts_of.items() if may_see(parts[0].tenant_of[id])]
+        own = [id for id, parts in self.index.parts_of.items() if may_see(parts[0].requests[id].tenant)]
         wanted = set(own[-most:])
-        parts = [part for part in self._parts() if not wanted.isdisjoint(part.tenant_of)]
+        parts = [part for part in self._parts() if not wanted.isdisjoint(part.requests)]
         stories = stories_of(self._lines(parts))
         return [stories[id] for id in own[-most:] if id in stories], max(0, len(own) - most)
 
