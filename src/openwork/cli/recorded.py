@@ -6,14 +6,13 @@ import json
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from openwork.cli import options, terminal
-from openwork.cli.progress import Bars
+from openwork.cli.long import reading
 from openwork.core.errors import RequestError
 
 if TYPE_CHECKING:
@@ -55,8 +54,8 @@ def lines_of(directory: Path) -> Iterator[Entry]:
 
 
 def _watched(recording: Recording) -> Iterator[Entry]:
-    with Bars() as bars:
-        yield from recording.entries(partial(bars, "reading"))
+    with reading() as told:
+        yield from recording.entries(told)
 
 
 def check(directory: Directory, as_json: Json = False) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from openwork.cli import recorded, terminal
-from openwork.cli.progress import Bars
+from openwork.cli.long import reading
 
 if TYPE_CHECKING:
     from openwork.trace.recording import Recording
@@ -44,8 +43,8 @@ def trace() -> None:
 def ls(directory: Directory, as_json: Json = False) -> None:
     """List the requests of a recording."""
     recording = _open(directory)
-    with Bars() as bars:
-        stories = recording.requests(partial(bars, "reading"))
+    with reading() as told:
+        stories = recording.requests(told)
     if as_json:
         _print_json({"requests": [story.as_record() for story in stories], "damage": list(recording.damage)})
         return
