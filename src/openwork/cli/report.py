@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from openwork.cli import terminal
+from openwork.cli.long import reading
 from openwork.cli.quantity import in_bytes
 from openwork.cli.tables import LABELS, aligned, columns, figure, seconds
 from openwork.core.errors import OpenworkError, RequestError
@@ -46,7 +47,8 @@ def report(
     from openwork.trace.report import report as write
 
     recording = Recording.open(directory)
-    document = write(recording.entries(), simulate)
+    with reading() as told:
+        document = write(recording.entries(told), simulate)
     document["notes"] += [f"Damaged: {each}" for each in recording.damage]
     if html is not None:
         _write(html, document)

@@ -18,6 +18,7 @@ from openwork.core.errors import RequestError
 from openwork.core.event import Event
 from openwork.core.request import Limits
 from openwork.core.settings import LoadSettings
+from openwork.trace.desk import Told
 from openwork.trace.recording import Recording
 from openwork.trace.view import Lamp, View, requests_document
 from openwork.trace.view_against import Beside
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from openwork.core.request import Request
     from openwork.engine.service import Engine
     from openwork.trace.entry import Began
-
-_EVERYBODY: Callable[[str], bool] = lambda tenant: True  # noqa: E731
 
 
 class Seeing:
@@ -55,7 +54,6 @@ class Seeing:
         self._backend = backend
         self._has_ceilings = has_ceilings
         self._engine: Engine | None = None
-        self._processes: list[Began] = []
         self._lamps: dict[tuple[str, str, str, str, int | None], Lamp] = {}
         self._against = against
         self._other: Seeing | None = None
@@ -85,16 +83,16 @@ class Seeing:
         """A request of the recording: this one, or the latest that said something. Raises TraceError, RequestError."""
         if id is not None:
             return self.recording.request(id).id
-        said = [story.id for story in self.recording.requests() if story.request is not None and story.lines]
-        if not said:
-            raise RequestError("has no request that said anything yet", param="record")
-        return said[-1]
+        for each in reversed(self.recording.ids):
+            story = self.recording.request(each)
+            if story.request is not None and story.lines:
+                return each
+        raise RequestError("has no request that said anything yet", param="record")
 
-    def view(self, id: str) -> View:
+    def view(self, id: str, told: Told = lambda stage, done, total: None) -> View:
         """A request, lit by the model as the process that served it had opened it. Raises RequestError."""
-        found = next((story for story in self.recording.requests() if story.id == id), None)
-        lamp = self.lamp(None if found is None else found.run)
-        return View(self.recording.entries, id, lamp, beside=self._beside())
+        lamp = self.lamp(self.recording.request(id).run if id in self.recording.ids else None)
+        return View(self.recording, id, lamp, told=told, beside=self._beside())
 
     def _beside(self) -> Beside:
         other = self._other
@@ -118,14 +116,14 @@ class Seeing:
             return {path: view.document(path) for path in paths}
         from openwork.trace.view_file import file_documents
 
-        return file_documents(view, requests_document(self.recording.entries(), _EVERYBODY), 1 << 40, False)[0]
+        return file_documents(view, requests_document(self.recording), 1 << 40, False)[0]
 
     def file(self, id: str, max_bytes: int) -> str:
         """A page that holds its documents."""
         from openwork.trace.page import page
         from openwork.trace.view_file import file_documents
 
-        requests = requests_document(self.recording.entries(), _EVERYBODY)
+        requests = requests_document(self.recording)
         documents, left_out = file_documents(self.view(id), requests, max_bytes)
         about = {"live": False, "request": id, "left_out": left_out, "can_fork": False, **self._about()}
         return page({**about, "documents": documents}, is_live=False)
@@ -148,7 +146,7 @@ class Seeing:
         from openwork.serve.listening import Listener, bind
         from openwork.serve.logs import Log
         from openwork.serve.metrics import Metrics
-        from openwork.serve.see import See
+        from openwork.serve.see import InThread, See
         from openwork.serve.settings import ServeSettings
 
         settings = ServeSettings(port=port, allow_see=True)
@@ -156,18 +154,10 @@ class Seeing:
         grant = Grant(tenant="see", digests=frozenset({digest_of(key.encode())}), max_running=None)
 
         async def ask(request: Request, tenant: str) -> list[Event]:
-            return await see.run(lambda: self._compute(request))
+            return await looking.run(lambda: self._compute(request))
 
-        see = See(
-            self.recording.entries,
-            self.lamp,
-            ask,
-            self._limits,
-            own_only=False,
-            request=id,
-            view=self.view,
-            about=self._about(),
-        )
+        looking = InThread(lambda: self.recording, self.lamp, self.view)
+        see = See(looking, ask, self._limits, own_only=False, request=id, about=self._about())
         with open(os.devnull, "w", encoding="utf-8") as nowhere:
             journal = Journal(Log(nowhere, True), Metrics("see"), see.routes())
             gate = Gate(
@@ -199,8 +189,8 @@ class Seeing:
 
     def _load(self, began: Began) -> LoadSettings:
         """As it was loaded when it was recorded. A window in the file may change what positions mean."""
-        requests = (story.request for story in self.recording.requests() if story.request is not None)
-        context = next((request.limits.context for request in requests), None)
+        stories = map(self.recording.request, self.recording.ids)
+        context = next((story.request.limits.context for story in stories if story.request is not None), None)
         return LoadSettings(
             dtype=began.dtype,
             kv_dtype=began.kv_dtype,
@@ -211,12 +201,8 @@ class Seeing:
 
     def _began(self, run: int | None = None) -> Began:
         """The beginning of an engine process: of the last one, if none is named or its own is lost."""
-        from openwork.trace.entry import Began
-
-        if not self._processes:
-            self._processes = [entry for entry in self.recording.entries() if isinstance(entry, Began)]
-        assert self._processes, "a recording that can be opened has a beginning"
-        return next((began for began in self._processes if began.run == run), self._processes[-1])
+        processes = self.recording.processes
+        return next((began for began in processes if began.run == run), processes[-1])
 
     def _limits(self) -> Limits:
         examiner = self.lamp().examiner

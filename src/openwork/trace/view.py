@@ -4,7 +4,8 @@ same.
     request            what the recording says of the request
     costs              both phases and every step: bytes, operations, seconds
     timeline           the whole engine while it lived, or as much of that as is shown at once
-    timeline/F/C       C steps of the whole recording, from its Fth on
+    timeline/F/C       C steps of the same stretch of the recording, from its Fth on
+    timeline/all/F/C   C steps of the whole recording
     strip/S            how sure the model was of each token of sequence S, all rows computed again in one pass
     row/S/P            one row of sequence S, at position P, computed again
     layer/S/P/L        one layer of that row
@@ -22,8 +23,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,13 +36,13 @@ from openwork.run.capture import Examination, Examiner
 from openwork.run.masks import DeadEnd, Masks
 from openwork.run.row import Row
 from openwork.trace.entry import Entry
+from openwork.trace.recording import Recording
 from openwork.trace.story import Line, Story
-from openwork.trace.story import gather as gather_stories
 from openwork.trace.timeline import timeline
 from openwork.trace.view_against import Beside, against_document
 from openwork.trace.view_costs import Shape, costs_document
 from openwork.trace.view_diff import Side, diff_document, lit_document, stamps_document
-from openwork.trace.view_journey import Journey, gather
+from openwork.trace.view_journey import Gathering, Journey
 from openwork.trace.view_others import without
 from openwork.trace.view_request import model_name, request_document
 from openwork.trace.view_row import LENS, heads_document, layer_document, row_document, strip_document
@@ -48,6 +50,7 @@ from openwork.trace.view_search import TextOf
 from openwork.trace.view_window import window_of
 
 MOST_EXAMINED = 2  # sequences whose keys and values are kept
+MOST_LISTED = 500  # requests
 MOST_ROWS = 64  # rows that are kept open
 ROW_BYTES = 64 << 20  # of rows that are kept open
 
@@ -65,29 +68,39 @@ class Lamp:
 
 
 class View:
-    """One request of a recording. ``entries`` gives its lines anew each time.
-
-    Raises RequestError when there is no such request.
-    """
+    """One request of a recording. Raises RequestError when there is no such request."""
 
     def __init__(
         self,
-        entries: Callable[[], Iterable[Entry]],
+        recording: Recording,
         id: str,
         lamp: Lamp,
         may_see: Callable[[str], bool] | None = None,
+        told: Callable[[str, int, int], None] = lambda stage, done, total: None,
         beside: Beside | None = None,
     ) -> None:
-        self._entries = entries
+        self._recording = recording
+        self._told = told  # how far a long answer is: ("reading", bytes, of), ("prefill", rows, of)
         self._lamp = lamp
-        self.beside = beside or Beside(here=lambda other: View(entries, other, lamp, may_see))
+        self.beside = beside or Beside(here=lambda other: View(recording, other, lamp, may_see))
         self._may_see = may_see or (lambda tenant: True)  # whose other requests may be shown beside this one
-        self.journey = _found(entries, id, self._may_see)
-        self._request = request_document(self.journey, lamp.text_of)
         self._examined: OrderedDict[int, Examination] = OrderedDict()
         self._rows: OrderedDict[tuple[int, int, tuple[int, ...] | None], Row] = OrderedDict()
         self._strips: dict[int, dict[str, Any]] = {}
         self._lock = threading.Lock()
+        self._following, self._gathering = recording.following(id), Gathering(id)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """What was written of the request since, as far as the recording was refreshed; no line is read twice."""
+        is_new = False
+        for entry in self._following.more(partial(self._told, "reading")):
+            self._gathering.take(entry)
+            is_new = True
+        self.journey = _seen(self._gathering.journey, self._may_see)
+        if is_new:
+            self._request = request_document(self.journey, self._lamp.text_of)
+            self._strips.clear()
 
     @property
     def why_dark(self) -> str:
@@ -108,9 +121,11 @@ class View:
                 case "costs", []:
                     return costs_document(self._request, self.journey, self._lamp.shape, self._lamp.ceilings)
                 case "timeline", []:
-                    return self._timeline(*window_of(self._entries(), self.journey))
+                    return self._timeline(None)
                 case "timeline", [first, count]:
                     return self._timeline(_whole(first), _whole(count))
+                case "timeline", ["all", first, count]:
+                    return self._timeline(_whole(first), _whole(count), is_whole=True)
                 case "diff", [other]:
                     return self.difference(self.beside.here(other))
                 case "against", []:
@@ -130,7 +145,7 @@ class View:
 
     def stories(self) -> list[Story]:
         """Of all requests of the recording."""
-        return list(gather_stories(self._entries()).values())
+        return self._recording.latest(MOST_LISTED, self._may_see)[0]
 
     @property
     def num_layers(self) -> int:
@@ -194,8 +209,15 @@ class View:
         row = self._open(sequence, position, (layer,))
         return layer_document(row, layer, self._request["sources"][sequence], self._request["block_size"] or 16)
 
-    def _timeline(self, first: int, count: int) -> dict[str, Any]:
-        document = timeline(self._entries(), first, count)
+    def _timeline(self, first: int | None, count: int = 0, is_whole: bool = False) -> dict[str, Any]:
+        """Steps of the recording around this request, or of all of it; those of the request, if none are named."""
+
+        def entries() -> Iterator[Entry]:
+            return self._recording.entries() if is_whole else self._recording.entries_around(self.journey.story.id)
+
+        if first is None:
+            first, count = window_of(entries(), self.journey)
+        document = timeline(entries(), first, count)
         document["processes"] = [{**each, "model": model_name(each["model"])} for each in document["processes"]]
         hidden = {each["id"] for each in document["requests"] if not self._may_see(each["tenant"])}
         return without(document, hidden) if hidden else document
@@ -240,9 +262,9 @@ class View:
     def _examination(self, sequence: int) -> Examination:
         if self.why_dark:
             raise RequestError(self.why_dark)
-        examination = self._examined.get(sequence)
-        if examination is None:
-            examination = self._examined[sequence] = self._examine(self._tokens(sequence))
+        examination, tokens = self._examined.get(sequence), self._tokens(sequence)
+        if examination is None or len(examination.tokens) < len(tokens):  # it has gone on since
+            examination = self._examined[sequence] = self._examine(tokens)
         self._examined.move_to_end(sequence)
         while len(self._examined) > MOST_EXAMINED:
             self._examined.popitem(last=False)
@@ -265,20 +287,21 @@ class View:
 
     def _examine(self, tokens: Sequence[int]) -> Examination:
         assert self._lamp.examiner is not None
-        return self._lamp.examiner.examine(tokens, self._lamp.examine_bytes)
+        examination = self._lamp.examiner.examine(tokens, self._lamp.examine_bytes)
+        examination.told = partial(self._told, "prefill")
+        return examination
 
 
-def requests_document(entries: Iterable[Entry], may_see: Callable[[str], bool]) -> dict[str, Any]:
-    """All requests of a recording that may be seen, the latest first."""
-    stories = [story for story in gather_stories(entries).values() if may_see(story.tenant)]
+def requests_document(recording: Recording, may_see: Callable[[str], bool] | None = None) -> dict[str, Any]:
+    """The latest requests of a recording that may be seen, the last first. ``left_out`` counts those before them."""
+    stories, left_out = recording.latest(MOST_LISTED, may_see or (lambda tenant: True))
     records = [story.as_record() for story in reversed(stories)]
     for record in records:
         del record["number"]  # it counts those of others too
-    return {"requests": records}
+    return {"requests": records, "left_out": left_out}
 
 
-def _found(entries: Callable[[], Iterable[Entry]], id: str, may_see: Callable[[str], bool]) -> Journey:
-    journey = gather(entries(), id)
+def _seen(journey: Journey | None, may_see: Callable[[str], bool]) -> Journey:
     if journey is None or not may_see(journey.story.tenant):  # what is another's is as if it were not there
         raise RequestError("names no request of this recording", "openwork trace ls shows what there is.", param="id")
     return journey
