@@ -48,7 +48,9 @@ def test_two_recordings_stand_side_by_side(seen_recording, open_page, tmp_path):
     page = open_page(tmp_path / "both.html")
     assert page.it.locator("#tab-diff").get_attribute("aria-selected") == "true", "that is what was asked for"
     assert "row of logits" in page.text("#caption")
-    assert page.it.locator("#panel-diff .lead").first.inner_text().startswith("At position 0")
+    leads = page.it.locator("#panel-diff .lead").all_inner_texts()
+    assert f"position {len(prompt) - 1}" in leads[0], "what the recordings say by themselves: hashes of drawn rows"
+    assert leads[-1].startswith("At position 0,"), "and what both sides computed again say"
     assert page.it.locator("#panel-diff .tag", has_text="as served").count() == 2
     assert page.it.locator("#panel-diff .tag", has_text="differs").count() >= 2
 
@@ -69,3 +71,26 @@ def test_steps_elsewhere_are_asked_for_and_lead_back(tmp_path, open_page, serve_
     page.settle()
     assert slider.get_attribute("aria-valuenow") == "0" and back.is_hidden()
     assert any("/timeline/" in each for each in page.asked)
+
+
+def test_a_long_answer_says_how_far_it_is(live, open_page):
+    """The server is played here: its answer to one document waits until the page has asked how far it is."""
+    page = open_page(live)
+    asked = []
+
+    def held(route):
+        asked.append(route)
+
+    page.it.route("**/layer/0/3/*", held)
+    told = '{"stage": "prefill", "done": 1536, "total": 4096}'
+    page.it.route("**/progress", lambda route: route.fulfill(body=told, content_type="application/json"))
+    page.it.evaluate("() => { see.cursor.set({view: 1, position: 3}); }")
+    page.until("!document.getElementById('wait').hidden")
+    bar = page.it.locator("#wait")
+    assert bar.get_attribute("aria-valuenow") == "38"
+    assert "1,536 of 4,096 positions" in bar.inner_text()
+    for route in asked:
+        route.continue_()
+    page.it.unroute("**/layer/0/3/*")
+    page.settle()
+    page.until("document.getElementById('wait').hidden")

@@ -1,9 +1,11 @@
 """Exports: what others read is what was recorded."""
 
 import json
+import math
 import sys
 from pathlib import Path
 
+import pytest
 from taped import drawn
 
 from openwork.core.event import Token
@@ -92,5 +94,53 @@ def test_the_trace_event_format_is_kept_to():
     for event in events:
         if event.get("cat") == "request" and event["ph"] == "X":
             by_thread.setdefault(event["tid"], []).append(event)
-    assert len(by_thread) == sum(not asked.error for asked in course.requests)
+    named = {event["tid"] for event in events if event["name"] == "thread_name" and event["tid"] >= export.LINES}
+    assert len(named) == sum(len(asked.lines) for asked in course.requests if not asked.error)
     assert {"queued", "running"} <= {event["name"] for own in by_thread.values() for event in own}
+
+
+REQUIRED = {"X": {"name", "cat", "ph", "ts", "dur", "pid", "tid"}, "M": {"name", "ph", "pid", "tid", "args"}}
+REQUIRED |= {"C": {"name", "ph", "ts", "pid", "args"}, "i": {"name", "ph", "ts", "pid", "tid", "s"}}
+
+
+def read_strictly(text):
+    """The document "Trace Event Format" taken at its word -> {(pid, tid): [(start, end, name)]} of complete events.
+
+    Fields that each phase needs, numbers that are finite, names for all tracks that have events, counters of numbers,
+    and slices of a track that nest: one that begins in another ends in it, else viewers draw something else.
+    """
+    document = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert document["displayTimeUnit"] in ("ms", "ns")
+    tracks, named, processes = {}, set(), set()
+    for event in document["traceEvents"]:
+        assert REQUIRED[event["ph"]] <= event.keys(), event
+        assert isinstance(event["pid"], int) and isinstance(event["name"], str) and event["name"]
+        if event["ph"] == "M":
+            assert event["name"] in ("process_name", "thread_name") and isinstance(event["args"]["name"], str)
+            (processes if event["name"] == "process_name" else named).add((event["pid"], event["tid"]))
+            continue
+        assert math.isfinite(event["ts"]) and event["ts"] >= 0
+        if event["ph"] == "i":
+            assert event["s"] in ("g", "p", "t")
+        elif event["ph"] == "C":
+            assert event["args"] and all(isinstance(value, int | float) for value in event["args"].values())
+        else:
+            assert math.isfinite(event["dur"]) and event["dur"] >= 0
+            own = tracks.setdefault((event["pid"], event["tid"]), [])
+            own.append((event["ts"], event["ts"] + event["dur"], event["name"]))
+    assert tracks.keys() <= named and {pid for pid, _ in tracks} <= {pid for pid, _ in processes}
+    for own in tracks.values():
+        around = []
+        for start, end, name in sorted(own, key=lambda slice: (slice[0], -slice[1])):
+            while around and start >= around[-1] - 0.0015:  # three decimals of a microsecond
+                around.pop()
+            assert not around or end <= around[-1] + 0.0015, (name, start, end, around)
+            around.append(end)
+    return tracks
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_strict_reader_finds_every_slice_nested(seed):
+    entries = drawn(seed)
+    tracks = read_strictly(b"".join(export.as_perfetto(entries)))
+    assert any(tid == export.STEPS for _, tid in tracks)

@@ -14,6 +14,7 @@ Trace event format: the document "Trace Event Format" by the Chromium project. T
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -24,7 +25,7 @@ from openwork.trace.entry import Entry
 from openwork.trace.gather import gather
 
 MOONCAKE_BLOCK = 512  # tokens that one hash id stands for
-STEPS, REQUESTS = 1, 1000  # threads of a process: all steps in one, each request in its own
+STEPS, LINES = 1, 1000  # threads of a process: all steps in one, each sequence in its own, since slices must nest
 
 _encode = msgspec.json.Encoder().encode
 
@@ -77,10 +78,14 @@ def _events(course: Course) -> Iterator[dict[str, Any]]:
     for process, (_, began) in enumerate(course.processes):
         yield _named("process_name", process, 0, f"engine {process}: {began.model}")
         yield _named("thread_name", process, STEPS, "steps")
+    ended: dict[int, float] = {}  # when each process's step before ended
     for step in course.steps:
-        yield from _step(step)
-    for place, asked in enumerate(course.requests):
-        yield from _request(place, asked, course)
+        yield from _step(step, ended.get(step.process, 0.0))
+        if step.landed_s is not None:
+            ended[step.process] = max(ended.get(step.process, 0.0), step.landed_s)
+    threads = count(LINES)
+    for asked in course.requests:
+        yield from _request(asked, course, threads)
     for sample in course.samples:
         step, total = course.steps[sample.step], sample.total
         counts = {"shared": total.shared, "private": total.private, "pinned": total.pinned}
@@ -92,10 +97,12 @@ def _named(what: str, process: int, thread: int, name: str) -> dict[str, Any]:
     return {"ph": "M", "name": what, "pid": process, "tid": thread, "args": {"name": name}}
 
 
-def _step(step: Stepped) -> Iterator[dict[str, Any]]:
+def _step(step: Stepped, ended: float) -> Iterator[dict[str, Any]]:
+    """One is planned while the one before runs; it begins when that has ended."""
     if step.landed_s is None:
         return
     began = max(step.planned_s, step.landed_s - step.elapsed_s) if step.elapsed_s else step.planned_s
+    began = min(max(began, ended), step.landed_s)
     kind = "prompts" if step.chunks else "decode"
     about = {
         "step": step.number,
@@ -116,16 +123,16 @@ def _step(step: Stepped) -> Iterator[dict[str, Any]]:
         yield {"ph": "i", "s": "t", "name": "failed", "cat": "step", **where, "args": {"message": step.failed}}
 
 
-def _request(place: int, asked: Asked, course: Course) -> Iterator[dict[str, Any]]:
-    thread = REQUESTS + place
+def _request(asked: Asked, course: Course, threads: Iterator[int]) -> Iterator[dict[str, Any]]:
     tenant = f" ({asked.tenant})" if asked.tenant else ""
-    yield _named("thread_name", asked.process, thread, f"request {asked.name}{tenant}")
     about = {"prompt": asked.prompt, "cached": asked.cached, "tenant": asked.tenant}
     for index, line in sorted(asked.lines.items()):
+        thread = next(threads)
+        of = f" · {index}" if len(asked.lines) > 1 else ""
+        yield _named("thread_name", asked.process, thread, f"request {asked.name}{of}{tenant}")
         ends = [span[0] for span in line.spans[1:]]
         for (since, state, cause), until in zip(line.spans, ends, strict=False):
-            name = state if not index else f"{state} {index}"
-            yield _lasting(name, "request", asked.process, thread, since, until, {**about, "cause": cause})
+            yield _lasting(state, "request", asked.process, thread, since, until, {**about, "cause": cause})
         for token in line.tokens[:1]:
             landed = course.steps[token].landed_s
             if landed is not None:

@@ -22,8 +22,7 @@ examinations is bounded. It computes in whatever thread asks, one at a time. Who
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -43,16 +42,14 @@ from openwork.trace.view_against import Beside, against_document
 from openwork.trace.view_costs import Shape, costs_document
 from openwork.trace.view_diff import Side, diff_document, lit_document, stamps_document
 from openwork.trace.view_journey import Gathering, Journey
+from openwork.trace.view_opened import Opened
 from openwork.trace.view_others import without
 from openwork.trace.view_request import model_name, request_document
-from openwork.trace.view_row import LENS, heads_document, layer_document, row_document, strip_document
+from openwork.trace.view_row import heads_document, layer_document, row_document, strip_document
 from openwork.trace.view_search import TextOf
 from openwork.trace.view_window import window_of
 
-MOST_EXAMINED = 2  # sequences whose keys and values are kept
 MOST_LISTED = 500  # requests
-MOST_ROWS = 64  # rows that are kept open
-ROW_BYTES = 64 << 20  # of rows that are kept open
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +81,7 @@ class View:
         self._lamp = lamp
         self.beside = beside or Beside(here=lambda other: View(recording, other, lamp, may_see))
         self._may_see = may_see or (lambda tenant: True)  # whose other requests may be shown beside this one
-        self._examined: OrderedDict[int, Examination] = OrderedDict()
-        self._rows: OrderedDict[tuple[int, int, tuple[int, ...] | None], Row] = OrderedDict()
+        self._opened = Opened(self._examine)
         self._strips: dict[int, dict[str, Any]] = {}
         self._lock = threading.Lock()
         self._following, self._gathering = recording.following(id), Gathering(id)
@@ -262,28 +258,15 @@ class View:
     def _examination(self, sequence: int) -> Examination:
         if self.why_dark:
             raise RequestError(self.why_dark)
-        examination, tokens = self._examined.get(sequence), self._tokens(sequence)
-        if examination is None or len(examination.tokens) < len(tokens):  # it has gone on since
-            examination = self._examined[sequence] = self._examine(tokens)
-        self._examined.move_to_end(sequence)
-        while len(self._examined) > MOST_EXAMINED:
-            self._examined.popitem(last=False)
-        return examination
+        return self._opened.examination(sequence, self._tokens(sequence))
 
     def _open(self, sequence: int, position: int, layers: tuple[int, ...] | None) -> Row:
         """A row, with the attention of these layers; None: of all, which takes longest."""
-        key = (sequence, position, layers)
-        if key in self._rows:
-            self._rows.move_to_end(key)
-            return self._rows[key]
         tokens = self._tokens(sequence)
         if not 0 <= position < len(tokens):
             raise RequestError(f"is {position}; there are {len(tokens)}, from 0", param="position")
-        lens = 0 if layers is None or layers else LENS
-        row = self._rows[key] = self._examination(sequence).row(position, layers=layers, lens=lens)
-        while len(self._rows) > 1 and (len(self._rows) > MOST_ROWS or _num_bytes(self._rows.values()) > ROW_BYTES):
-            self._rows.popitem(last=False)
-        return row
+        self._examination(sequence)
+        return self._opened.row(sequence, tokens, position, layers)
 
     def _examine(self, tokens: Sequence[int]) -> Examination:
         assert self._lamp.examiner is not None
@@ -311,7 +294,3 @@ def _whole(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
         raise RequestError("has places that are not numbers", param="path")
     return int(text)
-
-
-def _num_bytes(rows: Iterable[Row]) -> int:
-    return sum(row.attention.nbytes + row.residual.nbytes + row.logits.row.nbytes + 5 * row.q.nbytes for row in rows)

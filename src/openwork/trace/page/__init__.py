@@ -15,7 +15,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-FIRST = ("paper", "documents", "cursor")
+FIRST = ("paper", "documents", "progress", "cursor")
 VIEWS = ("decoding", "composition", "cache", "tokens", "lens", "tree", "phases", "timeline", "diff")
 SCRIPTS = (*FIRST, "window", "pool", "lanes", "guesses", *VIEWS, "transport", "page")
 

@@ -21,7 +21,7 @@ see.documents = {
     if (inside !== undefined) return Promise.resolve(inside);
     if (!this.isLive) return Promise.reject(new see.Missing(this.page.left_out || "This is not in the file."));
     if (!this.kept.has(path)) {
-      const asked = this.ask("GET", path).catch((error) => { this.kept.delete(path); throw error; });
+      const asked = see.progress.during(this.ask("GET", path)).catch((error) => { this.kept.delete(path); throw error; });
       this.kept.set(path, asked);
       if (this.kept.size > this.most) this.kept.delete(this.kept.keys().next().value);
     }
