@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from faces.paged import VIEWS, Page, command, needs_browser
-from looked_into import FILTERED, FORKED, SEARCHED
+from looked_into import FILTERED, FORKED, SEARCHED, STORY, params
 
 from openwork import LLM, SamplingParams
 from openwork.cli.seeing import Seeing
@@ -161,9 +161,14 @@ def test_screenshots(request, seen_recording, chromium, tmp_path):
     pages = {id: tmp_path / f"{id}.html" for id in (FILTERED, SEARCHED)}
     for id, path in pages.items():
         subprocess.run(command(id, "--record", seen_recording, "--html", path, "--ceilings"), check=True, timeout=300)
+    with LLM(record=tmp_path / "elsewhere", backend="reference") as llm:
+        llm.generate([STORY + "One day, she found a key"], params(top_k=40, top_p=0.9))
+    pages["diff"] = tmp_path / "diff.html"
+    beside = ("--against", "0", "--against-record", tmp_path / "elsewhere")
+    subprocess.run(command(FILTERED, "--record", seen_recording, *beside, "--html", pages["diff"]), check=True)
     for theme in ("light", "dark"):
         for place, view in enumerate(VIEWS, 1):
-            id = SEARCHED if view == "search" else FILTERED
+            id = {"search": SEARCHED, "diff": "diff"}.get(view, FILTERED)
             page = Page(chromium, pages[id].as_uri(), color_scheme=theme)
             page.it.evaluate("see.cursor.set({position: see.cursor.first + 9, layer: 3, head: 2})")
             page.press(str(place))

@@ -158,7 +158,7 @@
   see.views.push({
     key: "decoding", title: "The decoding phase",
     build(root) {
-      const figure = h("figure", {}), under = h("div", {}), guessed = h("div", {});
+      const figure = h("figure", { class: "diagram", tabindex: 0, "aria-label": "the diagram" }), under = h("div", {}), guessed = h("div", {});
       root.append(h("div", { class: "plates" }, h("section", { class: "plate" }, figure,
         see.legend("shared", "chunk", "generated", ["weight", "attention, probability"], "cut")), guessed, see.plate("This step", "", under)));
       return {

@@ -13,14 +13,15 @@
   const holds = ({ first, count }, place) => first <= place && place < first + count;
 
   see.window = {
-    path: "timeline", isPinned: false,
+    path: "timeline", isPinned: false, scope: "", // "" around the request, "all/" the whole recording
 
-    forget() { Object.assign(this, { path: "timeline", isPinned: false }); },
+    forget() { Object.assign(this, { path: "timeline", isPinned: false, scope: "" }); },
 
-    // Steps from a place on; null: those around where we are, again.
-    go(first) {
+    // Steps from a place on, of the same stretch or of all; null: those around where we are, again.
+    go(first, scope = this.scope) {
       this.isPinned = first !== null;
-      this.path = first === null ? "timeline" : `timeline/${first}/${COUNT}`;
+      this.scope = first === null ? "" : scope;
+      this.path = first === null ? "timeline" : `timeline/${this.scope}${first}/${COUNT}`;
       see.draw();
     },
 
@@ -58,7 +59,7 @@
   // The overview, and what leads along it. ``element`` is made once; ``draw`` follows the timeline.
   see.overview = () => {
     const isLive = () => see.documents.isLive;
-    const canvas = h("canvas", { class: "wide" }), said = h("p", { class: "note", "aria-live": "polite" }), back = h("button", { type: "button", class: "tool", hidden: true, onclick: () => see.window.go(null) }, "back to this request");
+    const canvas = h("canvas", { class: "wide" }), said = h("p", { class: "note", "aria-live": "polite" }), back = h("button", { type: "button", class: "tool", hidden: true, onclick: () => see.window.go(null) }, "back to this request"), all = h("button", { type: "button", class: "tool", hidden: true, onclick: () => see.window.go(0, "all/") }, "the whole recording");
     let told = null;
     const move = (first) => told && see.window.go(Math.round(Math.min(Math.max(0, told.window.total - told.window.count), Math.max(0, first))));
     canvas.addEventListener("click", (event) => {
@@ -79,7 +80,7 @@
       return each ? `steps ${each.first} to ${each.first + each.count - 1}, ${see.seconds(each.from_s)} to ${see.seconds(each.to_s)}\n${see.count(each.rows, "row")}, ${each.chunk_rows} of prompts` + (each.preempted ? `, ${see.count(each.preempted, "preemption")}` : "") + (each.evicted ? `, ${each.evicted} blocks evicted` : "") + (each.rejected_rows ? `, ${each.rejected_rows} guessed in vain` : "") : null;
     });
     return {
-      element: see.plate("The whole recording", "", canvas, h("div", { style: { display: "flex", gap: "1rem", alignItems: "center", marginTop: ".4rem" } }, said, back),
+      element: see.plate("All steps in short", "", canvas, h("div", { style: { display: "flex", gap: "1rem", alignItems: "center", marginTop: ".4rem" } }, said, back, all),
         see.legend(["generated", "rows of decoding"], ["chunk", "of prompts"], ["vain", "guessed in vain"]), h("div", { class: "legend" }, h("span", {}, "marks above: preempted, or failed"), h("span", {}, "marks below: blocks evicted"))),
       draw(timeline) {
         told = timeline;
@@ -91,6 +92,7 @@
         canvas.style.cursor = isLive() && !isWhole ? "pointer" : "default";
         said.textContent = words;
         back.hidden = !see.window.isPinned;
+        all.hidden = !isLive() || see.window.scope !== "";
         draw(canvas, timeline);
       },
     };
