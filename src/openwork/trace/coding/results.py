@@ -42,11 +42,13 @@ def _stamps(choices: Line_of[Choice]) -> bytes:
     return bytes(out)
 
 
-def _read_stamps(body: Bytes) -> dict[int, Stamp]:
+def _read_stamps(body: Bytes, num_choices: int) -> dict[int, Stamp]:
     found: dict[int, Stamp] = {}
     at = 0
     for _ in range(body.count(2)):
         at += body.number()
+        if at >= num_choices:
+            raise TraceError("a stamp is of no token")
         found[at] = tuple(array("I", body.take(body.count(1))))
     return found
 
@@ -168,7 +170,7 @@ class ResultReader:
             hashes = array("Q", body.take(8 * len(words)))
         elif flags & SOME_HASHES:
             hashes = self._records.read(tuple[int | None, ...], body.packed())
-        stamps = _read_stamps(body) if flags & HAS_STAMPS else {}
+        stamps = _read_stamps(body, len(words)) if flags & HAS_STAMPS else {}
         rest = {place: said for place, *said in body.packed()} if flags & HAS_REST else {}
         outcomes, at = [], 0
         for place, (slot, count) in enumerate(zip(slots, counts, strict=True)):
