@@ -32,7 +32,7 @@ from openwork.run.capture import Examiner
 from openwork.run.runner import Tap
 from openwork.text.guide import Guide
 from openwork.text.tokenizer import Tokenizer
-from openwork.wiring import Info, Plan, Wired, hashing_of, join, make_recorder, read_tokenizer
+from openwork.wiring import Info, Plan, Wired, hashing_for, join, make_recorder, read_tokenizer
 
 BACKENDS = ("auto", "cpu", "reference")
 Progress = Callable[[str, int, int], None]  # (stage, done, total)
@@ -96,7 +96,7 @@ def build(
         reading = beside.submit(read_tokenizer, plan.directory, plan.spec)
         loaded = _load(plan.directory, plan.ops, plan.context, settings, progress)
         tokenizer = reading.result()
-    hashing = hashing_of(record, plan.spec) if record is not None else (hashes, stamp_every)
+    hashing = hashing_for(record, plan.spec) if record is not None else (hashes, stamp_every)
     wired = join(str(model or source.EMBEDDED), loaded, plan, schedule, tap, tokenizer=tokenizer, hashing=hashing)
     recorder = None if record is None else make_recorder(record, wired, _warn)
     return _face(wired, tokenizer, recorder)
@@ -118,7 +118,7 @@ def wire(
     """
     plan = _plan(model, settings, schedule)
     loaded = _load(plan.directory, plan.ops, plan.context, settings, progress)
-    hashing = hashing_of(record, plan.spec)
+    hashing = hashing_for(record, plan.spec)
     return join(str(model or source.EMBEDDED), loaded, plan, schedule, None, admission, tenants, hashing=hashing)
 
 

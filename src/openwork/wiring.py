@@ -36,8 +36,6 @@ from openwork.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from openwork.trace.log import FlightRecorder
 
-Hashing = tuple[bool, int]  # whether rows are hashed; of how many rows one is stamped
-
 
 @dataclass(frozen=True, slots=True)
 class Info:
@@ -80,6 +78,14 @@ class Wired:
     admission: AdmissionSettings
 
 
+Hashing = tuple[bool, int]  # whether rows are hashed; of how many rows one is stamped
+
+
+def hashing_for(record: RecordSettings | None, spec: ModelSpec) -> Hashing:
+    """What a recording asks of the runner."""
+    return (False, 0) if record is None else (record.keeps_prompts, record.stamp_every(spec.num_layers))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """What is known before any memory is taken."""
@@ -92,11 +98,6 @@ class Plan:
     context: int
     draft_block_bytes: int = 0  # what a block of the cache takes more, for a draft model
     load_drafter: Callable[[], Drafter] | None = None
-
-
-def hashing_of(record: RecordSettings | None, spec: ModelSpec) -> Hashing:
-    """What a recording is to know of rows."""
-    return (False, 0) if record is None else (record.keeps_prompts, record.stamp_every(spec.num_layers))
 
 
 def join(

@@ -13,7 +13,7 @@ import pytest
 from bits import prompt_of
 
 from openwork import LLM, SamplingParams
-from openwork.build import examiner, make_recorder, wire
+from openwork.build import examiner, wire
 from openwork.core.errors import RequestError
 from openwork.core.event import Token
 from openwork.core.request import Request
@@ -27,6 +27,7 @@ from openwork.run.stamping import AT_ONCE
 from openwork.testing.checkpoint import ARCHITECTURES, write_checkpoint
 from openwork.trace.recording import Recording
 from openwork.trace.replay import replay
+from openwork.wiring import make_recorder
 
 CONTEXT = {"threads": 1, "context": 160, "dtype": "float32"}
 PROMPT = tuple(prompt_of(37, 4))
