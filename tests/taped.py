@@ -3,6 +3,7 @@
 ``tape(scheduler, settings...)`` puts itself before the methods of one scheduler and keeps a line for each call.
 """
 
+from recorded import lines_read
 from simulation import Simulation
 
 from openwork.core.errors import OpenworkError
@@ -98,7 +99,7 @@ class Tape(list):
             if step is not None:
                 sequences = self.scheduler.sequences_of(step)
                 owners = tuple((each.request_id, each.index) for each in sequences)
-                entry = Planned(now, step, tuple(events), owners)
+                entry = Planned(now, step, tuple(events), owners, lines_read(step, sequences))
                 self.keep(entry, lambda recorder: recorder.planned(now, step, sequences, events))
             elif not self.scheduler.is_idle:
                 self.keep(Waited(now, tuple(events)), lambda recorder: recorder.waited(now, events))

@@ -66,11 +66,16 @@ def _replayed(
     from openwork.build import examiner
     from openwork.core.settings import LoadSettings
     from openwork.trace.replay import check, replay
+    from openwork.trace.replay_search import replay_search
+    from openwork.trace.searched import lives_of
 
     request = check(story, step)  # before a model is loaded
     began = _began(recording, story)
     settings = LoadSettings(dtype=began.dtype, kv_dtype=began.kv_dtype, context=request.limits.context, **load)
-    return replay(examiner(model or began.model, settings, bars, began.contract_id), began, story, step)
+    examines = examiner(model or began.model, settings, bars, began.contract_id)
+    if request.search is None:
+        return replay(examines, began, story, step)
+    return replay_search(examines, began, story, lives_of(recording.entries(), story.id), step)
 
 
 def _began(recording: Recording, story: Story) -> Began:
@@ -81,6 +86,8 @@ def _began(recording: Recording, story: Story) -> Began:
 
 
 def _told(verdict: Verdict, num_lines: int) -> str:
+    if verdict.rows is not None:
+        return _told_of_search(verdict)
     first = verdict.first_difference
     among = "" if num_lines == 1 else f" in {num_lines} sequences"
     if first is None:
@@ -95,3 +102,14 @@ def _told(verdict: Verdict, num_lines: int) -> str:
         f"{verdict.id}: differs at {where}. The {first.what} recorded: {first.recorded}, found: {first.found}."
         f"{at} {first.finding}."
     )
+
+
+def _told_of_search(verdict: Verdict) -> str:
+    first = verdict.first_difference
+    if first is None:
+        unhashed = f" Of {verdict.unhashed} no hash was recorded." if verdict.unhashed else ""
+        said = "each has the bits that were served, and the search decides again what it decided."
+        return f"{verdict.id}: equal. {verdict.rows} rows that a search read: {said}{unhashed}"
+    where = "in the answer" if first.line is None else f"at position {first.position}, behind the tokens {first.line}"
+    at = "" if first.layer is None else f" Layer {first.layer}, {first.op}:"
+    return f"{verdict.id}: differs {where}. Recorded: {first.recorded}; found: {first.found}.{at} {first.finding}."

@@ -93,12 +93,16 @@ class Replaced:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A step, before it runs. Its works hold the whole block table of each sequence that is in it."""
+    """A step, before it runs. Its works hold the whole block table of each sequence that is in it.
+
+    ``lines``: of each work whose rows a search reads, the tokens behind the prompt that its sequence has; else None.
+    """
 
     time: float
     step: Step
     events: tuple[Event, ...] = ()  # what planning it did to requests: admissions, preemptions
     owners: tuple[tuple[int, int], ...] = ()  # of each work: the request's number, and the index of the sequence in it
+    lines: tuple[tuple[int, ...] | None, ...] = ()  # () where no search reads any
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,30 +25,41 @@ from openwork.run.sample import choose
 from openwork.trace.entry import Began
 from openwork.trace.story import Line, Story
 
+What = Literal["logits", "choice", "answer"]
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The first thing that is not as it was recorded. ``layer`` and ``op`` are None where no hash can name them."""
+    """The first thing that is not as it was recorded. ``layer`` and ``op`` are None where no hash can name them.
 
-    sequence: int
-    token: int  # counted from 0 in the answer
-    position: int  # of the row that it was chosen from
-    what: Literal["logits", "choice"]
+    Of a search it is a row that was read behind ``line``, and ``token`` the one that would follow it; or with no line
+    the answer as a whole.
+    """
+
+    sequence: int | None  # None: not of one
+    token: int | None  # counted from 0 in the answer
+    position: int | None  # of the row that it was chosen from
+    what: What
     recorded: str
     found: str
     layer: int | None = None
     op: str | None = None
     finding: str = ""  # what was tried, and what that says
+    line: tuple[int, ...] | None = None  # of a search
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of a replay. ``tokens`` were compared; of ``unhashed`` among them only the choice, not the bits."""
+    """What came of a replay. ``tokens`` were compared; of ``unhashed`` among them only the choice, not the bits.
+
+    Of a search ``rows`` were read and compared, and ``unhashed`` counts among those; else it is None.
+    """
 
     id: str
     tokens: int
     unhashed: int
     first_difference: Difference | None
+    rows: int | None = None
 
     @property
     def equal(self) -> bool:
@@ -57,7 +68,7 @@ class Verdict:
     def as_record(self) -> dict[str, Any]:
         """Plain data, for JSON."""
         first = self.first_difference
-        return {
+        record = {
             "id": self.id,
             "equal": self.equal,
             "tokens": self.tokens,
@@ -66,16 +77,18 @@ class Verdict:
             if first is None
             else {each.name: getattr(first, each.name) for each in fields(first)},
         }
+        return record if self.rows is None else record | {"rows": self.rows}
 
 
 def replay(examiner: Examiner, began: Began, story: Story, token: int | None = None) -> Verdict:
-    """Derive a request again and compare it: all of it, or one ``token`` of each sequence that has so many.
+    """Derive a request again and compare it: all of it, or one ``token`` of each sequence that has so many. A search is
+    replay_search's.
 
     ``began`` is the process that served it. Raises TraceError when the recording does not hold what this takes, or was
     made with another model or contract id; MemoryTooSmall when the sequence does not fit.
     """
     request = check(story, token)
-    _check_model(examiner, began)
+    check_model(examiner, began)
     lines = {index: line for index, line in sorted(story.lines.items()) if len(line.tokens) > (token or 0)}
     compared = unhashed = 0
     chooser = _Chooser(examiner, request)
@@ -89,9 +102,7 @@ def replay(examiner: Examiner, began: Began, story: Story, token: int | None = N
                     index, i, len(request.prompt) - 1 + i, "logits", f"{recorded:016x}", f"{found_hash:016x}"
                 )
                 line = (*request.prompt, *lines[index].tokens[:i])
-                difference = _located(
-                    difference, examiner, line, _ANY_WEIGHTS if began.weights is None else _SAME_WEIGHTS
-                )
+                difference = located(difference, examiner, line, began)
                 return Verdict(story.id, compared, unhashed, difference)
             if found != wanted:
                 difference = Difference(
@@ -115,8 +126,6 @@ def check(story: Story, token: int | None = None) -> Request:
             f"{what} was recorded without its tokens, so its bits cannot be derived again",
             "Record with prompts kept; its schedule can be replayed as it is.",
         )
-    if request.search is not None:
-        raise TraceError(f"{what} was a search, which draws no tokens", "Its schedule can be replayed.")
     longest = max((len(line.tokens) for line in story.lines.values()), default=0)
     if token is not None and not 0 <= token < longest:
         raise TraceError(f"{what} has no token {token}", f"It has {longest}, counted from 0.")
@@ -132,7 +141,7 @@ _SAME_WEIGHTS = f"{_AGREES}, and the weights are those that served: a fault of t
 _ANY_WEIGHTS = f"{_AGREES}: other weights under the same name, or a fault of the machine that served"
 
 
-def _check_model(examiner: Examiner, began: Began) -> None:
+def check_model(examiner: Examiner, began: Began) -> None:
     """Refuse to compare what must differ."""
     pairs = (
         ("contract id", began.contract_id, examiner.contract_id, "The same needs a machine with these instructions."),
@@ -171,8 +180,9 @@ def _rows(
             yield index, position + 1 - before, row, row_hash
 
 
-def _located(difference: Difference, examiner: Examiner, line: Sequence[int], otherwise: str) -> Difference:
-    """The same, with the layer and the operation if this machine disagrees with itself; ``otherwise`` if it agrees."""
+def located(difference: Difference, examiner: Examiner, line: Sequence[int], began: Began) -> Difference:
+    """The same, with the layer and the operation of the last row of ``line`` if this machine disagrees with itself."""
+    otherwise = _ANY_WEIGHTS if began.weights is None else _SAME_WEIGHTS
     found = examiner.examine(line).disagreement(len(line) - 1)
     if found is None:
         return replace(difference, finding=otherwise)
