@@ -53,7 +53,7 @@ def replay(
     if as_json:
         typer.echo(json.dumps(verdict.as_record()))
     else:
-        typer.echo(_told(verdict, len(story.lines)))
+        typer.echo(_told(verdict, len(story.lines)) if verdict.rows is None else _told_of_search(verdict, step))
     for damage in recording.damage:
         terminal.show_note(f"not all of the recording can be read: {damage}")
     raise typer.Exit(0 if verdict.equal else 1)
@@ -86,8 +86,6 @@ def _began(recording: Recording, story: Story) -> Began:
 
 
 def _told(verdict: Verdict, num_lines: int) -> str:
-    if verdict.rows is not None:
-        return _told_of_search(verdict)
     first = verdict.first_difference
     among = "" if num_lines == 1 else f" in {num_lines} sequences"
     if first is None:
@@ -104,12 +102,15 @@ def _told(verdict: Verdict, num_lines: int) -> str:
     )
 
 
-def _told_of_search(verdict: Verdict) -> str:
+def _told_of_search(verdict: Verdict, step: int | None) -> str:
     first = verdict.first_difference
     if first is None:
+        said = f"{verdict.rows} rows that the search read: each has the bits that were served, and it decides again so."
+        if step is not None:
+            rows = "1 row" if verdict.rows == 1 else f"{verdict.rows} times the row"
+            said = f"{rows} by which token {step} of the best answer was chosen: the bits that were served."
         unhashed = f" Of {verdict.unhashed} no hash was recorded." if verdict.unhashed else ""
-        said = "each has the bits that were served, and the search decides again what it decided."
-        return f"{verdict.id}: equal. {verdict.rows} rows that a search read: {said}{unhashed}"
+        return f"{verdict.id}: equal. {said}{unhashed}"
     where = "in the answer" if first.line is None else f"at position {first.position}, behind the tokens {first.line}"
     at = "" if first.layer is None else f" Layer {first.layer}, {first.op}:"
     return f"{verdict.id}: differs {where}. Recorded: {first.recorded}; found: {first.found}.{at} {first.finding}."

@@ -54,6 +54,7 @@ class Life:
     rows: list[Row] = field(default_factory=list)
     answers: list[Answered] = field(default_factory=list)
     report: SearchReport | None = None
+    is_going_on: bool = True  # what comes back later was computed, and is no answer
     num_computed: int = 0  # positions
     scores: dict[int, list[float]] = field(default_factory=dict)  # by sequence, of leaves that have not answered
 
@@ -70,6 +71,8 @@ class Life:
                 scored.append(score.logprob)
         if work.expand is not None and outcome.candidates is not None:
             self.rows.append(Row(line, next(hashes, None), outcome.candidates, work.expand))
+            if not self.is_going_on:
+                return
             answer = Answer(tuple(self.scores.pop(work.sequence)), outcome.candidates)
             spent = Spent(self.num_computed, time - self.arrived)
             self.answers.append(Answered(line, work.expand, answer, spent, len(self.rows) - 1))
@@ -78,7 +81,7 @@ class Life:
 def lives_of(entries: Iterable[Entry], id: str) -> list[Life]:
     """The lives of the search that is called so, in order."""
     lives: list[Life] = []
-    behind, number = 0, None  # None: it does not live in the process that is being read
+    behind, number = 0, None  # None: it was not heard of in the process that is being read
     flights: dict[int, list[tuple[int, Work, Line]]] = {}
     for entry in entries:
         match entry:
@@ -95,7 +98,7 @@ def lives_of(entries: Iterable[Entry], id: str) -> list[Life]:
             case Ran(result=result) if number is not None:
                 for place, work, line in flights.pop(result.step, ()):
                     lives[-1].land(work, line, behind, result.outcomes[place], entry.time)
-                ended = next((e for e in entry.events if isinstance(e, Ended) and e.request == number), None)
-                if ended is not None:
-                    lives[-1].report, number = ended.search, None
+        for event in getattr(entry, "events", ()):
+            if isinstance(event, Ended) and event.request == number and lives[-1].is_going_on:
+                lives[-1].report, lives[-1].is_going_on = event.search, False
     return lives
