@@ -1,4 +1,4 @@
-"""Replay of searches: whatever they were served among, their rows have the same bits and their decisions are the same."""
+"""Replay of searches: whatever they were served among, their rows have the same bits, and they decide the same."""
 
 from collections import Counter
 from dataclasses import replace
