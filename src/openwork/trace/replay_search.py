@@ -35,8 +35,8 @@ from openwork.trace.searched import Answered, Life, Line, Row
 from openwork.trace.story import Story
 
 _OTHER_FIND = (
-    "the row of logits is the one that was recorded, so it was read otherwise: for something else, or by a version that "
-    "reads otherwise"
+    "the row of logits is the one that was recorded, so it was read otherwise: for something else, or by a version"
+    " that reads otherwise"
 )
 _OTHER_PLACES = "the rows before are those that were recorded, so the search decided otherwise"
 _OTHER_ANSWER = "every row before is the one that was recorded, so something else was concluded from them"
