@@ -61,9 +61,12 @@ class Kept:
         self.entries.append(Planned(time, step, tuple(events), owners, lines_read(step, sequences)))
         self.log.planned(time, step, sequences, events)
 
-    def waited(self, time, events):
-        self.entries.append(Waited(time, tuple(events)))
-        self.log.waited(time, events)
+    def waited(self, time, events, for_guess):
+        self.entries.append(Waited(time, tuple(events), for_guess))
+        self.log.waited(time, events, for_guess)
+
+    def decided(self, time, number, generation, worths):
+        self.log.decided(time, number, generation, worths)
 
     def ran(self, time, step, result, events):
         self.entries.append(Ran(time, result, tuple(events)))

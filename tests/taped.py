@@ -44,6 +44,8 @@ class Tape(list):
         if self.record is not None:
             self.close()
             self.recorder = FlightRecorder(self.record, began)
+        if self.recorder is not None:
+            scheduler.hear(self.recorder.decided)
         for name in ("add", "cancel", "pin", "plan", "commit", "fail"):
             setattr(scheduler, name, getattr(self, f"_{name}")(getattr(scheduler, name)))
 
@@ -102,7 +104,8 @@ class Tape(list):
                 entry = Planned(now, step, tuple(events), owners, lines_read(step, sequences))
                 self.keep(entry, lambda recorder: recorder.planned(now, step, sequences, events))
             elif not self.scheduler.is_idle:
-                self.keep(Waited(now, tuple(events)), lambda recorder: recorder.waited(now, events))
+                guess = self.scheduler.awaits_guess
+                self.keep(Waited(now, tuple(events), guess), lambda recorder: recorder.waited(now, events, guess))
             return step, events
 
         return taped

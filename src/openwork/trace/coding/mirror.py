@@ -46,6 +46,7 @@ class Asked:
     scores: dict[int, Logprob] = field(default_factory=dict)  # for the reader: of the prompt
     is_search: bool = False
     is_whole: bool = True
+    num_agreed: int = 0  # for the reader: tokens that a search decided on
     ends: frozenset[int] = field(init=False)  # tokens that may end a line
 
     def __post_init__(self) -> None:

@@ -95,10 +95,19 @@ class ResultWriter:
         if is_plain and not has_logprobs and not rest and outcome.failed == "numbers":
             return None
         logprobs = [self._logprob(choice.logprob) for choice in outcome.choices] if has_logprobs else []
-        found = None if outcome.candidates is None else self._candidates(slot, outcome.candidates)
+        found = None
+        if outcome.candidates is not None:
+            found = self._candidates(slot, outcome.candidates) if self._tells(slot) else [b"", [], []]
         scores = [self._logprob(each) for each in outcome.scores]
         said = [outcome.failure, outcome.failed, scores, logprobs, found, rest]
         return [*said, array("Q", outcome.row_hashes).tobytes()] if outcome.row_hashes and self._keeps_tokens else said
+
+    def _tells(self, slot: Slot) -> bool:
+        """Whether what may follow is said. A search that compares tokens is told without: beside its decisions it would
+        say which tokens were held against a line."""
+        asked = self.mirror.asked.get(slot.line.number)
+        search = None if asked is None else asked.request.search
+        return self._keeps_tokens or search is None or not search.compares_tokens
 
     def _logprob(self, logprob: Logprob | None) -> Any:
         if logprob is None:
@@ -194,6 +203,6 @@ class ResultReader:
 
     def _candidates(self, slot: Slot, words: bytes, logprobs: list[float], among: list[float]) -> Candidates:
         tokens = [self._words.next(slot.line.place, word) for word in array("I", words)]
-        order = range(len(among)) if slot.among is None else slot.among
+        order = range(len(among)) if slot.among is None or not among else slot.among
         top = tuple(zip(tokens, map(float, logprobs), strict=True))
         return Candidates(top, tuple(float(among[place]) for place in order))
