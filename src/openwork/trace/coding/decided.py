@@ -44,12 +44,12 @@ class DecidedWriter:
         places: dict[int, Place] = {}
         leaves: list[Any] = []
         for leaf in generation.leaves:
-            new = leaf.fresh if leaf.parent in known else len(leaf.line)
-            begin = known.get(leaf.parent, asked.place)
-            words, places[leaf.node] = self._words.walk(begin, leaf.line[len(leaf.line) - new :])
+            begin = None if leaf.parent is None else known.get(leaf.parent)
+            new = len(leaf.line) if begin is None else leaf.fresh
+            words, places[leaf.node] = self._words.walk(begin or asked.place, leaf.line[len(leaf.line) - new :])
             asks = leaf.expand
             how = [asks.top, bool(asks.among), bool(asks.without), asks.constraint is not None]
-            leaves.append([leaf.node, leaf.parent, leaf.fresh, leaf.parent in known, words, *how])
+            leaves.append([leaf.node, leaf.parent, leaf.fresh, begin is not None, words, *how])
         self._places[number] = {node: known[node] for node in worths if node in known} | places
         for gone in self._places.keys() - self.mirror.asked.keys():
             del self._places[gone]
