@@ -39,7 +39,9 @@ CONSTRAINTS = (
 class Served:
     """Writes a recording into ``directory``; ``counts`` is what happened to requests."""
 
-    def __init__(self, directory, model, seed, blocks=13, constraints=CONSTRAINTS, searches=0.0, leaves=0.002, **load):
+    def __init__(
+        self, directory, model, seed, blocks=13, constraints=CONSTRAINTS, searches=0.0, leaves=0.002, keeps=True, **load
+    ):
         self.directory = directory
         self.random = Random(seed)
         settings = LoadSettings(**{"threads": 2, "context": 160} | load)
@@ -47,6 +49,7 @@ class Served:
         self._constraints = constraints
         self._searches = searches  # how many requests search
         self._leaves = leaves  # how often a client goes, by turn
+        self._keeps = keeps  # prompts
         self._living = {}  # name -> stream
         self._given = {}  # name -> index -> tokens
         self._over = set()
@@ -59,8 +62,8 @@ class Served:
         self._lives += 1
         guesses = SpeculationSettings(max_draft=4) if self._lives % 2 else None
         schedule = ScheduleSettings(self.random.choice([9, 17, 40]), max_running=8, speculation=guesses)
-        self.wired = wire(model, settings, schedule, AdmissionSettings(), Tenants(), hashes=True)
-        record = RecordSettings(directory=str(self.directory), keeps_prompts=True)
+        self.wired = wire(model, settings, schedule, AdmissionSettings(), Tenants(), hashes=self._keeps)
+        record = RecordSettings(directory=str(self.directory), keeps_prompts=self._keeps)
         recorder = make_recorder(record, self.wired, pytest.fail)
         self.engine = Engine(Loop(self.wired.scheduler, self.wired.runner, self.wired.clock, recorder))
 

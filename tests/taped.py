@@ -159,9 +159,9 @@ def drawn(seed):
     return list(Taped(seed).run().tape)
 
 
-def drawn_to(directory, seed, keeps_prompts):
+def drawn_to(directory, seed, keeps_prompts, kind=Taped):
     """The same, in files."""
-    world = type("Filed", (Taped,), {"record": RecordSettings(directory=str(directory), keeps_prompts=keeps_prompts)})(
+    world = type("Filed", (kind,), {"record": RecordSettings(directory=str(directory), keeps_prompts=keeps_prompts)})(
         seed
     )
     world.run().tape.close()

@@ -84,6 +84,7 @@ class Slot:
     score: tuple[int, int, int] | None = None  # targets, top, first
     drafts: tuple[int, ...] = ()
     among: tuple[int, ...] | None = None  # for the reader: the places that tokens asked for have in the log
+    compares: bool = False  # for the writer: it is of a search that compares tokens
 
     @property
     def position(self) -> int:

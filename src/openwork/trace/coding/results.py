@@ -97,17 +97,12 @@ class ResultWriter:
         logprobs = [self._logprob(choice.logprob) for choice in outcome.choices] if has_logprobs else []
         found = None
         if outcome.candidates is not None:
-            found = self._candidates(slot, outcome.candidates) if self._tells(slot) else [b"", [], []]
+            # Beside the decisions of a search that compares tokens they would say which were held against a line.
+            is_told = slot.compares and not self._keeps_tokens
+            found = [b"", [], []] if is_told else self._candidates(slot, outcome.candidates)
         scores = [self._logprob(each) for each in outcome.scores]
         said = [outcome.failure, outcome.failed, scores, logprobs, found, rest]
         return [*said, array("Q", outcome.row_hashes).tobytes()] if outcome.row_hashes and self._keeps_tokens else said
-
-    def _tells(self, slot: Slot) -> bool:
-        """Whether what may follow is said. A search that compares tokens is told without: beside its decisions it would
-        say which tokens were held against a line."""
-        asked = self.mirror.asked.get(slot.line.number)
-        search = None if asked is None else asked.request.search
-        return self._keeps_tokens or search is None or not search.compares_tokens
 
     def _logprob(self, logprob: Logprob | None) -> Any:
         if logprob is None:

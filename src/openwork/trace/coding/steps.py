@@ -121,7 +121,9 @@ class StepWriter:
             self._blocks(out, line.blocks, blocks)
             line.blocks = blocks
         sure = len(work.tokens) + work.is_pending
+        search = sequence.request.search
         slot = Slot(line, work.start, sure, num_draws, len(drafts))
+        slot.compares = search is not None and search.compares_tokens
         slots.append(slot)
         if more:
             self._more(out, more, work, rest, line, slot)
