@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -29,11 +28,15 @@ from openwork.run.capture import Examiner
 from openwork.run.masks import DeadEnd, Masks
 from openwork.run.sample import candidates, logprobs
 from openwork.trace.entry import Began
-from openwork.trace.replay import Difference, Verdict, What, check, check_model, located
-from openwork.trace.schedule import SHOWN, first_difference
+from openwork.trace.replay import check, check_model
+from openwork.trace.search_difference import SearchDifference, SearchVerdict, differs, pair, short
 from openwork.trace.searched import Answered, Life, Line, Row
 from openwork.trace.story import Story
 
+_AGREES = "alone, in a chunk and in single operations this row has the same bits here in every layer"
+_SAME_WEIGHTS = f"{_AGREES}, and the weights are those that served: a fault of the machine that served, or of the files"
+_ANY_WEIGHTS = f"{_AGREES}: other weights under the same name, or a fault of the machine that served"
+_DISAGREES = "ways of computing this row that must give the same bits differ here"
 _OTHER_FIND = (
     "the row of logits is the one that was recorded, so it was read otherwise: for something else, or by a version"
     " that reads otherwise"
@@ -44,7 +47,7 @@ _OTHER_ANSWER = "every row before is the one that was recorded, so something els
 
 def replay_search(
     examiner: Examiner, began: Began, story: Story, lives: Sequence[Life], token: int | None = None
-) -> Verdict:
+) -> SearchVerdict:
     """Derive a search again and compare it: all of it, or the rows that ``token`` of its best answer was chosen by.
 
     ``lives`` are what it did in each process that had it (searched.py), ``began`` the last of these. Raises TraceError
@@ -57,7 +60,7 @@ def replay_search(
     rows = [row for life in lives for row in life.rows if only is None or row.line == only]
     if not rows:
         if only is None:
-            return Verdict(story.id, 0, 0, None, 0)
+            return SearchVerdict(story.id, 0, 0, 0, None)
         raise TraceError(f"no row that token {token} was chosen by is in the recording of request {story.id}")
     differences = _compare(examiner, request, rows)
     unhashed = sum(row.row_hash is None for row in rows)
@@ -70,19 +73,28 @@ def replay_search(
         first = first or _told(request, story, courses)
         tokens = sum(len(line.tokens) for line in story.lines.values())
     if first is not None and first.what == "logits":
-        first = located(first, examiner, (*request.prompt, *(first.line or ())), began)
-    return Verdict(story.id, tokens, unhashed, first, len(rows))
+        otherwise = _ANY_WEIGHTS if began.weights is None else _SAME_WEIGHTS
+        first = _located(first, examiner, (*request.prompt, *(first.line or ())), otherwise)
+    return SearchVerdict(story.id, tokens, len(rows), unhashed, first)
+
+
+def _located(first: SearchDifference, examiner: Examiner, line: Sequence[int], otherwise: str) -> SearchDifference:
+    """The same, with the layer and the operation of the last row of ``line`` if this machine disagrees with itself."""
+    place = examiner.examine(line).disagreement(len(line) - 1)
+    if place is None:
+        return replace(first, finding=otherwise)
+    return replace(first, layer=place.layer, op=place.op, finding=_DISAGREES)
 
 
 # -- rows ------------------------------------------------------------------------------------------------------------
 
 
-def _compare(examiner: Examiner, request: Request, rows: Sequence[Row]) -> dict[int, Difference]:
+def _compare(examiner: Examiner, request: Request, rows: Sequence[Row]) -> dict[int, SearchDifference]:
     """The rows that differ, by the id of the object, in the order of the search."""
     by_line: dict[Line, list[Row]] = {}
     for row in rows:
         by_line.setdefault(row.line, []).append(row)
-    reader, found = _Reader(examiner, request), dict[int, Difference]()
+    reader, found = _Reader(examiner, request), dict[int, SearchDifference]()
     try:
         for line, logits, row_hash in _rows(examiner, request.prompt, sorted(by_line)):
             for row in by_line[line]:
@@ -124,15 +136,15 @@ class _Reader:
         self._masks = Masks(examiner.guide, examiner.limits.vocab_size)
         self._step = 0
 
-    def compare(self, row: Row, logits: np.ndarray, row_hash: int) -> Difference | None:
+    def compare(self, row: Row, logits: np.ndarray, row_hash: int) -> SearchDifference | None:
         """``logits`` (vocab,) is what the row is here."""
         if row.row_hash not in (None, row_hash):
-            return _differs("logits", row.line, self._behind, f"{row.row_hash:016x}", f"{row_hash:016x}")
+            return differs("logits", row.line, self._behind, f"{row.row_hash:016x}", f"{row_hash:016x}")
         found = self._read(row, logits)
         if found == row.found:
             return None
         name = "candidates" if row.expand is not None else "score"
-        return _differs("choice", row.line, self._behind, *_pair(row.found, found, name), _OTHER_FIND)
+        return differs("choice", row.line, self._behind, *pair(row.found, found, name), _OTHER_FIND)
 
     def _read(self, row: Row, logits: np.ndarray) -> Candidates | Logprob | None:
         """None: the constraint forbids even to ask."""
@@ -162,10 +174,10 @@ class _Course:
 
     told: Line = ()  # tokens that its best sequence was said to go on with
     report: SearchReport | None = None
-    difference: Difference | None = None
+    difference: SearchDifference | None = None
 
 
-def _decided(request: Request, life: Life, differences: Mapping[int, Difference]) -> _Course:
+def _decided(request: Request, life: Life, differences: Mapping[int, SearchDifference]) -> _Course:
     """Let the search decide again, by what was recorded of rows that are equal."""
     course, strategy, behind = _Course(), strategy_of(request), len(request.prompt)
     generation, at, row = strategy.begin(), 0, 0
@@ -177,10 +189,10 @@ def _decided(request: Request, life: Life, differences: Mapping[int, Difference]
         for each in answered:
             if (each.line, each.expand) in strange:
                 wanted = next(iter(asked - Counter((other.line, other.expand) for other in answered)))
-                recorded, found = _short(each.line), _short(wanted[0])
+                recorded, found = short(each.line), short(wanted[0])
                 if each.line == wanted[0]:
-                    recorded, found = _pair(each.expand, wanted[1], "expand")
-                course.difference = _differs("choice", each.line, behind, recorded, found, _OTHER_PLACES)
+                    recorded, found = pair(each.expand, wanted[1], "expand")
+                course.difference = differs("choice", each.line, behind, recorded, found, _OTHER_PLACES)
                 return course
         is_whole = len(answered) == len(generation.leaves)
         end = answered[-1].row + 1 if is_whole else len(life.rows)
@@ -208,48 +220,25 @@ def _by_node(generation: Generation, answered: Sequence[Answered]) -> dict[int, 
     return {leaf.node: answers[leaf.line, leaf.expand] for leaf in generation.leaves}
 
 
-def _told(request: Request, story: Story, courses: Sequence[_Course]) -> Difference | None:
+def _told(request: Request, story: Story, courses: Sequence[_Course]) -> SearchDifference | None:
     """What its reader was given beside what was found."""
     last = courses[-1]
     if last.report is None:  # it was ended before; a process before the last may have told more of it
         longest = max((course.told for course in courses), key=len)
         given = tuple(story.line(0).tokens)
         is_right = given == longest[: len(given)] and len(given) >= len(last.told)
-        return None if is_right else _differs("answer", None, 0, _short(given), _short(longest), _OTHER_ANSWER)
+        return None if is_right else differs("answer", None, 0, short(given), short(longest), _OTHER_ANSWER)
     for index in range(request.params.n):
         line, found = story.line(index), last.report.found[index : index + 1]
         wanted = (found[0].token_ids, found[0].finish_reason, found[0].stop_id) if found else ((), "length", None)
         heard = (tuple(line.tokens), line.finish_reason, line.stop_id)
         if heard != wanted:
-            return _differs("answer", None, 0, _short(heard), _short(wanted), _OTHER_ANSWER, index)
+            return differs("answer", None, 0, short(heard), short(wanted), _OTHER_ANSWER, index)
     return None
 
 
-# -- what differs ----------------------------------------------------------------------------------------------------
-
-
-def _differs(
-    what: What, line: Line | None, behind: int, recorded: str, found: str, finding: str = "", index: int | None = None
-) -> Difference:
-    """``line`` None: no row, but the answer."""
-    token = None if line is None else len(line)
-    position = None if line is None else behind - 1 + len(line)
-    return Difference(index, token, position, what, recorded, found, finding=finding, line=line)
-
-
-def _otherwise(recorded: SearchReport | None, found: SearchReport | None) -> Difference:
+def _otherwise(recorded: SearchReport | None, found: SearchReport | None) -> SearchDifference:
     if recorded is None or found is None:
         texts = ["it goes on" if each is None else f"it ends: {each.ended_by}" for each in (recorded, found)]
-        return _differs("answer", None, 0, texts[0], texts[1], _OTHER_ANSWER)
-    return _differs("answer", None, 0, *_pair(recorded, found, "search"), _OTHER_ANSWER)
-
-
-def _pair(recorded: Any, found: Any, name: str) -> tuple[str, str]:
-    """The first place where two things differ, as text."""
-    where, one, other = first_difference(recorded, found, name) or (name, recorded, found)
-    return f"{where} {_short(one)}", f"{where} {_short(other)}"
-
-
-def _short(value: Any) -> str:
-    text = "nothing" if value is None else str(value)
-    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+        return differs("answer", None, 0, texts[0], texts[1], _OTHER_ANSWER)
+    return differs("answer", None, 0, *pair(recorded, found, "search"), _OTHER_ANSWER)
