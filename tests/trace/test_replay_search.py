@@ -107,6 +107,14 @@ def test_one_token_is_replayed_by_the_rows_it_was_chosen_by(small, kind):
         small.replay(story, 99)
 
 
+def test_tokens_of_an_answer_have_the_hashes_of_the_rows_they_were_chosen_by(small):
+    for story in small.stories:
+        (life,) = small.lives(story)
+        hashes = {row.line: row.row_hash for row in life.rows}
+        for line in story.lines.values():
+            assert line.row_hashes == [hashes[tuple(line.tokens[:i])] for i in range(len(line.tokens))]
+
+
 @KINDS
 def test_a_bit_that_is_otherwise_is_found(small, kind):
     story, life = of(small, kind)

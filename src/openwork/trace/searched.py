@@ -10,7 +10,7 @@ guarantees that rows are in the order in which they were computed, and it comput
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from openwork.core.event import Ended
@@ -60,22 +60,28 @@ class Life:
 
     def land(self, work: Work, line: Line, behind: int, outcome: Outcome, time: float) -> None:
         """What came of one work: ``line`` is what its sequence had, ``behind`` the length of the prompt."""
-        if outcome.failure is not None:
+        self.rows += rows_of(work, line, behind, outcome)
+        if not self.is_going_on or outcome.failure is not None:
             return
-        hashes = iter(outcome.row_hashes)
         scored = self.scores.setdefault(work.sequence, [])
-        if work.score is not None:
-            first = work.start + work.score.first + 1 - behind  # tokens behind the prompt up to the first such row
-            for place, (target, score) in enumerate(zip(work.score.targets, outcome.scores, strict=True), first):
-                self.rows.append(Row(line[:place], next(hashes, None), score, None, target, work.score.top))
-                scored.append(score.logprob)
+        scored += [score.logprob for score in outcome.scores]
         if work.expand is not None and outcome.candidates is not None:
-            self.rows.append(Row(line, next(hashes, None), outcome.candidates, work.expand))
-            if not self.is_going_on:
-                return
             answer = Answer(tuple(self.scores.pop(work.sequence)), outcome.candidates)
             spent = Spent(self.num_computed, time - self.arrived)
             self.answers.append(Answered(line, work.expand, answer, spent, len(self.rows) - 1))
+
+
+def rows_of(work: Work, line: Line, behind: int, outcome: Outcome) -> Iterator[Row]:
+    """The rows of a work that a search read: ``line`` is what its sequence had behind a prompt of so many tokens."""
+    if outcome.failure is not None:
+        return
+    hashes = iter(outcome.row_hashes)
+    if work.score is not None:
+        first = work.start + work.score.first + 1 - behind  # tokens behind the prompt up to the first such row
+        for place, (target, score) in enumerate(zip(work.score.targets, outcome.scores, strict=True), first):
+            yield Row(line[:place], next(hashes, None), score, None, target, work.score.top)
+    if work.expand is not None and outcome.candidates is not None:
+        yield Row(line, next(hashes, None), outcome.candidates, work.expand)
 
 
 def lives_of(entries: Iterable[Entry], id: str) -> list[Life]:
