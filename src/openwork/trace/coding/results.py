@@ -191,6 +191,8 @@ class ResultReader:
         return Ran(time, Result(number, tuple(outcomes), elapsed_s), events)
 
     def _outcome(self, slot: Slot, words: Line_of[int], hashes: Line_of[int | None], rest: Any) -> Outcome:
+        if rest is None and len(words) == 1:  # the usual one
+            return Outcome((Choice(self._words.next(slot.line.place, words[0]), None, hashes[0]),))
         tokens, place = [], slot.line.place
         for word in words:
             tokens.append(self._words.next(place, word))
