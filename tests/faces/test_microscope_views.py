@@ -117,6 +117,13 @@ def test_guesses_are_drawn_right_ones_and_those_in_vain(guessed, open_page):
     vain = [each for each in told["guesses"] if each["rows_for_nothing"]]
     right = [each for each in told["guesses"] if each["accepted"]]
     assert vain and right
+    account, said = told["account"]["guessed"], told["sequences"][0]["ids"]
+    assert sum(len(each["ids"]) for each in told["guesses"]) == account["drafted"]
+    assert sum(each["accepted"] for each in told["guesses"]) == account["accepted"]
+    for each in told["guesses"]:
+        place = each["first"] - len(told["prompt"]["ids"])
+        assert said[place : place + each["accepted"]] == each["ids"][: each["accepted"]]
+        assert said[place + each["accepted"] :][:1] in ([], [each["instead"]["id"]])
     page = open_page(path)
     page.press("4")
     assert page.it.locator("#panel-tokens .strip .foretold").count() == sum(each["accepted"] for each in right)

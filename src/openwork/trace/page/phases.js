@@ -24,8 +24,14 @@
       parts.push(svg("path", { d: `M${x(start)} ${y(start * slope)}L${x(ridge)} ${y(peak)}H${W - BOX.right}`, fill: "none", stroke: "var(--ink)", "stroke-width": 2 }),
         svg("text", { x: x(ridge) + 10, y: y(peak) - 8, "font-weight": 600 }, `multiplies ${see.scaled(peak, "op/s")}`), svg("text", { x: x(Math.sqrt(start * ridge)) - 8, y: y(Math.sqrt(start * ridge) * slope) - 8, "text-anchor": "end", "font-weight": 600 }, `reads ${see.scaled(slope, "B/s")}`));
     }
-    points.forEach((p) => parts.push(svg("g", {}, svg("title", {}, `step ${p.number}, ${p.phase}: ${see.count(p.rows, "row")}, ${see.seconds(p.elapsed_s)}, ${see.scaled(p.operations, "op")}, ${see.scaled(p.bytes, "B")}`),
-      p.phase === "prefill" ? svg("rect", { x: x(p.x) - 5, y: y(p.y) - 5, width: 10, height: 10, fill: "url(#p-chunk)", stroke: "var(--prompt)" }) : svg("circle", { cx: x(p.x), cy: y(p.y), r: 4, fill: "var(--generated)", "fill-opacity": 0.55, stroke: "var(--generated)" }))));
+    // Steps that would stand on one another are one dot, which says how many it is.
+    const dots = new Map();
+    for (const p of points) {
+      const key = `${p.phase} ${Math.round(x(p.x) / 3)} ${Math.round(y(p.y) / 3)}`;
+      if (dots.has(key)) dots.get(key).count += 1; else dots.set(key, { p, count: 1 });
+    }
+    for (const { p, count } of dots.values()) parts.push(svg("g", {}, svg("title", {}, `step ${p.number}, ${p.phase}: ${see.count(p.rows, "row")}, ${see.seconds(p.elapsed_s)}, ${see.scaled(p.operations, "op")}, ${see.scaled(p.bytes, "B")}${count > 1 ? `, and ${see.count(count - 1, "step")} beside it` : ""}`),
+      p.phase === "prefill" ? svg("rect", { x: x(p.x) - 5, y: y(p.y) - 5, width: 10, height: 10, fill: "url(#p-chunk)", stroke: "var(--prompt)" }) : svg("circle", { cx: x(p.x), cy: y(p.y), r: Math.min(7, 4 + Math.log10(count)), fill: "var(--generated)", "fill-opacity": 0.55, stroke: "var(--generated)" })));
     return svg("svg", { viewBox: `0 0 ${W} ${H}`, class: "wide", role: "img", "aria-label": `${points.length} steps: operations a second over operations a byte` }, parts);
   };
 
