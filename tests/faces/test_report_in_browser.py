@@ -1,4 +1,4 @@
-"""The report's page in a real browser, in both themes and in any width: it can be read, and nothing is asked or said."""
+"""The report's page in a real browser, in both themes and any width: it can be read, and nothing is asked or said."""
 
 import subprocess
 import sys
