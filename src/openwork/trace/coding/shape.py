@@ -16,7 +16,7 @@ import msgspec
 
 from openwork.core.errors import TraceError
 
-BEGAN, KEY, SUBMITTED, CANCELLED, PINNED, REPLACED, RESTORED, PLANNED, WAITED, RAN, FAILED = range(1, 12)
+BEGAN, KEY, SUBMITTED, CANCELLED, PINNED, REPLACED, RESTORED, PLANNED, WAITED, RAN, FAILED, DECIDED = range(1, 13)
 HEAD = struct.Struct("<Bd")
 REAL = struct.Struct("<d")
 
