@@ -115,7 +115,7 @@ class Desk:
             else:
                 view = self._open_view(question.id, self._told)
             self._views[key] = view
-        elif not view.journey.story.is_over:
+        else:
             view.refresh()
         self._views.move_to_end(key)
         while len(self._views) > MOST_VIEWS:

@@ -79,7 +79,7 @@ class View:
         self._recording = recording
         self._told = told  # how far a long answer is: ("reading", bytes, of), ("prefill", rows, of)
         self._lamp = lamp
-        self.beside = beside or Beside(here=lambda other: View(recording, other, lamp, may_see))
+        self.beside = beside or Beside(here=self._here)
         self._may_see = may_see or (lambda tenant: True)  # whose other requests may be shown beside this one
         self._opened = Opened(self._examine)
         self._strips: dict[int, dict[str, Any]] = {}
@@ -220,17 +220,21 @@ class View:
 
     # -- beside another run --------------------------------------------------------------------------------------
 
+    def _here(self, other: str) -> View:
+        if (owner := self._recording.tenant_of(other)) is None or not self._may_see(owner):  # then it is not even read
+            _seen(None, self._may_see)
+        return View(self._recording, other, self._lamp, self._may_see)
+
     def difference(self, other: View, is_lit: bool = True) -> dict[str, Any]:
         """This request beside that of another view, of any recording, to the first bit that differs."""
         found = diff_document(self._request, other._request)
-        look = found["look"]
-        lines = [each.journey.story.lines.get(each.journey.indices[0], Line()) for each in (self, other)]
+        look, both = found["look"], (self, other)
+        lines = [each.journey.story.lines.get(each.journey.indices[0], Line()) for each in both]
         common = len(found["tokens"][0]["ids"]) if found["token"] is None else found["token"]
         found["stamps"] = stamps_document(lines, found["prompt_lens"], common)
         if is_lit:
-            sides = [each._side() for each in (self, other)]
-            served = [each._hash_served(look) for each in (self, other)]
-            found["lit"] = lit_document(sides, look, served, found["what"] != "prompt")
+            served = [each._hash_served(look) for each in both]
+            found["lit"] = lit_document([each._side() for each in both], look, served, found["what"] != "prompt")
         return found
 
     def _side(self) -> Side:
