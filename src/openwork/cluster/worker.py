@@ -175,7 +175,7 @@ def _is_large(event: Event) -> bool:
 
 def load(start: Start, tenants: Tenants, progress: Callable[[str, int, int], None]) -> Wired:
     how = (start.schedule, start.admission, tenants, progress)
-    return wire(start.model, start.load, *how, hashes=start.record is not None and start.record.keeps_prompts)
+    return wire(start.model, start.load, *how, record=start.record)
 
 
 def main(arguments: Sequence[str], load: Load = load) -> int:

@@ -26,6 +26,7 @@ from openwork.ops.reference import Reference
 from openwork.run.batch import Batch, assemble
 from openwork.run.masks import DeadEnd, Guide, Masks
 from openwork.run.sample import NoToken, candidates, choose, is_plainly_greedy, logprobs, sound
+from openwork.run.stamping import Stamping, stamped
 
 LOGITS_BYTES = 32 << 20
 Tap = Callable[[int, int, np.ndarray], None]  # (sequence, position, logits row: copy it to keep it)
@@ -51,7 +52,8 @@ class TensorRunner:
     """``tap`` sees every row of logits that is computed, before anything is chosen from it.
 
     ``guide`` says what a constraint allows; None: there is no vocabulary, and constrained sequences fail. ``hashes``:
-    each choice carries the hash of the row it was made from, as the model gave it (docs/numeric-contract.md).
+    each choice carries the hash of the row it was made from, as the model gave it (docs/numeric-contract.md). One row
+    of ``stamp_every`` is stamped too (run/stamping.py); 0: none.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class TensorRunner:
         tap: Tap | None = None,
         guide: Guide | None = None,
         hashes: bool = False,
+        stamp_every: int = 0,
     ) -> None:
         self._ops = ops
         self._model = model
         self._kv = kv
         self._tap = tap
         self._hashes = hashes
+        self._stamping = Stamping(stamp_every, model.spec.num_layers)
         self._masks = Masks(guide, model.spec.vocab_size)
         self._chosen: dict[int, int] = {}  # sequence -> token chosen in the step before
         self._rows_at_once = max(1, LOGITS_BYTES // (4 * model.spec.vocab_size))
@@ -123,9 +127,12 @@ class TensorRunner:
     def _compute(self, step: Step, chosen: dict[int, int]) -> list[Outcome]:
         masks = self._masks.begin(step, chosen)  # computed beside what follows
         batch = assemble(step, chosen, self._model.cos_sin)
-        hidden = self._model.forward(batch.ids, self._ops.bind_rows(batch.rows), self._kv)
+        stamps = self._stamping.choose(step, batch)
+        rows = batch.rows if stamps is None else replace(batch.rows, stamps=stamps)
+        hidden = self._model.forward(batch.ids, self._ops.bind_rows(rows), self._kv)
         is_plain = self._tap is None and all(_is_plain(work) for work in step.works)
-        return self._best(step, batch, hidden) if is_plain else self._outcomes(step, batch, hidden, masks)
+        outcomes = self._best(step, batch, hidden) if is_plain else self._outcomes(step, batch, hidden, masks)
+        return outcomes if stamps is None else stamped(outcomes, step, batch, stamps)
 
     def _best(self, step: Step, batch: Batch, hidden: np.ndarray) -> list[Outcome]:
         """The usual step of a greedy batch: nothing but the highest logit is asked for, so no logits are kept."""
