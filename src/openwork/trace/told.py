@@ -49,5 +49,8 @@ class _Proposer:
         count = most if self._told.is_waiting else len(self._told.drafts.get(self._id, ()))
         return [SURE] * min(most, count)
 
+    def prepare(self, num: int) -> None:
+        pass
+
     def propose(self, num: int) -> tuple[int, ...]:
         return self._told.drafts[self._id][:num]
