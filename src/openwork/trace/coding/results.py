@@ -25,7 +25,7 @@ from openwork.trace.coding.shape import HEAD, RAN, REAL, Bytes, pack, put, put_b
 from openwork.trace.entry import Ran
 
 IS_OLDEST, HAS_HASHES, SOME_HASHES, OTHER_COUNTS, HAS_REST, HAS_STAMPS = (1 << bit for bit in range(6))
-KNOWN = frozenset({"choices", "scores", "failure", "candidates", "failed"})
+KNOWN = frozenset({"choices", "scores", "failure", "candidates", "failed", "row_hashes"})
 UNKNOWN = unknown(Outcome, KNOWN)
 
 
@@ -42,11 +42,13 @@ def _stamps(choices: Line_of[Choice]) -> bytes:
     return bytes(out)
 
 
-def _read_stamps(body: Bytes) -> dict[int, Stamp]:
+def _read_stamps(body: Bytes, num_choices: int) -> dict[int, Stamp]:
     found: dict[int, Stamp] = {}
     at = 0
     for _ in range(body.count(2)):
         at += body.number()
+        if at >= num_choices:
+            raise TraceError("a stamp is of no token")
         found[at] = tuple(array("I", body.take(body.count(1))))
     return found
 
@@ -120,7 +122,8 @@ class ResultWriter:
         return words.tobytes()
 
     def _rest(self, slot: Slot, outcome: Outcome) -> list[Any] | None:
-        """What there is of an outcome beside its tokens: [failure, failed, scores, logprobs, candidates, others]."""
+        """What there is of an outcome beside its tokens: [failure, failed, scores, logprobs, candidates, others], and
+        behind them the hashes of rows that no token was chosen from, if there are some."""
         rest = others(outcome, UNKNOWN) if UNKNOWN else {}
         has_logprobs = False
         for choice in outcome.choices:
@@ -129,9 +132,14 @@ class ResultWriter:
         if is_plain and not has_logprobs and not rest and outcome.failed == "numbers":
             return None
         logprobs = [self._logprob(choice.logprob) for choice in outcome.choices] if has_logprobs else []
-        found = None if outcome.candidates is None else self._candidates(slot, outcome.candidates)
+        found = None
+        if outcome.candidates is not None:
+            # Beside the decisions of a search that compares tokens they would say which were held against a line.
+            is_told = slot.compares and not self._keeps_tokens
+            found = [b"", [], []] if is_told else self._candidates(slot, outcome.candidates)
         scores = [self._logprob(each) for each in outcome.scores]
-        return [outcome.failure, outcome.failed, scores, logprobs, found, rest]
+        said = [outcome.failure, outcome.failed, scores, logprobs, found, rest]
+        return [*said, array("Q", outcome.row_hashes).tobytes()] if outcome.row_hashes and self._keeps_tokens else said
 
     def _logprob(self, logprob: Logprob | None) -> Any:
         if logprob is None:
@@ -168,7 +176,7 @@ class ResultReader:
             hashes = array("Q", body.take(8 * len(words)))
         elif flags & SOME_HASHES:
             hashes = self._records.read(tuple[int | None, ...], body.packed())
-        stamps = _read_stamps(body) if flags & HAS_STAMPS else {}
+        stamps = _read_stamps(body, len(words)) if flags & HAS_STAMPS else {}
         rest = {place: said for place, *said in body.packed()} if flags & HAS_REST else {}
         outcomes, at = [], 0
         for place, (slot, count) in enumerate(zip(slots, counts, strict=True)):
@@ -183,6 +191,8 @@ class ResultReader:
         return Ran(time, Result(number, tuple(outcomes), elapsed_s), events)
 
     def _outcome(self, slot: Slot, words: Line_of[int], hashes: Line_of[int | None], rest: Any) -> Outcome:
+        if rest is None and len(words) == 1:  # the usual one
+            return Outcome((Choice(self._words.next(slot.line.place, words[0]), None, hashes[0]),))
         tokens, place = [], slot.line.place
         for word in words:
             tokens.append(self._words.next(place, word))
@@ -190,7 +200,7 @@ class ResultReader:
                 place = self._words.after(place, tokens[-1])
         if rest is None:
             return Outcome(tuple(Choice(token, None, row_hash) for token, row_hash in zip(tokens, hashes, strict=True)))
-        failure, failed, scores, logprobs, found, unknown = rest
+        failure, failed, scores, logprobs, found, unknown, *more = rest
         each = [self._logprob(*pair) for pair in zip(logprobs or [None] * len(tokens), tokens, strict=True)]
         targets = [0] * len(scores) if slot.score is None else self._targets(slot, len(scores))
         scored = tuple(self._logprob(*pair) for pair in zip(scores, targets, strict=True))
@@ -202,6 +212,7 @@ class ResultReader:
             failure=None if failure is None else str(failure),
             candidates=None if found is None else self._candidates(slot, *found),
             failed=self._records.read(Failure, failed),
+            row_hashes=tuple(array("Q", more[0])) if more else (),
             **{name: self._records.read(hints[name], value) for name, value in unknown.items()},
         )
 
@@ -229,6 +240,6 @@ class ResultReader:
 
     def _candidates(self, slot: Slot, words: bytes, logprobs: list[float], among: list[float]) -> Candidates:
         tokens = [self._words.next(slot.line.place, word) for word in array("I", words)]
-        order = range(len(among)) if slot.among is None else slot.among
+        order = range(len(among)) if slot.among is None or not among else slot.among
         top = tuple(zip(tokens, map(float, logprobs), strict=True))
         return Candidates(top, tuple(float(among[place]) for place in order))
