@@ -1,14 +1,14 @@
 """Blocks: the paged cache in a picture: who holds which block, the prefix tree, who rests, what is pinned.
 
-It goes in columns, one array of numbers each, so that a cache of ten thousand blocks is a matter of milliseconds, and
-its tokens as words (pseudonym.py), which are spelled once for each block and remembered. What follows from the rest,
-references and charges, is counted again when it is read. What was evicted is left out (state.py).
+What a block is never changes while it is in the tree, so it is spelled once, its tokens as words (pseudonym.py), and a
+picture puts together what has been spelled: ten thousand blocks are a matter of milliseconds. References and
+charges are counted again when it is read. What was evicted is left out (state.py).
 """
 
 from __future__ import annotations
 
+import struct
 from array import array
-from collections.abc import Iterable
 from itertools import count
 from typing import Any
 
@@ -21,13 +21,15 @@ from openwork.trace.coding.pseudonym import Place
 from openwork.trace.coding.pseudonym import Reader as WordReader
 from openwork.trace.coding.pseudonym import Writer as WordWriter
 
+HEAD_OF_BLOCK = struct.Struct("<QQII")  # serial | that of what it stands on | block | tokens, whose words follow
+
 
 class Spelling:
-    """The words of the blocks of a tree, each spelled when it is first seen."""
+    """What there is to say of each block of a tree for as long as it is there, said when it is first seen."""
 
     def __init__(self, words: WordWriter) -> None:
         self._words = words
-        self._said: dict[int, tuple[bytes, Place]] = {}  # serial -> words, and where its line stands then
+        self._said: dict[int, tuple[bytes, Place]] = {}  # serial -> what is said, and where its line stands then
         self._last = -1  # serial of the newest that is known
 
     def look(self, tree: PrefixTree) -> None:
@@ -38,16 +40,19 @@ class Spelling:
                 break
             new.append(node)
         for node in reversed(new):
-            assert node.parent is not None, "roots are not blocks"
-            place = self._words.root if node.parent.parent is None else self._said[node.parent.serial][1]
-            self._said[node.serial] = self._words.walk(place, node.tokens)
+            parent = node.parent
+            assert parent is not None, "roots are not blocks"
+            place = self._words.root if parent.parent is None else self._said[parent.serial][1]
+            words, place = self._words.walk(place, node.tokens)
+            head = HEAD_OF_BLOCK.pack(node.serial, parent.serial, node.block, len(node.tokens))
+            self._said[node.serial] = head + words, place
             self._last = node.serial
         if len(self._said) > 2 * len(tree) + 1024:
             self._said = {node.serial: self._said[node.serial] for node in tree._nodes.values()}
 
-    def of(self, nodes: Iterable[Node]) -> bytes:
+    def all(self, tree: PrefixTree) -> bytes:
         said = self._said
-        return b"".join([said[node.serial][0] for node in nodes])
+        return b"".join([said[node.serial][0] for node in tree._nodes.values()])
 
 
 class Ghosts:
@@ -73,22 +78,14 @@ class Ghosts:
 
 def said_of(cache: KVCache, spelling: Spelling, ghosts: Ghosts) -> list[Any]:
     """The cache as plain data. ``ghosts`` is to be written behind it."""
-    tree, pool, eviction, size = cache.tree, cache.pool, cache.eviction, cache.block_size
+    tree, pool, eviction = cache.tree, cache.pool, cache.eviction
     spelling.look(tree)
-    nodes = list(tree._nodes.values())
-    parents = [node.parent.block for node in nodes if node.parent is not None]
-    roots = {namespace: place for place, namespace in enumerate(tree._roots)}
-    first = [roots[node.namespace] for node, parent in zip(nodes, parents, strict=True) if parent < 0]
     names = {owner: place for place, owner in enumerate(sorted(set(pool._owners)))}
+    pinned = [(node.block, node.pinned_until) for node in tree._nodes.values() if node.pinned_until]
     return [
         [[*namespace, root.serial] for namespace, root in tree._roots.items()],
-        array("I", [node.block for node in nodes]).tobytes(),
-        array("i", parents).tobytes(),
-        array("I", first).tobytes(),
-        array("Q", [node.serial for node in nodes]).tobytes(),
-        [(place, len(node.tokens)) for place, node in enumerate(nodes) if len(node.tokens) != size],
-        spelling.of(nodes),
-        [(node.block, node.pinned_until) for node in nodes if node.pinned_until],
+        spelling.all(tree),
+        pinned,
         {tenant: array("I", [node.block for node in idle]).tobytes() for tenant, idle in eviction._idle.items()},
         list(names),
         array("I", [names[owner] for owner in pool._owners]).tobytes(),
@@ -105,11 +102,11 @@ class Tree:
         """Raises TraceError, ValueError, LookupError or TypeError for what is no cache."""
         self._cache = cache
         self._words = words
-        roots, *columns, pinned, idle, names, owners, free, now, pins = said
+        roots, blocks, pinned, idle, names, owners, free, now, pins = said
         if len(owners) != 4 * cache.pool.num_blocks:
             raise TraceError("a picture is of a cache of another size")
         self._places: dict[int, Place] = {}  # block -> where its line stands
-        self._plant(roots, *columns)
+        self._plant(roots, blocks)
         self._ghosts: list[Node] = []
         for serial, parent in ghosts:
             below = self.node(parent) or Node(-1, ("", ""), None, (), -1)
@@ -126,27 +123,23 @@ class Tree:
         known = (*cache.tree._roots.values(), *cache.tree._nodes.values(), *self._ghosts)
         cache.tree._serials = count(1 + max((node.serial for node in known), default=-1))
 
-    def _plant(
-        self, roots: list[Any], blocks: bytes, parents: bytes, first: bytes, serials: bytes, short: Any, words: bytes
-    ) -> None:
-        tree, size = self._cache.tree, self._cache.block_size
+    def _plant(self, roots: list[Any], said: bytes) -> None:
+        tree, by_serial, at = self._cache.tree, dict[int, Node](), 0
         for kind, name, serial in roots:
             namespace: Namespace = str(kind), str(name)
-            tree._roots[namespace] = Node(serial, namespace, None, (), -1)
-        places, spelled, at = list(tree._roots.values()), _column("I", words), 0
-        lengths, first_of = dict(short), iter(_column("I", first))
-        columns = zip(_column("I", blocks), _column("i", parents), _column("Q", serials), strict=True)
-        for number, (block, below, serial) in enumerate(columns):
-            parent = tree._nodes[below] if below >= 0 else places[next(first_of)]
-            length = lengths.get(number, size)
-            place = self._words.root if below < 0 else self._places[below]
-            tokens, self._places[block] = self._words.walk(place, spelled[at : at + length])
-            at += length
+            by_serial[serial] = tree._roots[namespace] = Node(serial, namespace, None, (), -1)
+        while at < len(said):
+            serial, above, block, length = HEAD_OF_BLOCK.unpack_from(said, at)
+            parent, at = by_serial[above], at + HEAD_OF_BLOCK.size
+            place = self._words.root if parent.parent is None else self._places[parent.block]
+            words = _column("I", said[at : at + 4 * length])
+            tokens, self._places[block] = self._words.walk(place, words)
+            at += 4 * length
             if block in tree._nodes or block >= self._cache.pool.num_blocks or len(tokens) != length:
                 raise TraceError(f"block {block} of a picture is none")
             node = Node(serial, parent.namespace, parent, tuple(tokens), block)
-            parent.children[node.tokens] = tree._nodes[block] = node
-        for node in (*places, *tree._nodes.values()):
+            parent.children[node.tokens] = tree._nodes[block] = by_serial[serial] = node
+        for node in by_serial.values():
             node.order = sorted(node.children)
             node.serials = [node.children[key].serial for key in node.order]
 

@@ -49,7 +49,7 @@ class PictureWriter:
 
     def planned(self, step: Step) -> None:
         self._flights[step.number] = step
-        if self._scheduler is not None and not self._keeps_tokens:  # hashing takes its time: a little at each step
+        if self._scheduler is not None:  # a little at each step, rather than all at once
             self._spelling.look(self._scheduler.cache.tree)
 
     def landed(self, number: int) -> None:

@@ -66,6 +66,20 @@ class Known:
     lines: dict[int, list[int]] = field(default_factory=dict)  # index -> tokens, the prompt's first
     said: dict[int, list[int]] = field(default_factory=dict)  # of a search: index -> tokens behind the prompt
     scores: dict[int, Logprob] = field(default_factory=dict)  # of the prompt
+    arrived: float = 0.0
+
+    @property
+    def has_all(self) -> bool:
+        """Whether none of its sequences has ended, whose tokens would not be here."""
+        is_unborn = all(len(tokens) == len(self.request.prompt) for tokens in self.lines.values())
+        return self.request.search is not None or is_unborn or len(self.lines) == self.request.params.num_drawn
+
+    @property
+    def answers(self) -> dict[int, list[int]]:
+        """What its reader was given: index -> tokens behind the prompt."""
+        if self.request.search is not None:
+            return self.said
+        return {index: tokens[len(self.request.prompt) :] for index, tokens in self.lines.items()}
 
 
 class NotThawed(TraceError):
@@ -133,12 +147,12 @@ class _Thawing:
 
     def requests(self) -> dict[int, Known]:
         found: dict[int, Known] = {}
-        for number, name, prompt_len, (block, rest), how, *_, scores, _, said, _ in self._picture.asked:
+        for number, name, prompt_len, (block, rest), how, fields, *_, scores, _, said, _ in self._picture.asked:
             tokens, _ = self._tree.line(block, rest)
             prompt = tokens[:prompt_len]
             place = self._stand(prompt)
             request = self._picture.make_request(prompt, place, how)
-            known = found[number] = Known(number, str(name), request, place)
+            known = found[number] = Known(number, str(name), request, place, arrived=float(fields[0]))
             for at, logprob, rank, top in scores:
                 likely = tuple((int(token), float(own)) for token, own in top)
                 known.scores[at] = Logprob(prompt[at], float(logprob), int(rank), likely)
