@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from openwork import SamplingParams
-from openwork.build import make_recorder, wire
+from openwork.build import wire
 from openwork.core.constraint import Constraint
 from openwork.core.event import Admitted, Ended, Finished, Preempted, Token
 from openwork.core.request import Request
@@ -24,6 +24,7 @@ from openwork.core.settings import (
 from openwork.core.terms import Tenants
 from openwork.engine.loop import Loop
 from openwork.engine.service import Engine
+from openwork.wiring import make_recorder
 
 CONSTRAINTS = (
     Constraint.regex("[a-z ]{3,40}[.]"),
@@ -35,8 +36,9 @@ CONSTRAINTS = (
 class Served:
     """Writes a recording into ``directory``; ``counts`` is what happened to requests."""
 
-    def __init__(self, directory, model, seed, blocks=13, constraints=CONSTRAINTS, **load):
+    def __init__(self, directory, model, seed, blocks=13, constraints=CONSTRAINTS, layers=1, **load):
         self.directory = directory
+        self._layers = layers
         self.random = Random(seed)
         settings = LoadSettings(**{"threads": 2, "context": 160} | load)
         self._open = lambda: self._life(model, _with_blocks(model, settings, blocks))
@@ -53,8 +55,8 @@ class Served:
         self._lives += 1
         guesses = SpeculationSettings(max_draft=4) if self._lives % 2 else None
         schedule = ScheduleSettings(self.random.choice([9, 17, 40]), max_running=8, speculation=guesses)
-        self.wired = wire(model, settings, schedule, AdmissionSettings(), Tenants(), hashes=True)
-        record = RecordSettings(directory=str(self.directory), keeps_prompts=True)
+        record = RecordSettings(directory=str(self.directory), keeps_prompts=True, layers=self._layers)
+        self.wired = wire(model, settings, schedule, AdmissionSettings(), Tenants(), record=record)
         recorder = make_recorder(record, self.wired, pytest.fail)
         self.engine = Engine(Loop(self.wired.scheduler, self.wired.runner, self.wired.clock, recorder))
 

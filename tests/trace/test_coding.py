@@ -30,7 +30,7 @@ SAID = {
     Score: {"targets", "top", "first"},
     Expand: {"top", "among", "without", "constraint", "output"},
     Result: {"step", "outcomes", "elapsed_s"},
-    Choice: {"token", "logprob", "row_hash"},
+    Choice: {"token", "logprob", "row_hash", "stamp"},
     Candidates: {"top", "among"},
     Logprob: {"token", "logprob", "rank", "top"},
     Token: {"request", "index", "position", "choice", "time"},

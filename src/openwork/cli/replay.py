@@ -10,8 +10,10 @@ import typer
 
 from openwork.cli import options, terminal
 from openwork.cli.progress import Bars
+from openwork.core.stamp import EMBED, HEAD
 
 if TYPE_CHECKING:
+    from openwork.trace.difference import Difference
     from openwork.trace.entry import Began
     from openwork.trace.recording import Recording
     from openwork.trace.replay import Verdict
@@ -38,7 +40,8 @@ def replay(
     """Compute a recorded request again, and compare every row of logits and every choice with what was served.
 
     It was served among others, in chunks, with a prefix from the cache, preempted, taken over by another process: the
-    bits are the same all the same. Exit code 0: equal; 1: not, and the first difference is told.
+    bits are the same all the same. Exit code 0: equal; 1: not, and the first difference is told: the token, and the
+    layer and operation as far as rows were recorded layer by layer (--record-layers).
 
     \b
     [bold]openwork replay cmpl-5b0f --record DIR[/]
@@ -90,8 +93,15 @@ def _told(verdict: Verdict, num_lines: int) -> str:
     where = (
         f"token {first.token}{'' if num_lines == 1 else f' of sequence {first.sequence}'}, position {first.position}"
     )
-    at = "" if first.layer is None else f" Layer {first.layer}, {first.op}:"
     return (
         f"{verdict.id}: differs at {where}. The {first.what} recorded: {first.recorded}, found: {first.found}."
-        f"{at} {first.finding}."
+        f"{_first_place(first)} {first.finding}."
     )
+
+
+def _first_place(first: Difference) -> str:
+    """Where in the model it came about, if that is known; what follows says how it is known."""
+    if first.op is None:
+        return ""
+    ends = {EMBED: "the embedding", HEAD: "the final norm or the head"}
+    return f" It comes about in {ends.get(first.op) or f'layer {first.layer}, {first.op}'}:"

@@ -2,8 +2,9 @@
 
 ``submit`` returns at once; the step runs while the caller plans the next. It guarantees that steps run in the order
 they were submitted, that copies come before the forward pass, that a pending token is the one it chose in the step
-before, and that logits never take more than LOGITS_BYTES at a time, whatever the vocabulary. Apart from the cache and
-those last choices it keeps nothing: a Step says the rest. It does not know requests, text, or why it is asked.
+before, that a row that went wrong fails its own sequence alone, and that logits never take more than LOGITS_BYTES at a
+time, whatever the vocabulary. Apart from the cache and those last choices it keeps nothing: a Step says the rest. It
+does not know requests, text, or why it is asked.
 """
 
 from __future__ import annotations
@@ -17,21 +18,22 @@ from dataclasses import replace
 
 import numpy as np
 
-from openwork.core.output import Logprob
+from openwork.core.output import Failure, Logprob
 from openwork.core.step import Candidates, Choice, Outcome, Result, Step, Work
 from openwork.models.decoder import Decoder
 from openwork.ops.paged import PagedKV
 from openwork.ops.reference import Reference
 from openwork.run.batch import Batch, assemble
 from openwork.run.masks import DeadEnd, Guide, Masks
-from openwork.run.sample import candidates, choose, is_plainly_greedy, logprobs
+from openwork.run.sample import NoToken, candidates, choose, is_plainly_greedy, logprobs, sound
+from openwork.run.stamping import Stamping, stamped
 
 LOGITS_BYTES = 32 << 20
 Tap = Callable[[int, int, np.ndarray], None]  # (sequence, position, logits row: copy it to keep it)
 
 _NOT_FINITE = (
-    "the logits are not finite (NaN or infinity)",
-    "The weights are damaged, or overflow in this number format: try dtype float32.",
+    "the logits are not finite (NaN or infinity). "
+    "The weights are damaged, or overflow in this number format: try dtype float32."
 )
 _NO_TOKEN = "the step before gave no token to go on with"
 
@@ -50,7 +52,8 @@ class TensorRunner:
     """``tap`` sees every row of logits that is computed, before anything is chosen from it.
 
     ``guide`` says what a constraint allows; None: there is no vocabulary, and constrained sequences fail. ``hashes``:
-    each choice carries the hash of the row it was made from, as the model gave it (docs/numeric-contract.md).
+    each choice carries the hash of the row it was made from, as the model gave it (docs/numeric-contract.md). One row
+    of ``stamp_every`` is stamped too (run/stamping.py); 0: none.
     """
 
     def __init__(
@@ -61,12 +64,14 @@ class TensorRunner:
         tap: Tap | None = None,
         guide: Guide | None = None,
         hashes: bool = False,
+        stamp_every: int = 0,
     ) -> None:
         self._ops = ops
         self._model = model
         self._kv = kv
         self._tap = tap
         self._hashes = hashes
+        self._stamping = Stamping(stamp_every, model.spec.num_layers)
         self._masks = Masks(guide, model.spec.vocab_size)
         self._chosen: dict[int, int] = {}  # sequence -> token chosen in the step before
         self._rows_at_once = max(1, LOGITS_BYTES // (4 * model.spec.vocab_size))
@@ -122,9 +127,12 @@ class TensorRunner:
     def _compute(self, step: Step, chosen: dict[int, int]) -> list[Outcome]:
         masks = self._masks.begin(step, chosen)  # computed beside what follows
         batch = assemble(step, chosen, self._model.cos_sin)
-        hidden = self._model.forward(batch.ids, self._ops.bind_rows(batch.rows), self._kv)
+        stamps = self._stamping.choose(step, batch)
+        rows = batch.rows if stamps is None else replace(batch.rows, stamps=stamps)
+        hidden = self._model.forward(batch.ids, self._ops.bind_rows(rows), self._kv)
         is_plain = self._tap is None and all(_is_plain(work) for work in step.works)
-        return self._best(step, batch, hidden) if is_plain else self._outcomes(step, batch, hidden, masks)
+        outcomes = self._best(step, batch, hidden) if is_plain else self._outcomes(step, batch, hidden, masks)
+        return outcomes if stamps is None else stamped(outcomes, step, batch, stamps)
 
     def _best(self, step: Step, batch: Batch, hidden: np.ndarray) -> list[Outcome]:
         """The usual step of a greedy batch: nothing but the highest logit is asked for, so no logits are kept."""
@@ -135,16 +143,20 @@ class TensorRunner:
         ids, finite = self._model.best(hidden[[row for _, row in wanted]], kept)
         hashes = [None] * len(wanted) if kept is None else kept.tolist()
         choices: list[list[Choice]] = [[] for _ in step.works]
+        vocab_size = self._model.spec.vocab_size
         failed: dict[int, Outcome] = {}
-        for (index, row), token, is_sound, row_hash in zip(wanted, ids.tolist(), finite.tolist(), hashes, strict=True):
+        for (index, row), token, is_finite, row_hash in zip(wanted, ids.tolist(), finite.tolist(), hashes, strict=True):
             work = step.works[index]
             num_right = row - batch.starts[index] - work.num_sure + 1
             if not _is_reached(work, choices[index], num_right):
                 continue
-            if is_sound:
-                choices[index] += [Choice(token, None, row_hash) for _ in work.draws]
-            elif not num_right:
-                failed[index] = Outcome(failure=" ".join(_NOT_FINITE))
+            try:
+                if not is_finite:
+                    raise NoToken(_NOT_FINITE)
+                choices[index] += [Choice(sound(token, vocab_size), None, row_hash) for _ in work.draws]
+            except NoToken as error:
+                if not num_right:  # behind a right guess it will be met again, without guesses
+                    failed[index] = Outcome(failure=str(error))
         return [failed[i] if i in failed else Outcome(tuple(choices[i])) for i in range(len(step.works))]
 
     def _outcomes(
@@ -166,24 +178,26 @@ class TensorRunner:
                 if self._tap is not None:
                     self._tap(work.sequence, work.start + offset, logits[place])
                 if not finite[place]:
-                    if num_right <= 0:  # behind a right guess it will be met again, without guesses
-                        failed[index] = Outcome(failure=" ".join(_NOT_FINITE))
+                    if num_right <= 0:
+                        failed[index] = Outcome(failure=_NOT_FINITE)
                     continue
-                if work.score is not None and 0 <= offset - work.score.first < len(work.score.targets):
-                    target = work.score.targets[offset - work.score.first]
-                    scores[index] += logprobs(self._ops, logits[place : place + 1], [target], work.score.top)
-                if num_right >= 0:
-                    newest = int(batch.ids[row]) if work.is_pending else None
-                    draws = [draw.after(work.drafts[:num_right]) if num_right else draw for draw in work.draws]
-                    try:
+                row_logits = logits[place : place + 1]
+                try:
+                    if work.score is not None and 0 <= offset - work.score.first < len(work.score.targets):
+                        target = work.score.targets[offset - work.score.first]
+                        scores[index] += logprobs(self._ops, row_logits, [target], work.score.top)
+                    if num_right >= 0:
+                        newest = int(batch.ids[row]) if work.is_pending else None
+                        draws = [draw.after(work.drafts[:num_right]) if num_right else draw for draw in work.draws]
                         allowed = masks[index][num_right].result() if index in masks else None
-                        found = [choose(self._ops, logits[place], d, newest, allowed) for d in draws]
-                        choices[index] += self._hashed(logits[place : place + 1], found)
+                        found = [choose(self._ops, row_logits[0], d, newest, allowed) for d in draws]
+                        choices[index] += self._hashed(row_logits, found)
                         if work.expand is not None:
-                            expanded[index] = candidates(self._ops, logits[place], work.expand, allowed)
-                    except DeadEnd as error:
-                        if not num_right:
-                            failed[index] = Outcome(failure=str(error), failed="grammar")
+                            expanded[index] = candidates(self._ops, row_logits[0], work.expand, allowed)
+                except (DeadEnd, NoToken) as error:
+                    if num_right <= 0:
+                        what: Failure = "grammar" if isinstance(error, DeadEnd) else "numbers"
+                        failed[index] = Outcome(failure=str(error), failed=what)
         return [
             failed[i] if i in failed else Outcome(tuple(choices[i]), tuple(scores[i]), candidates=expanded.get(i))
             for i in range(len(step.works))

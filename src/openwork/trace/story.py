@@ -14,6 +14,8 @@ from typing import Any
 from openwork.core.event import Account, Admitted, Ended, Event, Finished, Preempted, Token
 from openwork.core.output import FinishReason, SearchReport
 from openwork.core.request import Request
+from openwork.core.stamp import Stamp
+from openwork.core.step import Choice
 from openwork.trace.coding.mirror import Asked, Mirror
 from openwork.trace.coding.thaw import Known
 from openwork.trace.entry import Began, Cancelled, Entry, Failed, Pictured, Planned, Ran, Submitted, Waited
@@ -25,6 +27,7 @@ class Line:
 
     tokens: list[int] = field(default_factory=list)
     row_hashes: list[int | None] = field(default_factory=list)  # None: it was not recorded
+    stamps: list[Stamp | None] = field(default_factory=list)  # of some rows (core/stamp.py)
     times: list[float | None] = field(default_factory=list)  # on the clock of the process that ran it
     steps: list[int | None] = field(default_factory=list)  # numbers of the steps that chose them, in that process
     runs: list[int] = field(default_factory=list)  # the process
@@ -33,15 +36,16 @@ class Line:
     stop_id: int | None = None
     message: str = ""
 
-    def add(self, token: int, row_hash: int | None, time: float | None, step: int | None, run: int) -> None:
-        self.tokens.append(token)
-        self.row_hashes.append(row_hash)
+    def add(self, choice: Choice, time: float | None, step: int | None, run: int) -> None:
+        self.tokens.append(choice.token)
+        self.row_hashes.append(choice.row_hash)
+        self.stamps.append(choice.stamp)
         self.times.append(time)
         self.steps.append(step)
         self.runs.append(run)
 
     def cut(self, length: int) -> None:
-        for each in (self.tokens, self.row_hashes, self.times, self.steps, self.runs):
+        for each in (self.tokens, self.row_hashes, self.stamps, self.times, self.steps, self.runs):
             del each[length:]
 
 
@@ -195,7 +199,7 @@ class Stories:
             line = story.line(index)
             story.is_whole = story.is_whole and len(line.tokens) == len(tokens)
             for token in tokens[len(line.tokens) :]:
-                line.add(token, None, None, None, self._run)
+                line.add(Choice(token), None, None, self._run)
 
     def _happen(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -206,7 +210,7 @@ class Stories:
                 case Token(index=index, choice=choice, time=time):
                     if story.first_token_s is None:
                         story.first_token_s = self._since_arrival(story, time)
-                    story.line(index).add(choice.token, choice.row_hash, time, self._step, self._run)
+                    story.line(index).add(choice, time, self._step, self._run)
                 case Admitted(time=time):
                     if story.queued_s is None:
                         story.queued_s, story.cached = self._since_arrival(story, time), event.cached

@@ -1,17 +1,19 @@
-"""Results: what came of a step, as bytes and back: tokens, the hashes of their rows, and what else there is.
+"""Results: what came of a step, as bytes and back: tokens, the hashes of their rows, stamps, and what else there is.
 
-A log without tokens keeps no hashes of rows either: whoever has the model could try a guessed prompt against them.
+A log without tokens keeps neither hashes nor stamps: whoever has the model could try a guessed prompt against them.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence as Line_of
+from dataclasses import replace
 from typing import Any, get_type_hints
 
 from openwork.core.errors import TraceError
 from openwork.core.event import Event
 from openwork.core.output import Failure, Logprob
+from openwork.core.stamp import Stamp
 from openwork.core.step import Candidates, Choice, Outcome, Result
 from openwork.trace.coding.happened import EventReader, EventWriter, claimable
 from openwork.trace.coding.mirror import Mirror, Slot
@@ -22,9 +24,39 @@ from openwork.trace.coding.pseudonym import Writer as WordWriter
 from openwork.trace.coding.shape import HEAD, RAN, REAL, Bytes, pack, put, put_bytes
 from openwork.trace.entry import Ran
 
-IS_OLDEST, HAS_HASHES, SOME_HASHES, OTHER_COUNTS, HAS_REST = (1 << bit for bit in range(5))
+IS_OLDEST, HAS_HASHES, SOME_HASHES, OTHER_COUNTS, HAS_REST, HAS_STAMPS = (1 << bit for bit in range(6))
 KNOWN = frozenset({"choices", "scores", "failure", "candidates", "failed"})
 UNKNOWN = unknown(Outcome, KNOWN)
+
+
+def _stamps(choices: Line_of[Choice]) -> bytes:
+    """Of the choices that have one: how many; then each with its place behind the one before, and its points."""
+    found = [(at, choice.stamp) for at, choice in enumerate(choices) if choice.stamp is not None]
+    out, before = bytearray(), 0
+    if found:
+        put(out, len(found))
+    for at, stamp in found:
+        put(out, at - before)
+        put_bytes(out, array("I", stamp).tobytes())
+        before = at
+    return bytes(out)
+
+
+def _read_stamps(body: Bytes) -> dict[int, Stamp]:
+    found: dict[int, Stamp] = {}
+    at = 0
+    for _ in range(body.count(2)):
+        at += body.number()
+        found[at] = tuple(array("I", body.take(body.count(1))))
+    return found
+
+
+def _stamped(outcome: Outcome, stamps: dict[int, Stamp]) -> Outcome:
+    choices = [
+        replace(choice, stamp=stamps[place]) if place in stamps else choice
+        for place, choice in enumerate(outcome.choices)
+    ]
+    return replace(outcome, choices=tuple(choices))
 
 
 class ResultWriter:
@@ -41,8 +73,10 @@ class ResultWriter:
         is_oldest = result.step == next(iter(flights))
         slots = flights.pop(result.step)
         counts = [len(outcome.choices) for outcome in result.outcomes]
-        hashes: list[Any] = [choice.row_hash for outcome in result.outcomes for choice in outcome.choices]
+        choices = [choice for outcome in result.outcomes for choice in outcome.choices]
+        hashes: list[Any] = [choice.row_hash for choice in choices]
         num_hashes = len(hashes) - hashes.count(None) if self._keeps_tokens else 0
+        stamps = _stamps(choices) if self._keeps_tokens else b""
         is_usual = counts == [slot.num_draws for slot in slots]
         rest = [
             [place, *said]
@@ -50,7 +84,7 @@ class ResultWriter:
             if (said := self._rest(slot, outcome)) is not None
         ]
         flags = IS_OLDEST * is_oldest | HAS_HASHES * (0 < num_hashes == len(hashes)) | OTHER_COUNTS * (not is_usual)
-        flags |= SOME_HASHES * (0 < num_hashes < len(hashes)) | HAS_REST * bool(rest)
+        flags |= SOME_HASHES * (0 < num_hashes < len(hashes)) | HAS_REST * bool(rest) | HAS_STAMPS * bool(stamps)
         out.append(flags)
         if not is_oldest:
             put(out, result.step)
@@ -62,6 +96,7 @@ class ResultWriter:
             out += array("Q", hashes).tobytes()
         elif flags & SOME_HASHES:
             put_bytes(out, pack(hashes))
+        out += stamps
         if rest:
             put_bytes(out, pack(rest))
         self._events.write(out, time, slots, result.outcomes, events)
@@ -133,11 +168,14 @@ class ResultReader:
             hashes = array("Q", body.take(8 * len(words)))
         elif flags & SOME_HASHES:
             hashes = self._records.read(tuple[int | None, ...], body.packed())
+        stamps = _read_stamps(body) if flags & HAS_STAMPS else {}
         rest = {place: said for place, *said in body.packed()} if flags & HAS_REST else {}
         outcomes, at = [], 0
         for place, (slot, count) in enumerate(zip(slots, counts, strict=True)):
             part = slice(at, at + count)
-            outcomes.append(self._outcome(slot, words[part], hashes[part], rest.get(place)))
+            found = self._outcome(slot, words[part], hashes[part], rest.get(place))
+            own = {which - at: stamps[which] for which in range(at, at + count) if which in stamps} if stamps else {}
+            outcomes.append(_stamped(found, own) if own else found)
             at += count
         events = self._events.run(body, time, slots, claimable(slots, outcomes))
         for slot, count in zip(slots, counts, strict=True):
