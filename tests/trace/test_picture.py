@@ -1,16 +1,30 @@
 """Pictures: a replay that begins in the middle decides as the one that began at the beginning."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from random import Random
 
+import msgspec
 import pytest
-from recorded import Recorded
+from recorded import LIMITS, Recorded
 
+from openwork import LLM, SamplingParams
+from openwork.core.request import Request
+from openwork.core.search import Beam, BestFirst, Choose, Search
+from openwork.core.sequence import Sequence
+from openwork.core.settings import CacheSettings, ScheduleSettings, SpeculationSettings
 from openwork.decode.ngram import Ngram
+from openwork.decode.search import strategy_of
+from openwork.kv.cache import KVCache
+from openwork.kv.prefix import Node
+from openwork.schedule.roster import Entry, Group, Tally
+from openwork.schedule.scheduler import Scheduler
 from openwork.trace import log
+from openwork.trace.coding.shape import PICTURE
+from openwork.trace.coding.state import APART, DERIVED, FIELDS
 from openwork.trace.entry import Began, Pictured, Planned
 from openwork.trace.recording import Recording
 from openwork.trace.schedule import check
+from openwork.trace.segments import MAGIC, MARK, Segment, SegmentReader, frame
 
 
 @pytest.fixture
@@ -95,3 +109,117 @@ def test_a_recording_whose_beginning_is_gone_replays_from_its_first_picture(keep
         assert checked.steps == sum(isinstance(entry, Planned) for entry in rest[first:])
         num_checked += 1
     assert num_checked > 4
+
+
+@pytest.mark.parametrize("keeps_prompts", [True, False])
+def test_behind_what_is_damaged_a_replay_goes_on_at_the_next_picture(keeps_prompts, tmp_path, often):
+    num_resumed = 0
+    for seed in range(20):
+        directory = tmp_path / str(seed)
+        _, entries = recorded(directory, seed, keeps_prompts)
+        path = max(directory.glob("*.flight"), key=lambda path: path.stat().st_size)
+        data, draw = bytearray(path.read_bytes()), Random(seed)
+        if len(data) < 20_000 or not check(entries).is_equal:
+            continue
+        for _ in range(3):
+            data[draw.randrange(6000, len(data))] ^= 1 << draw.randrange(8)
+        path.write_bytes(data)
+        recording = Recording.open(directory)
+        checked = check(recording.entries())
+        assert recording.damage and not checked.differences, f"seed {seed}: {checked.differences}"
+        num_resumed += bool(checked.since)
+    assert num_resumed > 3
+
+
+# -- what is in a picture --------------------------------------------------------------------------------------------
+
+
+def test_every_field_of_the_pure_half_has_its_place():
+    """Whoever gives a part of the scheduler another field says here whether a picture holds it."""
+    settings = ScheduleSettings(32, 8, speculation=SpeculationSettings())
+    scheduler = Scheduler(settings, KVCache(CacheSettings(10)))
+    roster, planner, cache = scheduler._roster, scheduler._planner, scheduler.cache
+    parts = [scheduler, roster, roster.waiting, scheduler._shares, scheduler._policy, planner, planner.budget]
+    parts += [planner._speculation, planner._speculation._pace, cache, cache.pool, cache.eviction, cache.tree]
+    how = [Search(beam=Beam(width=2)), Search(best_first=BestFirst()), Search(choose=Choose(options=((1,), (2,))))]
+    for search in how:
+        params = SamplingParams(min_tokens=1 if search.best_first else 0, max_tokens=None if search.choose else 4)
+        parts.append(strategy_of(Request((1,), params, LIMITS, search=search)))
+    found = {type(part): set(vars(part)) for part in parts}
+    found |= {kind: {each.name for each in fields(kind)} for kind in (Sequence, Entry, Tally, Group)}
+    found[Node] = set(Node.__slots__)
+    for kind, names in found.items():
+        said = [set(FIELDS.get(kind, ())), APART.get(kind, set()), DERIVED.get(kind, set())]
+        assert set.union(*said) == names, f"{kind.__name__}: {set.union(*said) ^ names}"
+        assert sum(map(len, said)) == len(names), f"{kind.__name__}: a field is in two places"
+    assert set(found) == set(FIELDS) | set(APART) | set(DERIVED)
+
+
+def test_a_picture_without_tokens_tells_nothing_of_them(tmp_path, often):
+    words = "a very secret thing indeed"
+    with LLM(record=tmp_path, record_prompts=False) as llm:
+        outputs = llm.generate([words, words + " of old"], SamplingParams(max_tokens=30, temperature=0, logprobs=2))
+        llm.generate([words], SamplingParams(max_tokens=8, seed=1, prompt_logprobs=2, n=3))
+    data = b"".join(path.read_bytes() for path in sorted(tmp_path.glob("*.flight")))
+    assert sum(isinstance(entry, Pictured) for entry in Recording.open(tmp_path).entries()) > 10
+    for output in outputs:
+        for line in (output.prompt_ids, output.token_ids):
+            for width in (2, 4, 8):
+                assert b"".join(token.to_bytes(width, "little") for token in line[:3]) not in data
+            assert msgspec.msgpack.encode(line[:4])[1:] not in data
+    assert check(Recording.open(tmp_path).entries()).is_equal
+
+
+def test_a_request_whose_arrival_is_gone_is_known_from_a_picture(tmp_path, often):
+    with LLM(record=tmp_path) as llm:
+        (output,) = llm.generate(["once upon a time"], SamplingParams(max_tokens=60, temperature=0, ignore_eos=True))
+    entries = list(Recording.open(tmp_path).entries())
+    pictured = [entry for entry in entries if isinstance(entry, Pictured)]
+    (path,) = tmp_path.glob("*.flight")
+    data = path.read_bytes()
+    marks = [at for at in range(len(data)) if data.startswith(MARK, at)]
+    assert len(marks) == len(pictured) > 10
+    broken = bytearray(data)
+    broken[marks[0] - 40] ^= 1  # before the first key; then to the tenth everything is lost
+    broken[marks[0] : marks[9]] = bytes(marks[9] - marks[0])
+    path.write_bytes(broken)
+    recording = Recording.open(tmp_path)
+    (story,) = recording.requests()
+    assert story.lines[0].tokens == list(output.token_ids) and story.request.prompt == output.prompt_ids
+    assert story.is_known and not story.is_whole
+    checked = check(recording.entries())
+    assert checked.since and not checked.differences and not checked.unread
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_picture_that_makes_no_sense_is_said_to_and_nothing_else(seed, tmp_path, often):
+    """Numbers are changed anywhere in it, under the right checksum."""
+    _, entries = recorded(tmp_path, seed)
+    draw = Random(seed)
+    segments = [path for path in sorted(tmp_path.glob("*.flight")) if path.stat().st_size > 10_000]
+    for path in segments:
+        bodies = list(SegmentReader(Segment(0, 0, path)).frames())
+        for place, body in enumerate(bodies):
+            if body[0] == PICTURE:
+                changed = bytearray(body)
+                for _ in range(3):
+                    changed[draw.randrange(9, len(changed))] = draw.randrange(256)
+                bodies[place] = bytes(changed)
+        path.write_bytes(MAGIC + b"".join(frame(body) for body in bodies))
+    read = list(Recording.open(tmp_path).entries())
+    for at, entry in enumerate(read):
+        if isinstance(entry, Pictured):
+            check(from_picture(read, at)[:20])
+    assert [entry for entry in read if not isinstance(entry, Pictured)] == [
+        entry for entry in entries if not isinstance(entry, Pictured)
+    ]
+
+
+def test_a_picture_of_another_version_is_passed_over(tmp_path, often, monkeypatch):
+    monkeypatch.setattr("openwork.trace.coding.picture.VERSION", 7)
+    with LLM(record=tmp_path) as llm:
+        llm.generate(["once upon a time"], SamplingParams(max_tokens=20))
+    recording = Recording.open(tmp_path)
+    assert check(recording.entries()).is_equal
+    assert recording.damage and all("another version" in each for each in recording.damage)
+    assert all(story.is_whole for story in recording.requests())

@@ -169,7 +169,7 @@ class Stories:
             if line.tokens != tokens[: len(line.tokens)]:
                 return  # of a log that keeps no tokens: what was read before the gap has other stand-ins
             for token in tokens[len(line.tokens) :]:
-                line.add(token, None, None, None, self._run)
+                line.add(Choice(token), None, None, self._run)
             line.num_missing = 0
         story.is_known = known.has_all
 
