@@ -38,6 +38,7 @@ KEY_EVERY_BYTES = 64 << 10  # at least; and so seldom that keys are a small part
 KEY_SHARE = 1 / 32
 PICTURE_SHARE = 1 / 200  # of the time, at most, where a file does not begin
 MOST_PICTURES = 1 / 4  # of the bytes, where files are so small that one at each head is more
+MOST_OF_ALL = 1 / 8  # of the room for all files: a picture beyond it is left out
 RETRY_S = 5.0
 
 
@@ -220,7 +221,8 @@ class FlightRecorder:
             self._tell_safely(f"no more pictures: {type(error).__name__}: {error}. A replay begins with the process.")
             return
         if picture is not None:
-            self._put(frame(picture))
+            if len(picture) <= self._max_bytes * MOST_OF_ALL:
+                self._put(frame(picture))
             self._album.add(self._num_bytes, len(picture), clock.perf_counter() - begin)
 
     def _stop(self, why: str, is_final: bool) -> None:
