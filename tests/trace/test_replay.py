@@ -7,11 +7,8 @@ import numpy as np
 import pytest
 from served import Served
 
-from openwork import SamplingParams
 from openwork.build import examiner
 from openwork.core.errors import TraceError
-from openwork.core.request import Request
-from openwork.core.search import Beam, Search
 from openwork.core.settings import LoadSettings
 from openwork.core.stamp import ATTEND, EMBED, FEED_FORWARD, HEAD, PROJECT
 from openwork.ops.reference import Reference
@@ -189,15 +186,11 @@ def test_a_machine_that_disagrees_with_itself_is_told_where(tmp_path, monkeypatc
 def test_what_cannot_be_replayed_says_why(small):
     began, stories, examines = small
     story = of(stories)
-    search = Request(
-        story.request.prompt, SamplingParams(max_tokens=4), examines.limits, search=Search(beam=Beam(width=2))
-    )
     cases = (
         (began, replace(story, error="it was too long"), "not accepted: it was too long"),
         (began, replace(story, request=None), "a part of request"),
         (began, replace(story, is_whole=False), "a part of request"),
         (began, replace(story, has_tokens=False), "without its tokens"),
-        (began, replace(story, request=search), "was a search"),
         (replace(began, contract_id="other-v9"), story, f"contract id other-v9, this is {began.contract_id}"),
         (replace(began, dtype="int4"), story, "dtype int4, this is"),
         (replace(began, kv_dtype="int8"), story, "kv_dtype int8, this is"),

@@ -166,6 +166,11 @@ def test_a_search_is_told_with_its_bounds(look):
     assert all(each["bound"] <= search["upper_bound"] + 1e-9 for each in search["trace"] if each["state"] == "open")
 
 
+def test_the_rows_by_which_a_search_chose_its_answers_are_those_that_were_served(look):
+    for sequence in range(3):
+        assert set(look(SEARCHED).document(f"strip/{sequence}")["served"]) == {True}
+
+
 def test_the_timeline_is_about_the_request(look):
     timeline = look(FILTERED).document("timeline")
     assert timeline["replay"]["is_equal"]

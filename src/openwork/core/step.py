@@ -171,6 +171,7 @@ class Outcome:
     this sequence alone failed.
 
     With drafts there is one draw, and a choice for each row that it was made from: all but the last were guessed right.
+    ``row_hashes`` are of the rows that scored, in order, and of the row of the candidates; () where nobody records.
     """
 
     choices: tuple[Choice, ...] = ()
@@ -178,6 +179,7 @@ class Outcome:
     failure: str | None = None
     candidates: Candidates | None = None
     failed: Failure = "numbers"  # what it was, when there is a failure
+    row_hashes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from openwork.core.sequence import Sequence
 from openwork.core.settings import RecordSettings
 from openwork.core.step import Result, Step
 from openwork.core.terms import Tenant, Terms
+from openwork.decode.strategy import Generation
 from openwork.engine.face import Recorded
 from openwork.kv.saved import Saved
 from openwork.schedule.scheduler import Scheduler
@@ -153,8 +154,13 @@ class FlightRecorder:
     def planned(self, time: float, step: Step, sequences: Line_of[Sequence], events: Line_of[Event]) -> None:
         self._write(time, lambda: self._encoder.planned(time, step, sequences, events))
 
-    def waited(self, time: float, events: Line_of[Event]) -> None:
-        self._write(time, lambda: self._encoder.waited(time, events))
+    def waited(self, time: float, events: Line_of[Event], for_guess: bool) -> None:
+        self._write(time, lambda: self._encoder.waited(time, events, for_guess))
+
+    def decided(self, time: float, number: int, generation: Generation, worths: Mapping[int, float]) -> None:
+        if not self._encoder.keeps_tokens:  # else it decides so again by itself
+            decided = self._encoder.decided
+            self._write(time, lambda: decided(time, number, generation, worths), is_settled=False)
 
     def ran(self, time: float, step: Step, result: Result, events: Line_of[Event]) -> None:
         self._write(time, lambda: self._encoder.ran(time, result, events))
@@ -170,8 +176,11 @@ class FlightRecorder:
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    def _write(self, time: float, encode: Callable[[], bytes]) -> None:
-        """Encode a line, whether or not it can be written: what follows is said against it."""
+    def _write(self, time: float, encode: Callable[[], bytes], is_settled: bool = True) -> None:
+        """Encode a line, whether or not it can be written: what follows is said against it.
+
+        ``is_settled``: the scheduler has done what it says, so that a file may begin behind it, with a picture.
+        """
         if self._why and self._retry_at is None:
             return
         try:
@@ -182,13 +191,15 @@ class FlightRecorder:
         try:
             if self._file is None:
                 self._num_lost += 1
-                if self._retry_at is None or clock.monotonic() < self._retry_at:
+                if self._retry_at is None or clock.monotonic() < self._retry_at or not is_settled:
                     return
                 self._next(time)  # key and picture hold what this line said
                 self._tell_safely(f"recording goes on; {self._num_lost} lines were lost")
                 self._why, self._num_lost = "", 0
                 return
             self._put(frame(body))
+            if not is_settled:
+                return
             if self._file.num_bytes >= self._segment_bytes:
                 self._next(time)
             elif self._file.num_bytes >= self._next_key:

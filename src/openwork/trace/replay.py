@@ -56,13 +56,14 @@ class Verdict:
 
 
 def replay(examiner: Examiner, began: Began, story: Story, token: int | None = None) -> Verdict:
-    """Derive a request again and compare it: all of it, or one ``token`` of each sequence that has so many.
+    """Derive a request again and compare it: all of it, or one ``token`` of each sequence that has so many. A search is
+    replay_search's.
 
     ``began`` is the process that served it. Raises TraceError when the recording does not hold what this takes, or was
     made with another model or contract id; MemoryTooSmall when the sequence does not fit.
     """
     request = check(story, token)
-    _check_model(examiner, began)
+    check_model(examiner, began)
     lines = {index: line for index, line in sorted(story.lines.items()) if len(line.tokens) > (token or 0)}
     compared = unhashed = 0
     chooser = _Chooser(examiner, request)
@@ -102,8 +103,6 @@ def check(story: Story, token: int | None = None) -> Request:
             f"{what} was recorded without its tokens, so its bits cannot be derived again",
             "Record with prompts kept; its schedule can be replayed as it is.",
         )
-    if request.search is not None:
-        raise TraceError(f"{what} was a search, which draws no tokens", "Its schedule can be replayed.")
     longest = max((len(line.tokens) for line in story.lines.values()), default=0)
     if token is not None and not 0 <= token < longest:
         raise TraceError(f"{what} has no token {token}", f"It has {longest}, counted from 0.")
@@ -116,7 +115,7 @@ _OTHER_CHOICE = (
 )
 
 
-def _check_model(examiner: Examiner, began: Began) -> None:
+def check_model(examiner: Examiner, began: Began) -> None:
     """Refuse to compare what must differ."""
     pairs = (
         ("contract id", began.contract_id, examiner.contract_id, "The same needs a machine with these instructions."),

@@ -49,6 +49,7 @@ class Asked:
     scores: dict[int, Logprob] = field(default_factory=dict)  # for the reader: of the prompt
     is_search: bool = False
     is_whole: bool = True
+    num_agreed: int = 0  # for the reader: tokens that a search decided on
     ends: frozenset[int] = field(init=False)  # tokens that may end a line
 
     def __post_init__(self) -> None:
@@ -86,6 +87,7 @@ class Slot:
     score: tuple[int, int, int] | None = None  # targets, top, first
     drafts: tuple[int, ...] = ()
     among: tuple[int, ...] | None = None  # for the reader: the places that tokens asked for have in the log
+    compares: bool = False  # for the writer: it is of a search that compares tokens
 
     @property
     def position(self) -> int:

@@ -25,7 +25,7 @@ from openwork.trace.coding.shape import HEAD, RAN, REAL, Bytes, pack, put, put_b
 from openwork.trace.entry import Ran
 
 IS_OLDEST, HAS_HASHES, SOME_HASHES, OTHER_COUNTS, HAS_REST, HAS_STAMPS = (1 << bit for bit in range(6))
-KNOWN = frozenset({"choices", "scores", "failure", "candidates", "failed"})
+KNOWN = frozenset({"choices", "scores", "failure", "candidates", "failed", "row_hashes"})
 UNKNOWN = unknown(Outcome, KNOWN)
 
 
@@ -120,7 +120,8 @@ class ResultWriter:
         return words.tobytes()
 
     def _rest(self, slot: Slot, outcome: Outcome) -> list[Any] | None:
-        """What there is of an outcome beside its tokens: [failure, failed, scores, logprobs, candidates, others]."""
+        """What there is of an outcome beside its tokens: [failure, failed, scores, logprobs, candidates, others], and
+        behind them the hashes of rows that no token was chosen from, if there are some."""
         rest = others(outcome, UNKNOWN) if UNKNOWN else {}
         has_logprobs = False
         for choice in outcome.choices:
@@ -129,9 +130,14 @@ class ResultWriter:
         if is_plain and not has_logprobs and not rest and outcome.failed == "numbers":
             return None
         logprobs = [self._logprob(choice.logprob) for choice in outcome.choices] if has_logprobs else []
-        found = None if outcome.candidates is None else self._candidates(slot, outcome.candidates)
+        found = None
+        if outcome.candidates is not None:
+            # Beside the decisions of a search that compares tokens they would say which were held against a line.
+            is_told = slot.compares and not self._keeps_tokens
+            found = [b"", [], []] if is_told else self._candidates(slot, outcome.candidates)
         scores = [self._logprob(each) for each in outcome.scores]
-        return [outcome.failure, outcome.failed, scores, logprobs, found, rest]
+        said = [outcome.failure, outcome.failed, scores, logprobs, found, rest]
+        return [*said, array("Q", outcome.row_hashes).tobytes()] if outcome.row_hashes and self._keeps_tokens else said
 
     def _logprob(self, logprob: Logprob | None) -> Any:
         if logprob is None:
@@ -190,7 +196,7 @@ class ResultReader:
                 place = self._words.after(place, tokens[-1])
         if rest is None:
             return Outcome(tuple(Choice(token, None, row_hash) for token, row_hash in zip(tokens, hashes, strict=True)))
-        failure, failed, scores, logprobs, found, unknown = rest
+        failure, failed, scores, logprobs, found, unknown, *more = rest
         each = [self._logprob(*pair) for pair in zip(logprobs or [None] * len(tokens), tokens, strict=True)]
         targets = [0] * len(scores) if slot.score is None else self._targets(slot, len(scores))
         scored = tuple(self._logprob(*pair) for pair in zip(scores, targets, strict=True))
@@ -202,6 +208,7 @@ class ResultReader:
             failure=None if failure is None else str(failure),
             candidates=None if found is None else self._candidates(slot, *found),
             failed=self._records.read(Failure, failed),
+            row_hashes=tuple(array("Q", more[0])) if more else (),
             **{name: self._records.read(hints[name], value) for name, value in unknown.items()},
         )
 
@@ -229,6 +236,6 @@ class ResultReader:
 
     def _candidates(self, slot: Slot, words: bytes, logprobs: list[float], among: list[float]) -> Candidates:
         tokens = [self._words.next(slot.line.place, word) for word in array("I", words)]
-        order = range(len(among)) if slot.among is None else slot.among
+        order = range(len(among)) if slot.among is None or not among else slot.among
         top = tuple(zip(tokens, map(float, logprobs), strict=True))
         return Candidates(top, tuple(float(among[place]) for place in order))

@@ -16,8 +16,8 @@ import msgspec
 
 from openwork.core.errors import TraceError
 
-BEGAN, KEY, SUBMITTED, CANCELLED, PINNED, REPLACED, RESTORED, PLANNED, WAITED, RAN, FAILED = range(1, 12)
-PICTURE = 32  # far from the others: kinds are added at the end of these
+BEGAN, KEY, SUBMITTED, CANCELLED, PINNED, REPLACED, RESTORED, PLANNED, WAITED, RAN, FAILED, DECIDED = range(1, 13)
+PICTURE = 32
 HEAD = struct.Struct("<Bd")
 REAL = struct.Struct("<d")
 

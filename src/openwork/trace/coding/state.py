@@ -110,9 +110,19 @@ DERIVED: dict[type, set[str]] = {
     Entry: {"report"},  # it ends with it
     Roster: {"running_of"},
     WaitingRoom: {"num_new", "new_tokens", "total_new", "total_new_tokens", "_num"},
-    Scheduler: {"cache", "_roster", "_shares", "_policy", "_planner", "_door", "_searches", "_sequences"},
+    Scheduler: {
+        "cache",
+        "_roster",
+        "_shares",
+        "_policy",
+        "_planner",
+        "_door",
+        "_searches",
+        "_sequences",
+        "_strategies",
+    },
     Policy: {"_settings", "_cache", "_roster", "_shares", "_entitled", "is_plain", "name"},  # entitled: in one step
-    Planner: {"budget", "_settings", "_cache", "_roster", "_shares", "_policy", "_speculation"},
+    Planner: {"awaits_guess", "budget", "_settings", "_cache", "_roster", "_shares", "_policy", "_speculation"},
     Shares: {"_tenants"},
     StepBudget: {"_most", "_target", "_stretch"},
     Speculation: {"_most", "_is_computed", "_cache", "_roster", "_budget", "_make_proposer", "_pace"},

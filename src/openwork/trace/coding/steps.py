@@ -123,7 +123,9 @@ class StepWriter:
             self._blocks(out, line.blocks, blocks)
             line.blocks = blocks
         sure = len(work.tokens) + work.is_pending
+        search = sequence.request.search
         slot = Slot(line, work.start, sure, num_draws, len(drafts))
+        slot.compares = search is not None and search.compares_tokens
         slots.append(slot)
         if more:
             self._more(out, more, work, rest, line, slot)
@@ -200,9 +202,19 @@ class StepReader:
             turn = turn + 1 if own is None else own + 1
         mirror.order = [work.sequence for work in works]
         mirror.flights[number] = slots
+        lines = self._lines(works, slots)
         events = self._events.read(body.rest(), time) if flags & HAS_EVENTS else ()
         owners = tuple((slot.line.number, slot.line.index) for slot in slots)
-        return Planned(time, Step(number, tuple(works), copies, why), events, owners)
+        return Planned(time, Step(number, tuple(works), copies, why), events, owners, lines)
+
+    def _lines(self, works: list[Work], slots: list[Slot]) -> tuple[tuple[int, ...] | None, ...]:
+        lines = tuple(
+            tuple(slot.line.tokens[asked.prompt_len :])
+            if (asked := self.mirror.asked[slot.line.number]).is_search and (work.expand or work.score)
+            else None
+            for work, slot in zip(works, slots, strict=True)
+        )
+        return lines if any(line is not None for line in lines) else ()
 
     def _why(self, body: Bytes, flags: int) -> Why:
         if not flags & SAME_WHY:

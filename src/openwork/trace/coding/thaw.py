@@ -24,10 +24,9 @@ from openwork.core.sequence import Sequence, Status
 from openwork.core.settings import CacheSettings
 from openwork.core.step import Draw, Step, Work
 from openwork.core.terms import Tenant
-from openwork.decode.sampling import Sampling
 from openwork.decode.strategy import Member
 from openwork.kv.cache import KVCache
-from openwork.schedule.roster import Entry
+from openwork.schedule.roster import Entry, Group
 from openwork.schedule.scheduler import Scheduler
 from openwork.trace.coding.blocks import Tree
 from openwork.trace.coding.mirror import Mirror
@@ -36,7 +35,7 @@ from openwork.trace.coding.pseudonym import Place
 from openwork.trace.coding.pseudonym import Reader as WordReader
 from openwork.trace.coding.searching import SearchReader
 from openwork.trace.coding.shape import Bytes
-from openwork.trace.coding.state import VERSION, set_fields
+from openwork.trace.coding.state import FIELDS, VERSION, set_fields
 
 MakeRequest = Callable[[list[int], Place, Any], Request]  # of a prompt, where it ends, and what else was said of it
 _NOBODY = Draw(SamplingParams(), 0, 0, 0, frozenset())  # what a result needs of a draw is that there was one
@@ -67,6 +66,7 @@ class Known:
     said: dict[int, list[int]] = field(default_factory=dict)  # of a search: index -> tokens behind the prompt
     scores: dict[int, Logprob] = field(default_factory=dict)  # of the prompt
     arrived: float = 0.0
+    num_agreed: int = 0  # tokens that a search has decided on
 
     @property
     def has_all(self) -> bool:
@@ -147,7 +147,7 @@ class _Thawing:
 
     def requests(self) -> dict[int, Known]:
         found: dict[int, Known] = {}
-        for number, name, prompt_len, (block, rest), how, fields, *_, scores, _, said, _ in self._picture.asked:
+        for number, name, prompt_len, (block, rest), how, fields, *_, scores, _, said, search in self._picture.asked:
             tokens, _ = self._tree.line(block, rest)
             prompt = tokens[:prompt_len]
             place = self._stand(prompt)
@@ -156,6 +156,8 @@ class _Thawing:
             for at, logprob, rank, top in scores:
                 likely = tuple((int(token), float(own)) for token, own in top)
                 known.scores[at] = Logprob(prompt[at], float(logprob), int(rank), likely)
+            if search is not None:
+                known.num_agreed = search[1][-1][list(FIELDS[Group]).index("num_said")]
             for index, words in said:
                 line: list[int] = []
                 for word in array("I", words):
@@ -202,13 +204,19 @@ class _Thawing:
             living = [roster.sequences[id] for id in each[8]]
             entry.living = {sequence.index: sequence for sequence in living}
             if each[12] is not None:
-                members, search = each[12]
-                place = known[number].place
-                entry.group = SearchReader(entry.request, self._words, place, self._records).read(search)
-                entry.group.members = {node: roster.sequences[id] for node, id in members}
-                for node, member in entry.group.members.items():
-                    member.strategy = Member(node, entry.group.strategy.leaf(node).expand)
+                entry.group = self._group(known[number], each[12], scheduler)
         self._places(scheduler)
+
+    def _group(self, known: Known, said: list[Any], scheduler: Scheduler) -> Group:
+        members, search = said
+        group = SearchReader(known.request, self._words, known.place, self._records).read(search)
+        group.members = {node: scheduler._roster.sequences[id] for node, id in members}
+        for node, member in group.members.items():
+            member.strategy = Member(node, group.strategy.leaf(node).expand)
+        given = known.said.get(0, ())
+        going_on = scheduler._strategies.going_on
+        group.strategy = going_on(known.number, known.request, group.strategy, given, group.num_said)
+        return group
 
     def _entry(self, known: Known, said: list[Any]) -> Entry:
         _, _, _, _, _, fields, tally, miss, _, _, blocks, *_ = said
@@ -223,7 +231,7 @@ class _Thawing:
     def _sequence(self, known: dict[int, Known], said: list[Any], scheduler: Scheduler) -> Sequence:
         fields, status, _, leaf, how, followed = said
         own = known[fields[1]]
-        strategy = Sampling(*how) if isinstance(how, list) else None
+        strategy = scheduler._strategies.drawing(*how) if isinstance(how, list) else None
         sequence = Sequence(0, 0, 0, own.request, strategy, list(own.lines[fields[2]]))
         set_fields(sequence, fields, self._records)
         sequence.status, sequence.leaf = Status(status), self._tree.node(leaf)
@@ -249,7 +257,7 @@ def fill(mirror: Mirror, known: list[Known], words: WordReader) -> None:
     for each in known:
         asked = mirror.asked[each.number]
         asked.request, asked.place, asked.prompt = each.request, each.place, list(each.request.prompt)
-        asked.scores, asked.ends = dict(each.scores), each.request.end_ids
+        asked.scores, asked.ends, asked.num_agreed = dict(each.scores), each.request.end_ids, each.num_agreed
         own = {
             index: tokens[: asked.lines[index].length] for index, tokens in each.lines.items() if index in asked.lines
         }
