@@ -72,7 +72,7 @@ class LLM:
                     unless this is False; a server keeps other people's, and does not unless it is told to
     record_bytes    of its files together: the oldest go first
     record_layers   of so many rows, one is recorded layer by layer, so that a replay that differs can name the layer: 1
-                    is every row, 0 none; None: as many as take 3 bytes a token
+                    is every row, 0 none; None: as many as take 2 bytes a token
 
     A checkpoint without a tokenizer works with token ids; ``tokenizer`` is None then, and texts are empty.
 

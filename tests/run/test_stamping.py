@@ -8,7 +8,7 @@ import pytest
 from openwork.core.request import SamplingParams
 from openwork.core.stamp import num_points
 from openwork.core.step import Choice, Draw, Outcome, Score, Step, Work
-from openwork.run.stamping import Stamping, stamped
+from openwork.run.stamping import AT_ONCE, Stamping, stamped
 
 DRAW = Draw(SamplingParams(), 0, 1, 0, frozenset())
 
@@ -28,9 +28,15 @@ def test_one_row_of_so_many_is_stamped_and_each_sequence_has_its_turn(every, bat
     stamping, seen, num_steps = Stamping(every, 2), Counter(), 40 * every
     for _ in range(num_steps):
         seen.update(rows_of(stamping.choose(*decode(batch))))
-    assert abs(sum(seen.values()) - num_steps * batch / every) <= 1
+    assert abs(sum(seen.values()) - num_steps * batch / every) <= 2 * AT_ONCE
     assert set(seen) == set(range(batch))
     assert max(seen.values()) <= 3 * min(seen.values())
+
+
+def test_one_sequence_has_some_first_rows_stamped_and_then_one_of_so_many():
+    stamping = Stamping(5, 2)
+    stamped_rows = [len(rows_of(stamping.choose(*decode(1)))) for _ in range(16)]
+    assert stamped_rows == [1] * AT_ONCE + [0, 1] + [0, 0, 0, 0, 1] * 2
 
 
 def test_none_is_stamped_unless_it_is_wanted():

@@ -104,7 +104,7 @@ RecordLayers = Annotated[
     int | None,
     _option(
         "Of so many tokens, record one layer by layer, so that openwork replay can name the layer that differs: 1 is "
-        "every token, 0 none. Needs prompts kept. [dim]Default: as many as take 3 bytes a token.[/]",
+        "every token, 0 none. Needs prompts kept. [dim]Default: as many as take 2 bytes a token.[/]",
         _RECORDING,
         metavar="N",
     ),

@@ -83,9 +83,7 @@ def _replayed(recording: Recording, story: Story, step: int | None, model: str |
 
 def _began(recording: Recording, story: Story) -> Began:
     """The process that had the request last. Those before it passed it on, so they served the same model."""
-    from openwork.trace.entry import Began
-
-    return next(entry for entry in recording.entries() if isinstance(entry, Began) and entry.run == story.run)
+    return next(began for began in recording.processes if began.run == story.run)
 
 
 def _told(verdict: Verdict, num_lines: int) -> str:

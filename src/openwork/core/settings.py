@@ -9,7 +9,7 @@ from openwork.core.errors import OpenworkError, RequestError
 from openwork.core.stamp import stamp_bytes
 
 RECORD_BYTES = 256 << 20
-STAMP_BYTES = 3  # a token, in the mean
+STAMP_BYTES = 2  # a token, in the mean
 LANES = 16  # a key tile of the cache holds this many tokens
 
 MAX_DRAFT = 63

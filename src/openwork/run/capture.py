@@ -10,7 +10,7 @@ asked for: never the attention of all positions to all. It does not know request
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -93,6 +93,7 @@ class Examination:
         kv = PagedKV.empty(spec.num_layers, blocks, spec.num_kv_heads, spec.head_dim, BLOCK, kv_dtype)
         self._kv = model.ops.bind(kv)
         self._table = np.arange(blocks, dtype=np.int32)
+        self.told: Callable[[int, int], None] = lambda done, total: None  # positions computed in a pass, of how many
         self._computed = 0  # positions whose keys and values are in the cache
         self.stamps: dict[int, Stamp] = {}  # of the positions that rows was last asked to stamp
 
@@ -113,6 +114,7 @@ class Examination:
         last = len(self.tokens) if last is None else last
         for first in range(self._computed, last, CHUNK):
             self._forward(self._model, first, min(first + CHUNK, last))
+            self.told(min(first + CHUNK, last), last)
 
     def rows(self, first: int = 0, stamped: Sequence[int] = ()) -> Iterator[tuple[int, np.ndarray, int]]:
         """Compute in one pass -> (position, logits (vocab,), their hash) of each position from ``first`` on.
@@ -123,6 +125,7 @@ class Examination:
         self.stamps.clear()
         for begin in range(min(first, self._computed), len(self.tokens), CHUNK):
             hidden = self._forward(self._model, begin, min(begin + CHUNK, len(self.tokens)), stamped=stamped)
+            self.told(min(begin + CHUNK, len(self.tokens)), len(self.tokens))
             for at in range(max(0, first - begin), len(hidden), at_once):
                 logits = self._model.logits(hidden[at : at + at_once])
                 hashes = self._model.ops.hash_rows(logits).tolist()

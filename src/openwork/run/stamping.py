@@ -1,10 +1,11 @@
 """Stamping: which rows of a step are stamped, and whose choices the stamps are.
 
-    rows that tokens are drawn from   | . . x . . . | x . . . . . | . . . . x . |      one of every six
+    rows that tokens are drawn from, step by step   | x x x x . . . . | . . . . . . . . | . . . . x x x x | . . . . .
 
-It counts the rows itself and asks nobody, so which are stamped follows from the steps alone. The place within each
-run of ``every`` moves, so that a batch whose size divides ``every`` has not always the same sequence stamped. It does
-not know what a stamp says, nor who keeps it.
+It counts the rows itself and asks nobody, so which are stamped follows from the steps alone: some of the first, then
+one of so many. Several are stamped together, as the first of a step costs as much as ten more: what hashing needs has
+left the caches. Where in a step they begin moves, so that every sequence has its turn. It does not know what a stamp
+says, nor who keeps it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from openwork.core.step import Outcome, Step
 from openwork.ops.stamps import Stamps
 from openwork.run.batch import Batch
 
+AT_ONCE = 4  # rows of a step, if it has so many
 _GOLDEN = 0.6180339887498949  # its multiples, modulo 1, fill the unit interval evenly
 
 
@@ -25,8 +27,8 @@ class Stamping:
     def __init__(self, every: int, num_layers: int) -> None:
         self._every = every
         self._num_layers = num_layers
-        self._num_seen = 0  # rows
-        self._num_stamped = 0
+        self._num_owed = AT_ONCE * every - 1  # rows, as if so many had been passed over
+        self._num_turns = 0
 
     def choose(self, step: Step, batch: Batch) -> Stamps | None:
         """Room for the stamps of this step's rows; None: it has none."""
@@ -38,17 +40,15 @@ class Stamping:
             if work.draws
             for row in range(begin + work.num_sure - 1, end)
         ]
-        rows, first = [], self._num_seen
-        self._num_seen += len(drawn)
-        while (due := self._next()) < self._num_seen:
-            rows.append(drawn[due - first])
-            self._num_stamped += 1
-        return Stamps.empty(rows, self._num_layers) if rows else None
-
-    def _next(self) -> int:
-        """The number of the row that is stamped next."""
-        run = self._num_stamped
-        return run * self._every + int(run * _GOLDEN % 1 * self._every)
+        self._num_owed += len(drawn)
+        count = min(self._num_owed // self._every, len(drawn))
+        if not drawn or count < min(AT_ONCE, len(drawn)):
+            return None
+        self._num_owed -= count * self._every
+        first = int(self._num_turns * _GOLDEN % 1 * len(drawn))
+        self._num_turns += 1
+        rows = sorted(drawn[(first + i) % len(drawn)] for i in range(count))
+        return Stamps.empty(rows, self._num_layers)
 
 
 def stamped(outcomes: list[Outcome], step: Step, batch: Batch, stamps: Stamps) -> list[Outcome]:

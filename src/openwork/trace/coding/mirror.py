@@ -51,9 +51,10 @@ class Asked:
     is_whole: bool = True
     num_agreed: int = 0  # for the reader: tokens that a search decided on
     ends: frozenset[int] = field(init=False)  # tokens that may end a line
+    stops: frozenset[int] = field(init=False)  # and its text; kept, for a request makes it anew each time
 
     def __post_init__(self) -> None:
-        self.ends = self.request.end_ids
+        self.ends, self.stops = self.request.end_ids, self.request.stop_ids
 
     def line(self, index: int) -> Line:
         """One of its sequences; a new one begins behind the prompt, where others of them have been."""

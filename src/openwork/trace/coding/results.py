@@ -42,11 +42,13 @@ def _stamps(choices: Line_of[Choice]) -> bytes:
     return bytes(out)
 
 
-def _read_stamps(body: Bytes) -> dict[int, Stamp]:
+def _read_stamps(body: Bytes, num_choices: int) -> dict[int, Stamp]:
     found: dict[int, Stamp] = {}
     at = 0
     for _ in range(body.count(2)):
         at += body.number()
+        if at >= num_choices:
+            raise TraceError("a stamp is of no token")
         found[at] = tuple(array("I", body.take(body.count(1))))
     return found
 
@@ -174,7 +176,7 @@ class ResultReader:
             hashes = array("Q", body.take(8 * len(words)))
         elif flags & SOME_HASHES:
             hashes = self._records.read(tuple[int | None, ...], body.packed())
-        stamps = _read_stamps(body) if flags & HAS_STAMPS else {}
+        stamps = _read_stamps(body, len(words)) if flags & HAS_STAMPS else {}
         rest = {place: said for place, *said in body.packed()} if flags & HAS_REST else {}
         outcomes, at = [], 0
         for place, (slot, count) in enumerate(zip(slots, counts, strict=True)):
@@ -189,6 +191,8 @@ class ResultReader:
         return Ran(time, Result(number, tuple(outcomes), elapsed_s), events)
 
     def _outcome(self, slot: Slot, words: Line_of[int], hashes: Line_of[int | None], rest: Any) -> Outcome:
+        if rest is None and len(words) == 1:  # the usual one
+            return Outcome((Choice(self._words.next(slot.line.place, words[0]), None, hashes[0]),))
         tokens, place = [], slot.line.place
         for word in words:
             tokens.append(self._words.next(place, word))

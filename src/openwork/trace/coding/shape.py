@@ -62,7 +62,11 @@ class Bytes:
         return part
 
     def byte(self) -> int:
-        return self.take(1)[0]
+        at = self.at
+        if at >= len(self.data):
+            raise TraceError("it ends in the middle of something")
+        self.at = at + 1
+        return self.data[at]
 
     def number(self) -> int:
         found = shift = 0
