@@ -133,10 +133,6 @@ class Scheduler:
         """A living sequence by the id that works name it by."""
         return self._sequences.get(number)
 
-    def living(self, number: int) -> list[Sequence]:
-        """The living sequences of a request."""
-        return list(self._roster.entries[number].living.values())
-
     def sequences_of(self, step: Step) -> list[Sequence]:
         """Whose the works of a step are, which has just been planned."""
         return [self._sequences[work.sequence] for work in step.works]

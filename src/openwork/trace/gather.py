@@ -120,7 +120,7 @@ class Gathering:
         )
         self.course.requests.append(asked)
         self._names[known.name] = self._places[known.number] = place
-        for sequence in process.scheduler.living(known.number):
+        for sequence in process.scheduler._roster.entries[known.number].living.values():
             line = self._line(place, sequence.index)
             line.computed, line.before = sequence.computed, sequence.generated
             state = "running" if sequence.blocks else "queued"

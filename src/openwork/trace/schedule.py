@@ -10,7 +10,7 @@ no model. Whoever wants to see what the scheduler saw (the timeline, the report)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from openwork.core.errors import OpenworkError
@@ -22,6 +22,7 @@ from openwork.kv.cache import KVCache
 from openwork.kv.saved import restore
 from openwork.schedule.scheduler import Scheduler
 from openwork.trace.coding.thaw import NotThawed
+from openwork.trace.compare import first_difference, short
 from openwork.trace.entry import (
     Began,
     Cancelled,
@@ -40,7 +41,6 @@ from openwork.trace.entry import (
 from openwork.trace.told import Told, ToldStrategies
 
 MakeCache = Callable[[CacheSettings, Tenants], KVCache]
-SHOWN = 200  # characters of a value that differs
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ class Difference:
 
     def __str__(self) -> str:
         return (
-            f"process {self.process}, {self.line}: {self.where} was {_short(self.recorded)}, "
-            f"and is {_short(self.replayed)} in the replay"
+            f"process {self.process}, {self.line}: {self.where} was {short(self.recorded)}, "
+            f"and is {short(self.replayed)} in the replay"
         )
 
 
@@ -296,27 +296,5 @@ def check(entries: Iterable[Entry]) -> Checked:
     return Checked(processes, steps, requests, tuple(differences), tuple(gaps), unread, tuple(since))
 
 
-def first_difference(recorded: Any, replayed: Any, where: str) -> tuple[str, Any, Any] | None:
-    """The first place in which two values differ, depth first, and what stands there; None when they are equal."""
-    if recorded == replayed:
-        return None
-    if is_dataclass(recorded) and type(recorded) is type(replayed):
-        for each in fields(recorded):
-            one, other = getattr(recorded, each.name), getattr(replayed, each.name)
-            if one != other:
-                return first_difference(one, other, f"{where}.{each.name}")
-    is_alike = isinstance(recorded, tuple) and isinstance(replayed, tuple) and len(recorded) == len(replayed)
-    if is_alike and any(is_dataclass(each) for each in recorded):
-        for place, (one, other) in enumerate(zip(recorded, replayed, strict=True)):
-            if one != other:
-                return first_difference(one, other, f"{where}[{place}]")
-    return where, recorded, replayed
-
-
 def _without_words(event: Event) -> Event:
     return replace(event, search=None) if isinstance(event, Ended) else event
-
-
-def _short(value: Any) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
