@@ -58,7 +58,7 @@ def from_picture(entries, at):
 
 def test_a_replay_from_any_picture_decides_the_same(tmp_path, often, is_long):
     num_pictures = 0
-    for seed in range(1000 if is_long else 25):
+    for seed in range(1000 if is_long else 12):
         _, entries = recorded(tmp_path / str(seed), seed)
         places = [at for at, entry in enumerate(entries) if isinstance(entry, Pictured)]
         for at in Random(seed).sample(places, min(len(places), 5)):
@@ -67,15 +67,13 @@ def test_a_replay_from_any_picture_decides_the_same(tmp_path, often, is_long):
             assert checked.is_equal, f"seed {seed}, line {at}: {checked.differences or checked.gaps}"
             assert checked.steps == sum(isinstance(entry, Planned) for entry in rest)
             num_pictures += 1
-    assert num_pictures > 100
+    assert num_pictures > 40
 
 
 def test_a_replay_from_a_picture_without_tokens_decides_the_same(tmp_path, often, is_long):
     num_pictures = 0
-    for seed in range(1000 if is_long else 25):
+    for seed in range(1000 if is_long else 12):
         _, entries = recorded(tmp_path / str(seed), seed, keeps_prompts=False)
-        if not check(entries).is_equal:  # it goes by which tokens are the same in different places
-            continue
         places = [at for at, entry in enumerate(entries) if isinstance(entry, Pictured)]
         for at in Random(seed).sample(places, min(len(places), 5)):
             checked = check(from_picture(entries, at))
@@ -89,7 +87,7 @@ def test_a_recording_whose_beginning_is_gone_replays_from_its_first_picture(keep
     monkeypatch.setattr(log, "LEAST_SEGMENT_BYTES", 6000)
     monkeypatch.setattr(log, "SEGMENTS", 1 << 20)
     num_checked = 0
-    for seed in range(25):
+    for seed in range(16):
         directory = tmp_path / str(seed)
         _, entries = recorded(directory, seed, keeps_prompts)
         files = sorted(directory.glob("*.flight"))
@@ -108,13 +106,13 @@ def test_a_recording_whose_beginning_is_gone_replays_from_its_first_picture(keep
         assert checked.unread <= first - 1 and len(checked.since) == 1, f"seed {seed}: {checked}"
         assert checked.steps == sum(isinstance(entry, Planned) for entry in rest[first:])
         num_checked += 1
-    assert num_checked > 4
+    assert num_checked > 2
 
 
 @pytest.mark.parametrize("keeps_prompts", [True, False])
 def test_behind_what_is_damaged_a_replay_goes_on_at_the_next_picture(keeps_prompts, tmp_path, often):
     num_resumed = 0
-    for seed in range(20):
+    for seed in range(10):
         directory = tmp_path / str(seed)
         _, entries = recorded(directory, seed, keeps_prompts)
         path = max(directory.glob("*.flight"), key=lambda path: path.stat().st_size)
@@ -128,7 +126,7 @@ def test_behind_what_is_damaged_a_replay_goes_on_at_the_next_picture(keeps_promp
         checked = check(recording.entries())
         assert recording.damage and not checked.differences, f"seed {seed}: {checked.differences}"
         num_resumed += bool(checked.since)
-    assert num_resumed > 3
+    assert num_resumed > 1
 
 
 # -- what is in a picture --------------------------------------------------------------------------------------------
@@ -191,7 +189,7 @@ def test_a_request_whose_arrival_is_gone_is_known_from_a_picture(tmp_path, often
     assert checked.since and not checked.differences and not checked.unread
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(6))
 def test_a_picture_that_makes_no_sense_is_said_to_and_nothing_else(seed, tmp_path, often):
     """Numbers are changed anywhere in it, under the right checksum."""
     _, entries = recorded(tmp_path, seed)

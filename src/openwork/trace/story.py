@@ -172,8 +172,10 @@ class Stories:
         story = self._living.get(known.number)
         if story is None:
             return
-        story.request = known.request
+        story.request = story.request or known.request
         for index, tokens in known.answers.items():
+            if not tokens:
+                continue
             line = story.line(index)
             if line.tokens != tokens[: len(line.tokens)]:
                 return  # of a log that keeps no tokens: what was read before the gap has other stand-ins
