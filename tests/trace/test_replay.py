@@ -189,7 +189,7 @@ def test_what_cannot_be_replayed_says_why(small):
     cases = (
         (began, replace(story, error="it was too long"), "not accepted: it was too long"),
         (began, replace(story, request=None), "a part of request"),
-        (began, replace(story, is_whole=False), "a part of request"),
+        (began, replace(story, is_known=False), "a part of request"),
         (began, replace(story, has_tokens=False), "without its tokens"),
         (replace(began, contract_id="other-v9"), story, f"contract id other-v9, this is {began.contract_id}"),
         (replace(began, dtype="int4"), story, "dtype int4, this is"),

@@ -194,7 +194,7 @@ class Stories:
         story.number, story.run, story.request, story.error = entry.number, self._run, entry.request, entry.error
         story.prompt_len, story.tenant = len(entry.request.prompt), entry.request.terms.tenant
         story.has_tokens = self._began is None or self._began.has_tokens
-        story.is_whole = story.is_whole and self._is_sure
+        story.is_whole, story.is_known = story.is_whole and self._is_sure, story.is_known and self._is_sure
         self._take_up(story, entry)
         if not entry.error:
             self._living[entry.number] = story
@@ -208,7 +208,8 @@ class Stories:
                 line.cut(len((entry.so_far or {}).get(index, ())))
         for index, tokens in (entry.so_far or {}).items():
             line = story.line(index)
-            story.is_whole = story.is_whole and len(line.tokens) == len(tokens)
+            has_all = len(line.tokens) == len(tokens)
+            story.is_whole, story.is_known = story.is_whole and has_all, story.is_known and has_all
             for token in tokens[len(line.tokens) :]:
                 line.add(Choice(token), None, None, self._run)
 
