@@ -12,7 +12,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import median
 
 from openwork.trace.cost import StepCost
@@ -83,7 +83,7 @@ class Blaming:
 
     def _beside(self, place: int, asked: Asked, step: Stepped, passed: float, seconds: float, end: int) -> None:
         """It had a row in the step, and others had prompts in it."""
-        alone = self._cost.seconds(replace(step.work, chunk_rows=0, chunk_context=0))
+        alone = self._cost.seconds(step.work.without_chunks)
         chunks = self._cost.seconds(step.work) - alone
         extra = max(0.0, passed - max(alone, self.usual_s))
         of_prompts = min(extra, MOST_OF_CHUNKS * chunks)

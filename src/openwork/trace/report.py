@@ -33,13 +33,14 @@ from openwork.core.errors import OpenworkError, RequestError
 from openwork.trace import cost
 from openwork.trace.arrivals import Collecting, Recorded
 from openwork.trace.blame import Blaming
+from openwork.trace.change import Change
 from openwork.trace.course import Course
 from openwork.trace.entry import Entry
 from openwork.trace.findings import Finding, culprits, findings, headline, span, whose
 from openwork.trace.gather import Gathering
 from openwork.trace.schedule import rerun
 from openwork.trace.watch import WatchedCache
-from openwork.trace.whatif import Change, answer
+from openwork.trace.whatif import Oracle
 
 VERSION = 1
 MOST_SIMULATED = 100_000  # steps of a recording whose settings are tried out unasked
@@ -63,9 +64,8 @@ def report(entries: Iterable[Entry], simulates: bool = True) -> dict[str, Any]:
     course, recorded = gathering.course, collecting.close()
     if not course.requests:
         raise RequestError("the recording holds no request", "Nothing was asked, or it is gone.", param="record")
-    steps = [step for step in course.steps if step.elapsed_s > 0]
     try:
-        costs = cost.fit([step.work for step in steps], [step.elapsed_s for step in steps], recorded.between)
+        costs = cost.fit(recorded.laps, cost.usual(recorded.began))
     except RequestError as error:
         return _document(course, recorded, [], [], [*recorded.notes, str(error)])
     found = findings(course, Blaming(course, costs).lay())
@@ -127,12 +127,14 @@ def _finding(finding: Finding, course: Course) -> dict[str, Any]:
 def _tried(found: list[Finding], recorded: Recorded) -> list[dict[str, Any]]:
     """What might have helped against the costliest findings, each thing once."""
     tried: dict[str, dict[str, Any]] = {}
+    oracle = None
     for finding in found[:MOST_TRIED]:
         for label, change in REMEDIES.get(finding.kind, ()):
             if label in tried:
                 continue
             try:
-                document = answer(recorded, change)
+                oracle = oracle or Oracle(recorded)
+                document = oracle.answer(change)
             except OpenworkError:  # such settings cannot be, or there is too little to go by
                 continue
             figures = {each["name"]: each for each in document["figures"]}
