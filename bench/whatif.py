@@ -79,11 +79,12 @@ class Load:
 
 
 class Loads:
-    """Drawn loads; ``scale`` stretches all times, for models that are slower."""
+    """Drawn loads; ``scale`` stretches all times, for models that are slower, and ``part`` is of the requests."""
 
-    def __init__(self, seed: int, scale: float, vocab: int) -> None:
+    def __init__(self, seed: int, scale: float, part: float, vocab: int) -> None:
         self._random = random.Random(seed)
         self._scale = scale
+        self._part = part
         self._vocab = vocab
 
     def _words(self, count: int) -> tuple[int, ...]:
@@ -91,7 +92,7 @@ class Loads:
 
     def _times(self, count: int, per_s: float) -> list[float]:
         now, times = 0.0, []
-        for _ in range(count):
+        for _ in range(round(count * self._part)):
             now += self._random.expovariate(per_s) * self._scale
             times.append(now)
         return times
@@ -159,7 +160,7 @@ class Bench:
 
     def measure(self, name: str, asks: list[str]) -> list[dict[str, Any]]:
         """One record for each thing that is asked."""
-        load = getattr(Loads(self._asked.seed, self._asked.scale, self.vocab), name)()
+        load = getattr(Loads(self._asked.seed, self._asked.scale, self._asked.part, self.vocab), name)()
         runs: dict[str, list[dict[str, Any]]] = {ask: [] for ask in ["as-it-was", *asks]}
         first = None
         for _ in range(self._asked.turns):
@@ -213,6 +214,7 @@ def main() -> None:
     add("--ask", default=",".join(each for each in ASKS if each != "as-it-was"))
     add("--turns", type=int, default=2)
     add("--scale", type=float, default=1.0, help="times so long between arrivals")
+    add("--part", type=float, default=1.0, help="of the requests of a load")
     add("--context", type=int, default=512)
     add("--rows", type=int, default=512, help="of a step at most, as it was")
     add("--seed", type=int, default=0)

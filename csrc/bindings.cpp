@@ -345,7 +345,9 @@ void bind_attention_ops(nb::class_<Device>& device) {
         const Array target(data, Array::write), rows(source, Array::strided);  // the same memory, and writable
         require(target.data<void>() == packed.record.weights, "data must be the array that the handle was made of");
         const PackSource from = make_source(packed.record, row, rows.view());
-        unlocked([&] { d.pack(packed.record, row, from); });
+        bool is_finite = false;
+        unlocked([&] { is_finite = d.pack(packed.record, row, from); });
+        return is_finite;
       });
 }
 

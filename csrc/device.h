@@ -148,8 +148,8 @@ class Device {
   };
   std::int64_t choose(const float* logits, std::int64_t size, const Filter& filter, double noise);
 
-  // Writes the source's rows as outputs row .. of the target.
-  void pack(const Linear& target, std::int64_t row, const PackSource& source);
+  // Writes the source's rows as outputs row .. of the target. Returns whether every number written is finite.
+  bool pack(const Linear& target, std::int64_t row, const PackSource& source);
 
   // The sum modulo 2^64 of a hash of each page of 4096 bytes and of its number; data begins with page first_page, so
   // that the sums of parts add up to the sum of the whole.

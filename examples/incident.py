@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 
 from openwork import SamplingParams
-from openwork.build import make_recorder, wire
+from openwork.build import wire
 from openwork.cli.report import as_text
 from openwork.core.request import Request
 from openwork.core.settings import AdmissionSettings, LoadSettings, RecordSettings, ScheduleSettings
@@ -22,6 +22,7 @@ from openwork.engine.loop import Loop
 from openwork.engine.service import Engine
 from openwork.trace.recording import Recording
 from openwork.trace.report import report
+from openwork.wiring import make_recorder
 
 BLOCK_BYTES = 48 << 10  # keys and values of 16 tokens
 DRAW = Random(1)

@@ -9,6 +9,7 @@ fail=T      the step fails, and the process goes on
 slow=S      every step takes S seconds more
 deaf=N      after N steps it reads and computes nothing any more, without being at work
 nan=T       where token T is the input of a row, the row comes out of the layers as NaN
+lie=T       where token T is the input of a row, what is chosen from the row is an id beyond the vocabulary
 memory=FILE a step that begins when FILE exists finds no memory, and removes FILE
 garbage=N   after N steps it sends what is no message
 stillborn   it ends before it has loaded anything
@@ -21,6 +22,8 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from openwork.cluster import worker
 from openwork.core.errors import MemoryTooSmall
@@ -39,6 +42,8 @@ class FaultyRunner:
         self._fails = None
         if "nan" in faults:
             _spoil(runner._model, int(faults["nan"]))
+        if "lie" in faults:
+            _lie(runner, int(faults["lie"]))
 
     def submit(self, step):
         self._num_steps += 1
@@ -91,6 +96,37 @@ def _spoil(model, token):
         return hidden
 
     model.forward = spoiled
+
+
+def _lie(runner, token):
+    """Marks the row in the layers' output, then in the logits, and gives the id where it finds the mark."""
+    model, mark = runner._model, np.float32(12345.5)
+    forward, best, logits = model.forward, model.best, model.logits
+    choose, argmax = runner._ops.choose, runner._ops.argmax
+
+    def marked(ids, rows, kv):
+        hidden = forward(ids, rows, kv)
+        hidden[ids == token] = mark
+        return hidden
+
+    def best_of(hidden, hashes=None):
+        ids, finite = best(hidden, hashes)
+        ids[hidden[:, 0] == mark] = model.spec.vocab_size
+        return ids, finite
+
+    def logits_of(hidden, out=None):
+        found = logits(hidden, out)
+        found[hidden[:, 0] == mark] = mark
+        return found
+
+    def chosen(row, *how):
+        return model.spec.vocab_size if row[0] == mark else choose(row, *how)
+
+    def highest(rows):
+        return np.where(rows[:, 0] == mark, model.spec.vocab_size, argmax(rows))
+
+    model.forward, model.best, model.logits = marked, best_of, logits_of
+    runner._ops.choose, runner._ops.argmax = chosen, highest
 
 
 def first_time(file):

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from openwork import SamplingParams
-from openwork.build import make_recorder, wire
+from openwork.build import wire
 from openwork.core.constraint import Constraint
 from openwork.core.event import Admitted, Ended, Finished, Preempted, Token
 from openwork.core.request import Request
@@ -24,6 +24,7 @@ from openwork.core.settings import (
 from openwork.core.terms import Tenants
 from openwork.engine.loop import Loop
 from openwork.engine.service import Engine
+from openwork.wiring import make_recorder
 
 CONSTRAINTS = (
     Constraint.regex("[a-z ]{3,40}[.]"),

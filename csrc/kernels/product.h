@@ -59,10 +59,8 @@ struct Tile {
   int64_t steps;
   int last_lanes;  // columns of the last block that exist
   bool resume;     // the chains go on from y
-  // What to fetch ahead, a line a step. After the blocks themselves: entry NB + j while block j of a tile of NB comes
-  // to its end. Beside them: entry j all the while. Null first: nothing.
+  // What is fetched ahead, a line a step: entry NB + j while block j of a tile of NB ends. Null first: nothing.
   const typename T::Weight* next[16];
-  bool beside = false;
 };
 
 constexpr int64_t kAhead = 64;  // steps, one cache line each for most formats
@@ -134,7 +132,7 @@ __attribute__((noinline)) void run_tile(const Tile<T>& t) {
   if (t.next[0] == nullptr) {
     run_resident<T, M, NB>(t, sum);
   } else {
-    const int64_t own = t.steps > kAhead && !t.beside ? t.steps - kAhead : 0;  // up to here the block's own is fetched
+    const int64_t own = t.steps > kAhead ? t.steps - kAhead : 0;  // up to here the block's own is fetched
     const typename T::Weight* ahead[NB];
 #pragma GCC unroll 8
     for (int j = 0; j < NB; j++) ahead[j] = t.weights[j] + kAhead * T::kWeights;
@@ -164,7 +162,7 @@ int run_blocks(const Tile<T>& t, int64_t blocks) {
     Tile<T> whole = t;
     if (blocks > NB) whole.last_lanes = kLanes;
     if (t.next[0])
-      for (int j = 0; j < NB; j++) whole.next[j] = t.next[t.beside ? j : NB + j];
+      for (int j = 0; j < NB; j++) whole.next[j] = t.next[NB + j];
     run_tile<T, M, NB>(whole);
     return NB;
   }

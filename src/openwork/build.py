@@ -1,4 +1,4 @@
-"""The composition root: the only place that chooses and wires.
+"""The composition root: the only place that chooses, and has things wired.
 
 A checkpoint's name and a few wishes go in; an engine with everything behind it comes out, or, for whoever turns a loop
 of its own and knows no text, a scheduler and a runner. "auto" is resolved here, into values that are never changed
@@ -7,85 +7,35 @@ afterwards. Nothing is left half-built: what cannot work is refused before memor
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from openwork import drafting, sizing
-from openwork.core.errors import BackendError, ModelError
+from openwork.core.errors import BackendError
 from openwork.core.request import Limits
-from openwork.core.settings import AdmissionSettings, CacheSettings, LoadSettings, RecordSettings, ScheduleSettings
+from openwork.core.settings import AdmissionSettings, LoadSettings, RecordSettings, ScheduleSettings
 from openwork.core.spec import ModelSpec
 from openwork.core.terms import Tenants
-from openwork.core.version import VERSION
 from openwork.engine.loop import Loop
-from openwork.engine.ports import Clock, Recorder, Runner
+from openwork.engine.ports import Recorder
 from openwork.engine.service import Engine
-from openwork.kv.cache import KVCache
 from openwork.load import assemble, invent, source
 from openwork.load.assemble import GenerationDefaults, Loaded
 from openwork.load.formats import choose_dtype, choose_kv_dtype
-from openwork.ops.paged import KVDType, PagedKV
+from openwork.ops.paged import KVDType
 from openwork.ops.reference import Reference
 from openwork.run.capture import Examiner
-from openwork.run.clock import MonotonicClock
-from openwork.run.drafter import Drafter, Guesses
-from openwork.run.runner import Tap, TensorRunner
-from openwork.schedule.scheduler import Scheduler
+from openwork.run.runner import Tap
 from openwork.text.guide import Guide
 from openwork.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from openwork.trace.log import FlightRecorder
+from openwork.wiring import Info, Plan, Wired, join, make_recorder, read_tokenizer
 
 BACKENDS = ("auto", "cpu", "reference")
 Progress = Callable[[str, int, int], None]  # (stage, done, total)
-
-
-@dataclass(frozen=True, slots=True)
-class Info:
-    """What was chosen and wired, for people to read."""
-
-    model: str
-    directory: str
-    architecture: str
-    dtype: str  # of the weights
-    kv_dtype: str  # of keys and values
-    backend: str
-    contract_id: str
-    threads: int
-    context: int  # longest sequence, prompt and output together
-    block_size: int
-    num_blocks: int
-    weight_bytes: int
-    read_bytes_per_token: int  # of weights, in one decode step of one sequence
-    kv_bytes: int  # a draft model's cache included
-    is_mapped: bool  # the packed weights came from the weight cache
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Wired:
-    """A scheduler and the runner it plans for, and what whoever turns them needs to know."""
-
-    scheduler: Scheduler
-    runner: Runner
-    guide: Guide  # the runner's: compile a constraint with it before a step waits for that
-    clock: Clock
-    kv: PagedKV
-    ops: Reference
-    spec: ModelSpec
-    limits: Limits
-    generation: GenerationDefaults
-    info: Info
-    examiner: Examiner  # looks into sequences with this model
-    cache: CacheSettings
-    schedule: ScheduleSettings
-    admission: AdmissionSettings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,11 +91,11 @@ def build(
     """
     plan = _plan(model, settings, schedule)
     with ThreadPoolExecutor(1) as beside:  # a large tokenizer takes as long to read as mapped weights take to check
-        reading = beside.submit(_tokenizer, plan.directory, plan.spec)
+        reading = beside.submit(read_tokenizer, plan.directory, plan.spec)
         loaded = _load(plan.directory, plan.ops, plan.context, settings, progress)
         tokenizer = reading.result()
     hashes = hashes or (record is not None and record.keeps_prompts)
-    wired = _wire(str(model or source.EMBEDDED), loaded, plan, schedule, tap, tokenizer=tokenizer, hashes=hashes)
+    wired = join(str(model or source.EMBEDDED), loaded, plan, schedule, tap, tokenizer=tokenizer, hashes=hashes)
     recorder = None if record is None else make_recorder(record, wired, _warn)
     return _face(wired, tokenizer, recorder)
 
@@ -165,7 +115,7 @@ def wire(
     """
     plan = _plan(model, settings, schedule)
     loaded = _load(plan.directory, plan.ops, plan.context, settings, progress)
-    return _wire(str(model or source.EMBEDDED), loaded, plan, schedule, None, admission, tenants, hashes=hashes)
+    return join(str(model or source.EMBEDDED), loaded, plan, schedule, None, admission, tenants, hashes=hashes)
 
 
 def examiner(
@@ -191,7 +141,7 @@ def examiner(
     loaded = _load(directory, ops, settings.context, settings, progress)
     context = loaded.spec.max_positions if settings.context is None else settings.context
     limits = Limits(loaded.spec.vocab_size, context, frozenset(loaded.generation.eos_ids))
-    guide = Guide(lambda: _tokenizer(directory, loaded.spec), limits.vocab_size, limits.eos_ids)
+    guide = Guide(lambda: read_tokenizer(directory, loaded.spec), limits.vocab_size, limits.eos_ids)
     return Examiner(loaded.model, kv_dtype, limits, str(model or source.EMBEDDED), loaded.dtype, guide)
 
 
@@ -206,22 +156,8 @@ def build_shape(name: str, config: Mapping[str, Any], settings: LoadSettings, sc
     spec, packed_bytes = invent.survey(config, dtype, settings.context)
     cache, context = sizing.plan_cache(spec, kv_dtype, packed_bytes, settings)
     loaded = invent.invent(config, ops, dtype, context)
-    plan = _Plan(loaded.directory, spec, ops, kv_dtype, cache, context)
-    return _face(_wire(name, loaded, plan, schedule, None), None)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Plan:
-    """What is known before any memory is taken."""
-
-    directory: Path
-    spec: ModelSpec
-    ops: Reference
-    kv_dtype: KVDType
-    cache: CacheSettings
-    context: int
-    draft_block_bytes: int = 0  # what a block of the cache takes more, for a draft model
-    load_drafter: Callable[[], Drafter] | None = None
+    plan = Plan(loaded.directory, spec, ops, kv_dtype, cache, context)
+    return _face(join(name, loaded, plan, schedule, None), None)
 
 
 def _inspect(
@@ -234,14 +170,14 @@ def _inspect(
     return directory, ops, survey, choose_kv_dtype(settings.kv_dtype, survey.dtype)
 
 
-def _plan(model: str | Path | None, settings: LoadSettings, schedule: ScheduleSettings) -> _Plan:
+def _plan(model: str | Path | None, settings: LoadSettings, schedule: ScheduleSettings) -> Plan:
     directory, ops, survey, kv_dtype = _inspect(model, settings)
     name = None if schedule.speculation is None else schedule.speculation.draft_model
     draft = None if name is None else drafting.plan(name, settings, survey.spec, directory)
     more = (0, 0) if draft is None else (draft.packed_bytes, draft.block_bytes)
     cache, context = sizing.plan_cache(survey.spec, kv_dtype, survey.packed_bytes + more[0], settings, more[1])
     drafter = None if draft is None else lambda: drafting.load(draft, settings, ops, survey.spec, cache.num_blocks)
-    return _Plan(directory, survey.spec, ops, kv_dtype, cache, context, more[1], drafter)
+    return Plan(directory, survey.spec, ops, kv_dtype, cache, context, more[1], drafter)
 
 
 def _load(
@@ -249,90 +185,6 @@ def _load(
 ) -> Loaded:
     use: assemble.CacheUse = "big" if settings.cache else "never"
     return assemble.load(directory, ops, dtype=settings.dtype, context=context, progress=progress, cache=use)
-
-
-def _wire(
-    name: str,
-    loaded: Loaded,
-    plan: _Plan,
-    schedule: ScheduleSettings,
-    tap: Tap | None,
-    admission: AdmissionSettings | None = None,
-    tenants: Tenants | None = None,
-    tokenizer: Tokenizer | None = None,
-    hashes: bool = False,
-) -> Wired:
-    spec, ops, cache = loaded.spec, plan.ops, plan.cache
-    kv = sizing.allocate(spec, cache, plan.kv_dtype)
-    limits = Limits(spec.vocab_size, plan.context, frozenset(loaded.generation.eos_ids))
-    guide = Guide(lambda: tokenizer or _tokenizer(plan.directory, spec), spec.vocab_size, limits.eos_ids)
-    runner = TensorRunner(ops, loaded.model, ops.bind(kv), tap, guide, hashes)
-    info = Info(
-        model=name,
-        directory=str(loaded.directory),
-        architecture=spec.architecture,
-        dtype=loaded.dtype,
-        kv_dtype=plan.kv_dtype,
-        backend=ops.name,
-        contract_id=ops.contract_id,
-        threads=ops.num_threads,
-        context=plan.context,
-        block_size=cache.block_size,
-        num_blocks=cache.num_blocks,
-        weight_bytes=loaded.weight_bytes,
-        read_bytes_per_token=loaded.read_bytes_per_token,
-        kv_bytes=kv.num_bytes + cache.num_blocks * plan.draft_block_bytes,
-        is_mapped=loaded.is_mapped,
-    )
-    admission = admission or AdmissionSettings()
-    drafter = None if plan.load_drafter is None else plan.load_drafter()
-    make_proposer = None if drafter is None else partial(Guesses, drafter)
-    return Wired(
-        scheduler=Scheduler(schedule, KVCache(cache, tenants), admission, make_proposer),
-        runner=runner,
-        guide=guide,
-        clock=MonotonicClock(),
-        kv=kv,
-        ops=ops,
-        spec=spec,
-        limits=limits,
-        generation=loaded.generation,
-        info=info,
-        examiner=Examiner(loaded.model, plan.kv_dtype, limits, name, loaded.dtype, guide),
-        cache=cache,
-        schedule=schedule,
-        admission=admission,
-    )
-
-
-def make_recorder(
-    record: RecordSettings, wired: Wired, tell: Callable[[str], None] = lambda message: None, insists: bool = True
-) -> FlightRecorder:
-    """A flight recorder for a loop around ``wired``, with the arguments of FlightRecorder. Raises TraceError."""
-    from openwork.trace.entry import Began
-    from openwork.trace.log import FlightRecorder
-
-    info, now = wired.info, wired.clock.now()
-    began = Began(
-        time=now,
-        unix_s=time.time(),
-        model=info.model,
-        contract_id=info.contract_id,
-        dtype=info.dtype,
-        kv_dtype=info.kv_dtype,
-        threads=info.threads,
-        vocab_size=wired.limits.vocab_size,
-        has_tokens=record.keeps_prompts,
-        cache=wired.cache,
-        schedule=wired.schedule,
-        admission=wired.admission,
-        tenants=wired.scheduler.cache.tenants.known,
-        version=VERSION,
-        weights=wired.examiner.fingerprint(),
-        step_bytes=info.read_bytes_per_token,
-        position_bytes=wired.kv.num_bytes // wired.cache.capacity,
-    )
-    return FlightRecorder(record, began, tell, insists)
 
 
 def _warn(message: str) -> None:
@@ -351,17 +203,3 @@ def _face(wired: Wired, tokenizer: Tokenizer | None, recorder: Recorder | None =
         info=wired.info,
         examiner=wired.examiner,
     )
-
-
-def _tokenizer(directory: Path, spec: ModelSpec) -> Tokenizer | None:
-    path = directory / "tokenizer.json"
-    if not path.exists():
-        return None
-    tokenizer = Tokenizer.load(directory)
-    if tokenizer.vocab_size > spec.vocab_size:
-        raise ModelError(
-            f"has ids up to {tokenizer.vocab_size - 1}, but the embedding only {spec.vocab_size} rows",
-            "The tokenizer belongs to another model: take both from the same checkpoint.",
-            where=str(path),
-        )
-    return tokenizer

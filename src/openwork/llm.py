@@ -12,16 +12,14 @@ so that other faces can stand on the same loop, scheduler and runner.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from openwork.build import Info, Progress, build
-from openwork.core.errors import EngineError, RequestError
-from openwork.core.event import Arrived, Ended, Event, Prefilled
+from openwork.build import Progress, build
+from openwork.core.errors import RequestError
 from openwork.core.output import Chosen, Chunk, Output
 from openwork.core.request import Request, SamplingParams
 from openwork.core.search import Beam, BestFirst, Budget, Choose, Search, as_search
@@ -33,12 +31,12 @@ from openwork.core.settings import (
     SpeculationSettings,
 )
 from openwork.core.spec import ModelSpec
-from openwork.engine.service import Stream
-from openwork.run.explain import Explainer, Source
-from openwork.text.answer import Answer
+from openwork.following import Follower
+from openwork.run.explain import Explainer
 from openwork.text.options import Options, as_chosen, place
 from openwork.text.tokenizer import Tokenizer
 from openwork.text.trial import Trial
+from openwork.wiring import Info
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,8 +120,8 @@ class LLM:
         self._limits = built.limits
         self._guide = built.guide
         self._explainer = Explainer(built.examiner)
+        self._follower = Follower(built.engine, built.tokenizer, self._explainer)
         self._template: ChatTemplate | None = None
-        self._turn = threading.RLock()
         self._trial = Trial()
         weakref.finalize(self, self._trial.close)
         # The runner's thread keeps the weights alive; an LLM that is dropped without close() must not.
@@ -153,7 +151,7 @@ class LLM:
         if len(each) != len(many):
             raise RequestError(f"{len(each)} were given for {len(many)} prompts", param="params")
         requests = [self._request(prompt, how) for prompt, how in zip(many, each, strict=True)]
-        return self._run(list(zip(requests, many, strict=True)), progress)
+        return self._follower.run(list(zip(requests, many, strict=True)), progress)
 
     def stream(
         self,
@@ -173,7 +171,7 @@ class LLM:
             raise RequestError("cannot be streamed: which are best is known at the end", param="best_of")
 
         def chunks() -> Iterator[Chunk]:  # nothing is submitted for a stream that nobody reads
-            yield from self._follow([self._submit(request, prompt)], progress)
+            yield from self._follower.follow([self._follower.submit(request, prompt)], progress)
 
         return chunks()
 
@@ -208,7 +206,7 @@ class LLM:
 
         ``params`` says n, lengths and ends, and nothing that bends the model's distribution. Raises as ``generate``.
         """
-        return self._run([(self._request(prompt, params, how), prompt)], progress)[0]
+        return self._follower.run([(self._request(prompt, params, how), prompt)], progress)[0]
 
     def choose(
         self,
@@ -229,7 +227,7 @@ class LLM:
         placed = place(self.tokenizer, prompt if isinstance(prompt, str) else None, plain.prompt, options)
         how = Choose(options=placed.options, end=end, score_all=score_all, at_once=at_once, budget=budget or Budget())
         request = Request(placed.prompt_ids, plain.params, self._limits, search=Search(choose=how, trace=trace))
-        return as_chosen(self._run([(request, prompt)], None)[0], placed, options, bool(how.end))
+        return as_chosen(self._follower.run([(request, prompt)], None)[0], placed, options, bool(how.end))
 
     # -- looking inside ------------------------------------------------------------------------------------------
 
@@ -244,8 +242,7 @@ class LLM:
 
     def close(self) -> None:
         """Cancel what is running and stop the engine's thread. Does nothing the second time."""
-        with self._turn:
-            self._engine.close()
+        self._follower.close()
         self._explainer.close()
         self._trial.close()
 
@@ -285,72 +282,6 @@ class LLM:
                 param=param,
             )
         return self.tokenizer
-
-    def _run(self, asked: Sequence[tuple[Request, Prompt]], progress: Progress | None) -> list[Output]:
-        running = [self._submit(request, prompt) for request, prompt in asked]
-        for _ in self._follow(running, progress):
-            pass
-        return [answer.output for _, answer in running if answer.output is not None]
-
-    def _submit(self, request: Request, prompt: Prompt) -> tuple[Stream, Answer]:
-        with self._turn:
-            stream = self._engine.submit(request)
-            arrived = next(event.time for event in stream.take() if isinstance(event, Arrived))
-        text = prompt if isinstance(prompt, str) else None
-        return stream, Answer(request, self.tokenizer, text, arrived, source=Source(self._explainer))
-
-    def _follow(self, running: Sequence[tuple[Stream, Answer]], progress: Progress | None) -> Iterator[Chunk]:
-        """Turn the engine until these requests have ended; whatever else is running moves with them."""
-        report = _Report(running, progress)
-        try:
-            left = list(running)
-            while left:
-                with self._turn:
-                    if not any(stream.has_events for stream, _ in left):
-                        self._engine.turn()
-                for stream, answer in left:
-                    for event in stream.take():
-                        report.see(event)
-                        chunk = answer.take(event)
-                        if chunk is not None:
-                            yield chunk
-                    self._cancel_stopped(stream, answer)
-                left = [pair for pair in left if pair[1].output is None]
-        finally:
-            with self._turn:
-                for stream, _ in running:
-                    self._engine.cancel(stream)
-        failures = [answer.failure for _, answer in running if answer.failure]
-        if failures:
-            outputs = tuple(answer.output for _, answer in running)
-            raise EngineError(f"{len(failures)} of {len(running)} requests failed: {failures[0]}", outputs=outputs)
-
-    def _cancel_stopped(self, stream: Stream, answer: Answer) -> None:
-        """A stop string is text, so the engine hears of it from here."""
-        while answer.to_cancel:
-            with self._turn:
-                self._engine.cancel(stream, answer.to_cancel.pop(), "stop")
-
-
-class _Report:
-    """Progress over the requests of one call, for whoever watches."""
-
-    def __init__(self, running: Sequence[tuple[Stream, Answer]], progress: Progress | None) -> None:
-        self._progress = progress
-        self._num_tokens = sum(len(stream.request.prompt) for stream, _ in running)
-        self._num_requests = len(running)
-        self._num_ended = 0
-        self._computed: dict[int, int] = {}  # request -> prompt tokens, never falling
-
-    def see(self, event: Event) -> None:
-        if self._progress is None:
-            return
-        if isinstance(event, Prefilled):
-            self._computed[event.request] = max(event.computed, self._computed.get(event.request, 0))
-            self._progress("prefill", sum(self._computed.values()), self._num_tokens)
-        elif isinstance(event, Ended):
-            self._num_ended += 1
-            self._progress("requests", self._num_ended, self._num_requests)
 
 
 def _as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

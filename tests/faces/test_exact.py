@@ -121,7 +121,8 @@ def test_beside_others_it_finds_the_same(llm):
     params = SamplingParams(constraint=Constraint.regex("[a-z]{2,3}"), n=2)
     alone = llm.search([40, 41], BestFirst(), params).search
     with LLM(llm.info.directory, context=64, kv_cache_bytes=24 * llm.info.kv_bytes // llm.info.num_blocks) as small:
-        others = [small._submit(small._request([9, 8, i], SamplingParams(max_tokens=40)), [9, 8, i]) for i in range(4)]
+        running = [small._request([9, 8, i], SamplingParams(max_tokens=40)) for i in range(4)]
+        others = [small._follower.submit(each, each.prompt) for each in running]
         assert small.search([40, 41], BestFirst(), params).search == alone
-        for _ in small._follow(others, None):
+        for _ in small._follower.follow(others, None):
             pass

@@ -257,7 +257,7 @@ def test_damaged_weights_fail_the_request_and_not_the_engine(tmp_path, checkpoin
     write_byte_tokenizer(tmp_path)
     path = tmp_path / "model.safetensors"
     data = bytearray(path.read_bytes())
-    data[-4096:] = np.full(1024, np.nan, np.float32).tobytes()
+    data[-4096:] = np.full(1024, 3e38, np.float32).tobytes()  # finite, and no sum of them is
     path.write_bytes(bytes(data))
     with LLM(tmp_path) as llm:
         with pytest.raises(EngineError, match="not finite") as caught:

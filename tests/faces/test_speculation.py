@@ -215,11 +215,11 @@ def test_under_pressure_sequences_give_way_and_say_the_same(block_bytes):
         with LLM(kv_cache_bytes=20 * block_bytes, schedule=ScheduleSettings(64, 8, speculation=speculation)) as llm:
             if speculation is not None:
                 make_eager(llm)
-            streams = [llm._submit(llm._request(prompt, params), prompt) for prompt in prompts]
+            streams = [llm._follower.submit(llm._request(prompt, params), prompt) for prompt in prompts]
             seen = []
             for stream, _ in streams:
                 overhear(stream, seen)
-            for _ in llm._follow(streams, None):
+            for _ in llm._follower.follow(streams, None):
                 pass
             outputs.append([said(answer.output) for _, answer in streams])
             preempted.append(sum(isinstance(event, Preempted) for event in seen))
@@ -253,8 +253,11 @@ def test_a_search_beside_it_finds_the_same():
             search = Request(
                 tuple(llm.tokenizer.encode("once upon")), SamplingParams(max_tokens=8), llm._limits, search=_beam()
             )
-            running = [llm._submit(llm._request(prompt, params), prompt), llm._submit(search, "once upon")]
-            for _ in llm._follow(running, None):
+            running = [
+                llm._follower.submit(llm._request(prompt, params), prompt),
+                llm._follower.submit(search, "once upon"),
+            ]
+            for _ in llm._follower.follow(running, None):
                 pass
             answers.append([said(answer.output) for _, answer in running])
     assert answers[0] == answers[1]

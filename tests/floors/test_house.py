@@ -32,12 +32,14 @@ MAY_IMPORT = {
     "trace": {"core", "kv", "schedule", "engine", "ops", "run"},
     "sizing": {"core", "ops", "run"},
     "drafting": {"core", "ops", "load", "run", "text", "sizing"},
-    "build": ENGINE_ROOM - {"testing"} | {"trace", "drafting", "sizing"},
-    "bench": {"core", "engine", "ops", "testing", "build"},
-    "llm": {"core", "text", "engine", "run", "trace", "build"},
-    "cluster": {"core", "kv", "engine", "load", "trace", "build"},
+    "wiring": ENGINE_ROOM - {"testing"} | {"trace", "sizing"},
+    "build": ENGINE_ROOM - {"testing"} | {"drafting", "sizing", "wiring"},
+    "bench": {"core", "engine", "ops", "testing", "build", "wiring"},
+    "following": {"core", "text", "engine", "run", "build"},
+    "llm": {"core", "text", "engine", "run", "trace", "build", "following", "wiring"},
+    "cluster": {"core", "kv", "engine", "load", "trace", "build", "wiring"},
     "serve": {"core", "text", "engine", "trace"},
-    "cli": {*ENGINE_ROOM, "bench", "build", "llm", "cluster", "serve", "trace", "__init__"},
+    "cli": {*ENGINE_ROOM, "bench", "build", "wiring", "llm", "cluster", "serve", "trace", "__init__"},
 }
 STDLIB_BANNED = {"time", "random", "os", "threading", "socket", "asyncio", "datetime", "secrets", "multiprocessing"}
 

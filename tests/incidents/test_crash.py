@@ -240,6 +240,25 @@ def test_c13_numbers_that_are_not_finite(tmp_path, model):
         assert usage["prompt_tokens_details"]["cached_tokens"] == 0
 
 
+def test_c15_an_id_that_is_no_token(tmp_path, model):
+    """C15: a kernel that chooses id = vocabulary, beside eight streams: 500 numerical_error; they get theirs."""
+    with faulty(tmp_path, model, f"lie={FATAL}") as serving:
+        (worker,) = serving.workers()
+        alone = [serving.post(COMPLETIONS, body).json["choices"][0]["token_ids"] for body in BODIES]
+        ways = ({}, {"temperature": 1}, {"n": 2, "temperature": 1}, {"stream": True}, {"echo": True})
+        with ThreadPoolExecutor(16) as pool:
+            streams = [pool.submit(tokens_of_stream, serving, body) for body in BODIES]
+            spoiled = [pool.submit(serving.post, COMPLETIONS, completion(prompt=POISON, **way)) for way in ways]
+            assert [each.result(60) for each in streams] == alone
+        for way, each in zip(ways, spoiled, strict=True):
+            answer = each.result(60)
+            error = answer.events[-1]["error"] if "stream" in way else answer.error
+            assert error["code"] == "numerical_error" and "went wrong" in error["message"], answer
+        usage = serving.post(COMPLETIONS, completion(prompt=POISON[:-1], max_tokens=1)).json["usage"]
+        assert usage["prompt_tokens_details"]["cached_tokens"] == 0
+        assert serving.workers() == [worker]
+
+
 def test_r01_memory_that_runs_out_in_a_step(tmp_path, model):
     """R01: an allocation that fails at the Nth token of a stream, N = 1, 2, 3, 5 ...: one error, then all as before."""
     trigger = tmp_path / "full"

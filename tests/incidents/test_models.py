@@ -1,6 +1,7 @@
 """M: damaged and hostile model files: the server says what is wrong and ends; it runs nothing of them.
 
-Numbers that are not finite are found when they are used: then each request ends with an error, and says so.
+Weights that are not finite are such a file. Finite ones whose sums are not are found when they are used: then each
+request ends with an error, and says so.
 """
 
 from __future__ import annotations
@@ -66,12 +67,16 @@ def without_tensor(model):
     write_weights(model, entries, rest)
 
 
-def with_nan(model):
-    """Weights with a number that is none, in the last tensor."""
-    entries, rest = header(model)
-    begin = max(entry["data_offsets"][0] for name, entry in entries.items() if name != "__metadata__")
-    raw = np.array([np.nan], np.float32).tobytes()[2:]  # as bfloat16
-    write_weights(model, entries, rest[:begin] + raw + rest[begin + len(raw) :])
+def with_numbers(*numbers):
+    """Weights that begin with these in their last tensor."""
+
+    def damage(model):
+        entries, rest = header(model)
+        begin = max(entry["data_offsets"][0] for name, entry in entries.items() if name != "__metadata__")
+        raw = np.array(numbers, np.float32).view(np.uint16)[1::2].tobytes()  # as bfloat16
+        write_weights(model, entries, rest[:begin] + raw + rest[begin + len(raw) :])
+
+    return damage
 
 
 def config(**fields):
@@ -190,10 +195,19 @@ def test_m07_m13_files_that_change_and_files_that_would_run(tmp_path):
         assert not sentinel.exists()
 
 
-def test_m23_weights_that_are_not_finite(tmp_path):
-    """M23: NaN among the weights: each request ends with 500 numerical_error, and the server lives."""
+@pytest.mark.parametrize("number", [np.nan, -np.inf])
+def test_m23_weights_that_are_not_finite(tmp_path, number):
+    """M23: NaN or infinity among the weights: exit 1, and the tensor is named."""
+    said = is_refused(tmp_path, with_numbers(0, 1, number), "not finite")
+    entries, _ = header(tmp_path)
+    last = max((name for name in entries if name != "__metadata__"), key=lambda name: entries[name]["data_offsets"][0])
+    assert last in said and f"holds {number:g} at output" in said, said
+
+
+def test_m23_weights_whose_sums_are_not_finite(tmp_path):
+    """M23: finite weights whose sums are not: each request ends with 500 numerical_error, and the server lives."""
     model = write_model(tmp_path / "model")
-    with_nan(model)
+    with_numbers(*[3e38] * 64)(model)
     with Serving(tmp_path / "server", "--model", str(model), "--served-model-name", MODEL) as serving:
         serving.wait_until_ready()
         for body in (completion(), completion(logprobs=2), completion(guided_choice=["a", "b"])):

@@ -16,6 +16,7 @@ from openwork.core.errors import BackendError, ModelError, UnsupportedModel
 from openwork.load import take
 from openwork.load.assemble import inspect, load
 from openwork.load.safetensors import File
+from openwork.ops.cpu import Cpu, available
 from openwork.ops.packed import Packed
 from openwork.ops.reference import Reference
 from openwork.testing.checkpoint import ARCHITECTURES, tensor_shapes, write_checkpoint, write_safetensors
@@ -229,6 +230,46 @@ def test_a_wrong_dtype_is_named(llama, dtype):
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + data[:begin] + bytes(64 * width) + data[end:])
     assert refused(llama, f"has dtype {dtype}").field == name
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "int8-channel", "int4"])
+@pytest.mark.parametrize("ops", [Reference(), *([Cpu(2)] if available() else [])], ids=lambda ops: ops.name)
+def test_a_weight_that_is_not_finite_is_refused_and_named(tmp_path, ops, dtype, bad):
+    """Wherever it is: in the first or last entry, in a matrix that is fused, transposed, or a vector; in any format."""
+    for architecture, name, place in (
+        ("LlamaForCausalLM", "model.embed_tokens.weight", (0, 0)),
+        ("LlamaForCausalLM", "lm_head.weight", (-1, -1)),
+        ("LlamaForCausalLM", "model.layers.1.self_attn.k_proj.weight", (17, 5)),
+        ("LlamaForCausalLM", "model.norm.weight", (63,)),
+        ("GPT2LMHeadModel", "transformer.h.1.mlp.c_fc.weight", (3, 40)),
+        ("GPT2LMHeadModel", "transformer.h.0.attn.c_attn.bias", (7,)),
+    ):
+        directory = tmp_path / name
+        write_checkpoint(directory, architecture)
+        load(directory, ops, dtype=dtype)
+
+        def spoil(tensors, name=name, place=place):
+            tensors[name][place] = bad
+
+        edit_tensors(directory, spoil)
+        with pytest.raises(ModelError, match=rf"{bad:g} at output \d+.*fetch it again") as error:
+            load(directory, ops, dtype=dtype, cache="always")
+        assert error.value.field == name and str(directory) in str(error.value)
+
+
+@pytest.mark.parametrize("ops", [Reference(), *([Cpu(2)] if available() else [])], ids=lambda ops: ops.name)
+@pytest.mark.parametrize(("dtype", "large"), [("bfloat16", 3.4e38), ("int8", 1e7), ("int4", 1e7), ("float32", None)])
+def test_a_weight_that_the_format_cannot_hold_is_refused(llama, ops, dtype, large):
+    def grow(tensors):
+        tensors["model.layers.0.mlp.down_proj.weight"][2, 3] = large or 3.4e38
+
+    edit_tensors(llama, grow)
+    if large is None:
+        load(llama, ops, dtype=dtype)
+        return
+    with pytest.raises(ModelError, match=rf"down_proj.*{dtype} cannot.*float32"):
+        load(llama, ops, dtype=dtype)
 
 
 def test_a_truncated_file(llama):

@@ -35,7 +35,7 @@ class Counting(Reference):
 
     def pack_rows(self, packed, row, source):
         self.packed += source.shape != PROBE
-        super().pack_rows(packed, row, source)
+        return super().pack_rows(packed, row, source)
 
 
 @pytest.fixture(autouse=True)
@@ -255,7 +255,7 @@ def test_a_packing_that_gives_other_bytes_is_noticed(llama):
 
     class Other(Counting):
         def pack_rows(self, packed, row, source):
-            super().pack_rows(packed, row, source * np.float32(0.5))
+            return super().pack_rows(packed, row, source * np.float32(0.5))
 
     assert not load(llama, Other(), cache="always").is_mapped
 
@@ -351,7 +351,7 @@ def test_two_writers_at_once(llama, home):
             if source.shape != PROBE and not hasattr(self, "came"):
                 self.came = True
                 gate.wait(60)
-            super().pack_rows(packed, row, source)
+            return super().pack_rows(packed, row, source)
 
     def one():
         seen.append(logits(load(llama, Waiting(), cache="always")))

@@ -129,7 +129,9 @@ def test_masked_beams_are_those_of_transformers(pair, monkeypatch, width, length
         )
         search = Search(beam=Beam(width=width, length_penalty=length_penalty, early_stopping=early_stopping))
         params = SamplingParams(n=width, max_tokens=9, constraint=Constraint.regex(str(case)))
-        found = llm._run([(Request(tuple(prompt), params, llm._limits, search=search), prompt)], None)[0].search.found
+        found = llm._follower.run([(Request(tuple(prompt), params, llm._limits, search=search), prompt)], None)[
+            0
+        ].search.found
         assert len(found) == width
         for place, each in enumerate(found):
             line = theirs.sequences[place][len(prompt) :].tolist()

@@ -124,6 +124,62 @@ def test_a_row_that_is_not_finite_fails_alone(make):
     assert "not finite" in bad.failure and not bad.choices
 
 
+class Liar:
+    """Operations that, when they are asked for the first time, give an id that is none."""
+
+    def __init__(self, told, lie):
+        self._told, self._lie = told, lie
+
+    def __getattr__(self, name):
+        true = getattr(self._told, name)
+        if name not in ("argmax", "choose", "top_k", "best"):
+            return true
+
+        def lying(*args):
+            found = true(*args)
+            if self._lie is not None:
+                lie, self._lie = self._lie, None
+                if name == "choose":
+                    return lie
+                (found[0] if name == "best" else found)[0] = lie
+            return found
+
+        return lying
+
+
+@pytest.mark.parametrize("lie", [-1, None, 2**31, -(2**40)])
+@pytest.mark.parametrize(
+    ("params", "asks"),
+    [
+        (GREEDY, {}),
+        (SamplingParams(temperature=0, logit_bias={3: 1.0}), {}),
+        (SamplingParams(temperature=0, logprobs=2), {}),
+        (SamplingParams(temperature=1.0, seed=3), {}),
+        (SamplingParams(temperature=1.0, seed=3, logprobs=0), {}),
+        (None, {"expand": Expand(top=2)}),
+        (None, {"score": Score((6,), 2)}),
+    ],
+)
+def test_an_id_that_is_no_token_fails_alone_and_is_never_used(make, lie, params, asks):
+    """Nor in the next step, which may have been submitted already with the id pending in it."""
+    runner, true = make(), make()
+    lie = true._model.spec.vocab_size if lie is None else lie
+    draws = () if params is None else (draw(2, params),)
+    works = Work(0, 0, (5, 6), False, (0,), draws, **asks), Work(1, 0, (8, 9), False, (1,), draws, **asks)
+    if params is GREEDY:
+        liar = Liar(runner._model, lie)
+        runner._model = liar
+    else:
+        runner._ops = Liar(OPS, lie)
+    bad, good = run(runner, *works)
+    assert "no token id" in bad.failure and bad.failed == "numbers" and not bad.choices and bad.candidates is None
+    assert good == run(true, *works)[1]
+    if draws:
+        following = [Work(each, 2, (), True, (each,), (draw(3),)) for each in (0, 1)]
+        bad, good = run(runner, *following, number=1)
+        assert "no token" in bad.failure and good == run(true, *following, number=1)[1]
+
+
 def test_an_impossible_step_raises_at_collect_and_the_next_one_runs(make):
     runner = make()
     with pytest.raises(Exception, match=r"block|table|range|index"):

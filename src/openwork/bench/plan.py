@@ -18,10 +18,11 @@ from openwork.bench import checkpoint, start, work
 from openwork.bench.figure import Figure
 from openwork.bench.limits import Limits
 from openwork.bench.shapes import SHAPES
-from openwork.build import Built, Info, build, build_shape
+from openwork.build import Built, build, build_shape
 from openwork.core.errors import BackendError, MemoryTooSmall, RequestError
 from openwork.core.settings import LoadSettings, ScheduleSettings
 from openwork.ops.cpu import Cpu
+from openwork.wiring import Info
 
 CACHE_VARIABLE = "OPENWORK_CACHE"
 Finding = tuple[str, Any]  # ("model", Info) | ("limits", dict) | ("figure", Figure) | ("skipped", why)

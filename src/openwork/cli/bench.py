@@ -18,7 +18,7 @@ from openwork.cli.options import KVDtype
 from openwork.core.errors import RequestError
 
 if TYPE_CHECKING:
-    from openwork.build import Info
+    from openwork.wiring import Info
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 

@@ -22,13 +22,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from openwork.build import Wired
 from openwork.core.errors import ModelError, OpenworkError
 from openwork.kv.saved import Saved, export, restore
 from openwork.load import packed_file
 from openwork.load.checkpoint import Checkpoint
 from openwork.load.fingerprint import Fingerprints, Look
 from openwork.load.packed_file import PackedFile
+from openwork.wiring import Wired
 
 LAYOUT = 1  # to be raised when a file of this kind means something else
 MOST_BYTES = 4 * 2**30  # of keys and values in a file: what was used longest ago is left out

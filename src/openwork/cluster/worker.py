@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from openwork.build import Wired, make_recorder, wire
+from openwork.build import wire
 from openwork.cluster import kept_cache
 from openwork.cluster.pipe import Gone, Pipe
 from openwork.cluster.wire import (
@@ -53,6 +53,7 @@ from openwork.core.terms import Tenants
 from openwork.engine.face import Facts
 from openwork.engine.loop import Loop
 from openwork.trace.log import FlightRecorder
+from openwork.wiring import Wired, make_recorder
 
 LEAST_S = 0.1  # between two reports, or two words on loading
 REPORT_SHARE = 0.02  # of the time that reports may take: counting the blocks of a large cache is not free

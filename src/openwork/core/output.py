@@ -9,9 +9,9 @@ from typing import Any, Literal, Protocol
 from openwork.core.errors import RequestError
 
 FinishReason = Literal["stop", "length", "repetition", "cancelled", "error"]
-# What failed when a sequence finished with "error": its own numbers were not finite; its constraint left no token to
-# choose; the whole step; the request ended the engine's process again and again; the engine is closed and could not
-# finish it.
+# What failed when a sequence finished with "error": its own numbers were not finite, or chose what is no token; its
+# constraint left no token to choose; the whole step; the request ended the engine's process again and again; the engine
+# is closed and could not finish it.
 Failure = Literal["", "numbers", "grammar", "step", "quarantined", "closed"]
 
 

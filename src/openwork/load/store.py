@@ -5,8 +5,8 @@
     Mapped   (mapped.py) finds them packed in a file already
 
 All answer the same calls of the same model file, in the same order. Load surveys first, so that a checkpoint which does
-not fit its config is refused before anything is allocated. Memory while packing: the packed weights, and one slab of
-the file.
+not fit its config is refused before anything is allocated; NaN or infinity is refused where it is packed.
+Memory while packing: the packed weights, and one slab of the file.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
+from openwork.core.errors import ModelError
 from openwork.load.formats import Role, format_of, packed_bytes
 from openwork.load.safetensors import Tensor
 from openwork.ops.packed import LANES, DType, Packed, from_bfloat16
@@ -90,7 +91,10 @@ class Entry:
 
 
 class Pack:
-    """Reads and packs, and keeps a list of what it packed. ``progress`` is told (bytes read, bytes in all)."""
+    """Reads and packs, and keeps a list of what it packed. ``progress`` is told (bytes read, bytes in all).
+
+    Raises ModelError for the first tensor whose weights are not all finite.
+    """
 
     checks_copies = False
 
@@ -103,6 +107,9 @@ class Pack:
 
     def vector(self, pieces: Sequence[Piece], offset: float) -> np.ndarray:
         parts = [_float32(tensor.rows(first, last)) for tensor, first, last in pieces]
+        for (tensor, first, _), part in zip(pieces, parts, strict=True):
+            if not np.isfinite(part).all():
+                raise _not_finite(tensor, part, first, "float32")
         self._advance(sum((last - first) * bytes_an_output(tensor, 0) for tensor, first, last in pieces))
         whole = np.concatenate(parts)
         whole = whole + np.float32(offset) if offset else whole
@@ -119,7 +126,8 @@ class Pack:
             for start in range(first, last, step):
                 stop = min(start + step, last)
                 source = tensor.rows(0, k)[:, start:stop].T if transposed else tensor.rows(start, stop)
-                self._ops.pack_rows(packed, row, source)
+                if not self._ops.pack_rows(packed, row, source):
+                    raise _not_finite(tensor, source, start, packed.dtype)
                 row += stop - start
                 tensor.drop()
                 self._advance((stop - start) * row_bytes)
@@ -145,6 +153,21 @@ def recipe(pieces: Sequence[Piece], *how: float) -> str:
     """What an array is made from, as a short hash: two recipes that are equal make equal arrays."""
     parts = [(tensor.name, tensor.dtype, tensor.shape, first, last) for tensor, first, last in pieces]
     return hashlib.sha256(repr((parts, how)).encode()).hexdigest()[:16]
+
+
+def _not_finite(tensor: Tensor, values: np.ndarray, first: int, dtype: DType) -> ModelError:
+    """What to say of a part of a tensor, (outputs,) or (outputs, k) from output ``first`` on."""
+    floats = _float32(values)
+    bad = np.argwhere(~np.isfinite(floats))
+    where = {"where": str(tensor.file.path), "field": tensor.name}
+    if not len(bad):
+        largest = float(np.abs(floats).max())
+        return ModelError(f"holds {largest:.3g}, which {dtype} cannot", "Load it with dtype float32.", **where)
+    output, *rest = bad[0].tolist()
+    place = ", ".join([f"output {first + output}", *(f"input {each}" for each in rest)])
+    what = f"holds {floats[tuple(bad[0])]:g} at {place}"
+    hint = "The file is damaged, or the model was saved broken: fetch it again, or ask whoever made it."
+    return ModelError(f"{what}; every answer would be NaN", hint, **where)
 
 
 def _float32(values: np.ndarray) -> np.ndarray:

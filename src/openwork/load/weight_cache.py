@@ -8,6 +8,7 @@ A file is used when all of this holds, and is made anew otherwise:
     its bytes are those that were written     checksums over everything, each time (packed_file.py)
     it was made from these very files         SHA-256 of config and weights (fingerprint.py)
     packing would give the same bytes today   the contract's version, and the hash of a small matrix packed just now
+    its numbers are finite                    they were looked at when they were packed
     it holds what the model file asks for     every array has a recipe: names, ranges, offsets and shapes
 
 Nothing about the cache can fail a load: no room, no permission, a file that somebody broke, two processes at once. The
@@ -42,7 +43,7 @@ from openwork.ops.reference import Reference
 VARIABLE = "OPENWORK_CACHE"
 WORTH_BYTES = 64 * 2**20  # smaller weights are packed faster than anybody notices
 SPARE_BYTES = 2**30  # that a cache file must leave free on its disk
-LAYOUT = 1  # to be raised when a file of this kind means something else
+LAYOUT = 2  # to be raised when a file of this kind means something else; since 2 all its numbers are known to be finite
 
 
 class Mapped:

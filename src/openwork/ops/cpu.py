@@ -123,10 +123,9 @@ class Cpu(Reference):
         """Prepare the rows of one step: positions and tables are checked and copied once for all layers."""
         return replace(rows, native=_core.Rows(rows.positions, rows.starts, rows.tables, rows.cos, rows.sin))
 
-    def pack_rows(self, packed: Packed, row: int, source: np.ndarray) -> None:
-        """Write source (rows, k), float32 / float16 / bfloat16 bits (uint16), any strides, into a packed matrix."""
+    def pack_rows(self, packed: Packed, row: int, source: np.ndarray) -> bool:
         target = _core.Linear(packed.data, packed.dtype, packed.n, packed.k, None)
-        self._device.pack_rows(target, packed.data, row, source)
+        return bool(self._device.pack_rows(target, packed.data, row, source))
 
     # -- rows ----------------------------------------------------------------------------------------------------
 

@@ -54,9 +54,13 @@ class Reference:
         """Prepare the rows of one step."""
         return rows
 
-    def pack_rows(self, packed: Packed, row: int, source: np.ndarray) -> None:
-        """Write source (rows, k), float32 / float16 / bfloat16 bits (uint16), any strides, into a packed matrix."""
+    def pack_rows(self, packed: Packed, row: int, source: np.ndarray) -> bool:
+        """Write source (rows, k), float32 / float16 / bfloat16 bits (uint16), any strides, into a packed matrix.
+
+        Returns whether every weight is finite, as it lies there now: a format may not hold what was in the source.
+        """
         packed.put(row, source.astype(np.float32) if source.dtype == np.float16 else source)
+        return bool(np.isfinite(packed.unpack(np.arange(row, row + len(source)))).all())
 
     def checksum(self, data: np.ndarray, first_page: int = 0) -> int:
         """64 bits over the bytes of a contiguous array (ops/checksum.py)."""

@@ -55,7 +55,7 @@ class Drafter:
         began, computed = time.perf_counter(), end
         while end == known and len(line) - known < most:
             (token,), (is_finite,) = (found.tolist() for found in self._model.best(hidden[-1:]))
-            if not is_finite or token >= self._vocab_size:
+            if not is_finite or not 0 <= token < self._vocab_size:
                 break
             line = (*line, token)
             if len(line) - known < most:

@@ -2,8 +2,9 @@
 
 ``submit`` returns at once; the step runs while the caller plans the next. It guarantees that steps run in the order
 they were submitted, that copies come before the forward pass, that a pending token is the one it chose in the step
-before, and that logits never take more than LOGITS_BYTES at a time, whatever the vocabulary. Apart from the cache and
-those last choices it keeps nothing: a Step says the rest. It does not know requests, text, or why it is asked.
+before, that a row that went wrong fails its own sequence alone, and that logits never take more than LOGITS_BYTES at a
+time, whatever the vocabulary. Apart from the cache and those last choices it keeps nothing: a Step says the rest. It
+does not know requests, text, or why it is asked.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from openwork.core.output import Logprob
+from openwork.core.output import Failure, Logprob
 from openwork.core.step import Candidates, Choice, Outcome, Result, Step, Work
 from openwork.models.decoder import Decoder
 from openwork.ops.paged import PagedKV
 from openwork.ops.reference import Reference
 from openwork.run.batch import Batch, assemble
 from openwork.run.masks import DeadEnd, Guide, Masks
-from openwork.run.sample import candidates, choose, is_plainly_greedy, logprobs
+from openwork.run.sample import NoToken, candidates, choose, is_plainly_greedy, logprobs, sound
 
 LOGITS_BYTES = 32 << 20
 Tap = Callable[[int, int, np.ndarray], None]  # (sequence, position, logits row: copy it to keep it)
 
 _NOT_FINITE = (
-    "the logits are not finite (NaN or infinity)",
-    "The weights are damaged, or overflow in this number format: try dtype float32.",
+    "the logits are not finite (NaN or infinity). "
+    "The weights are damaged, or overflow in this number format: try dtype float32."
 )
 _NO_TOKEN = "the step before gave no token to go on with"
 
@@ -135,16 +136,20 @@ class TensorRunner:
         ids, finite = self._model.best(hidden[[row for _, row in wanted]], kept)
         hashes = [None] * len(wanted) if kept is None else kept.tolist()
         choices: list[list[Choice]] = [[] for _ in step.works]
+        vocab_size = self._model.spec.vocab_size
         failed: dict[int, Outcome] = {}
-        for (index, row), token, is_sound, row_hash in zip(wanted, ids.tolist(), finite.tolist(), hashes, strict=True):
+        for (index, row), token, is_finite, row_hash in zip(wanted, ids.tolist(), finite.tolist(), hashes, strict=True):
             work = step.works[index]
             num_right = row - batch.starts[index] - work.num_sure + 1
             if not _is_reached(work, choices[index], num_right):
                 continue
-            if is_sound:
-                choices[index] += [Choice(token, None, row_hash) for _ in work.draws]
-            elif not num_right:
-                failed[index] = Outcome(failure=" ".join(_NOT_FINITE))
+            try:
+                if not is_finite:
+                    raise NoToken(_NOT_FINITE)
+                choices[index] += [Choice(sound(token, vocab_size), None, row_hash) for _ in work.draws]
+            except NoToken as error:
+                if not num_right:  # behind a right guess it will be met again, without guesses
+                    failed[index] = Outcome(failure=str(error))
         return [failed[i] if i in failed else Outcome(tuple(choices[i])) for i in range(len(step.works))]
 
     def _outcomes(
@@ -166,24 +171,26 @@ class TensorRunner:
                 if self._tap is not None:
                     self._tap(work.sequence, work.start + offset, logits[place])
                 if not finite[place]:
-                    if num_right <= 0:  # behind a right guess it will be met again, without guesses
-                        failed[index] = Outcome(failure=" ".join(_NOT_FINITE))
+                    if num_right <= 0:
+                        failed[index] = Outcome(failure=_NOT_FINITE)
                     continue
-                if work.score is not None and 0 <= offset - work.score.first < len(work.score.targets):
-                    target = work.score.targets[offset - work.score.first]
-                    scores[index] += logprobs(self._ops, logits[place : place + 1], [target], work.score.top)
-                if num_right >= 0:
-                    newest = int(batch.ids[row]) if work.is_pending else None
-                    draws = [draw.after(work.drafts[:num_right]) if num_right else draw for draw in work.draws]
-                    try:
+                row_logits = logits[place : place + 1]
+                try:
+                    if work.score is not None and 0 <= offset - work.score.first < len(work.score.targets):
+                        target = work.score.targets[offset - work.score.first]
+                        scores[index] += logprobs(self._ops, row_logits, [target], work.score.top)
+                    if num_right >= 0:
+                        newest = int(batch.ids[row]) if work.is_pending else None
+                        draws = [draw.after(work.drafts[:num_right]) if num_right else draw for draw in work.draws]
                         allowed = masks[index][num_right].result() if index in masks else None
-                        found = [choose(self._ops, logits[place], d, newest, allowed) for d in draws]
-                        choices[index] += self._hashed(logits[place : place + 1], found)
+                        found = [choose(self._ops, row_logits[0], d, newest, allowed) for d in draws]
+                        choices[index] += self._hashed(row_logits, found)
                         if work.expand is not None:
-                            expanded[index] = candidates(self._ops, logits[place], work.expand, allowed)
-                    except DeadEnd as error:
-                        if not num_right:
-                            failed[index] = Outcome(failure=str(error), failed="grammar")
+                            expanded[index] = candidates(self._ops, row_logits[0], work.expand, allowed)
+                except (DeadEnd, NoToken) as error:
+                    if num_right <= 0:
+                        what: Failure = "grammar" if isinstance(error, DeadEnd) else "numbers"
+                        failed[index] = Outcome(failure=str(error), failed=what)
         return [
             failed[i] if i in failed else Outcome(tuple(choices[i]), tuple(scores[i]), candidates=expanded.get(i))
             for i in range(len(step.works))

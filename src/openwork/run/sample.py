@@ -2,7 +2,8 @@
 
 A choice is a function of the row, the request's parameters and seed, the sequence's index and the absolute position:
 never of the other rows, so a request gives the same tokens alone and in any batch. Log-probabilities are those of the
-row as the model gave it. Sums run in fixed order and ties go to the lowest id (docs/numeric-contract.md, rule 7).
+row as the model gave it. Sums run in fixed order and ties go to the lowest id (docs/numeric-contract.md, rule 7). An id
+that a kernel gives is looked at before it is used: one that is no token is an error of that row alone.
 """
 
 from __future__ import annotations
@@ -19,12 +20,24 @@ from openwork.ops.reference import Reference
 from openwork.run.masks import DeadEnd
 
 
+class NoToken(Exception):
+    """What a kernel chose is not an id of the vocabulary: its row is not to be trusted, and nobody may see the id."""
+
+
+def sound(token: int, vocab_size: int) -> int:
+    """``token``, which a kernel gave. Raises NoToken when it is not in the vocabulary, counted from 0."""
+    if not 0 <= token < vocab_size:
+        raise NoToken(f"a kernel chose {token}, which is no token id: the vocabulary has {vocab_size}")
+    return token
+
+
 def choose(
     ops: Reference, row: np.ndarray, draw: Draw, pending: int | None = None, allowed: np.ndarray | None = None
 ) -> Choice:
     """Choose the token that follows ``row`` (vocab,) float32. ``pending`` is the newest token of the history.
 
-    ``allowed`` (vocab,) bool is what a constraint leaves, minimum length heeded. Raises DeadEnd when that is nothing.
+    ``allowed`` (vocab,) bool is what a constraint leaves, minimum length heeded. Raises DeadEnd when that is nothing,
+    NoToken as sound does.
     """
     params = draw.params
     adjusted = _adjust(row, draw, pending, withholds=allowed is None and _withholds(draw))
@@ -38,6 +51,7 @@ def choose(
         noise = uniform(params.seed, draw.index, draw.position)
         top_k = params.top_k or len(row)  # 0 keeps all
         token = ops.choose(adjusted, params.temperature, top_k, params.top_p, params.min_p, noise)
+    token = sound(token, len(row))
     top = params.top_logprobs
     return Choice(token, None if top is None else logprobs(ops, row[None, :], [token], top)[0])
 
@@ -46,7 +60,7 @@ def candidates(ops: Reference, row: np.ndarray, expand: Expand, allowed: np.ndar
     """The tokens that may follow ``row`` (vocab,) float32, by the model's own distribution.
 
     ``allowed`` (vocab,) bool is what a constraint leaves. What it takes out keeps its part of the mass: the numbers
-    are those that the tokens would have had without it.
+    are those that the tokens would have had without it. Raises NoToken as sound does.
     """
     mass = float(ops.logsumexp(row[None, :])[0])
     among = row[np.array(expand.among, np.int64)].astype(np.float64) - mass
@@ -56,7 +70,9 @@ def candidates(ops: Reference, row: np.ndarray, expand: Expand, allowed: np.ndar
         wanted = expand.top + len(expand.without)
         # What is legal is in ascending order, so that equals come in the same order as without a constraint.
         legal = None if allowed is None else np.flatnonzero(allowed)
-        best = ops.top_k(row, wanted) if legal is None else legal[ops.top_k(row[legal], wanted)]
+        among_whom = row if legal is None else row[legal]
+        best = np.array([sound(i, len(among_whom)) for i in ops.top_k(among_whom, wanted).tolist()], np.int64)
+        best = best if legal is None else legal[best]
     if allowed is not None:
         among[~allowed[list(expand.among)]] = -np.inf
     kept = [token for token in best.tolist() if token not in expand.without][: expand.top]
@@ -71,12 +87,15 @@ def is_plainly_greedy(draw: Draw) -> bool:
 
 
 def logprobs(ops: Reference, rows: np.ndarray, tokens: Sequence[int], top: int) -> list[Logprob]:
-    """The log-probability of one token in each of ``rows`` (rows, vocab), and the ``top`` most likely beside it."""
+    """The log-probability of one token in each of ``rows`` (rows, vocab), and the ``top`` most likely beside it.
+
+    Raises NoToken as sound does.
+    """
     masses = ops.logsumexp(rows)  # (rows,) float64
     found = []
     for row, mass, token in zip(rows, masses, tokens, strict=True):
-        best = ops.top_k(row, top) if top else ()
-        likely = tuple((int(i), float(row[i] - mass)) for i in best)
+        best = [sound(i, len(row)) for i in ops.top_k(row, top).tolist()] if top else []
+        likely = tuple((i, float(row[i] - mass)) for i in best)
         found.append(Logprob(token, float(row[token] - mass), ops.rank(row, token), likely))
     return found
 

@@ -96,7 +96,7 @@ _UNAVAILABLE = {
 }
 
 _FAILURES: dict[Failure, tuple[str, str]] = {
-    "numbers": ("numerical_error", "The model's numbers stopped being finite for this request, so it was ended."),
+    "numbers": ("numerical_error", "The model's numbers went wrong for this request, so it was ended."),
     "grammar": (
         "grammar_dead_end",
         "The constraint left no token to go on with, or grew too large, so the request was ended.",

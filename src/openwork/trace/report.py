@@ -18,7 +18,7 @@ gave them: it is for the operator alone. Every number is measured, counted in th
                     (blocks in a stretch of neighbours), by_tenant {held_mean, held_peak}, growth [[s, held]], text[]
     prefix          prompt_tokens, hit_tokens, evicted [{sake, owner, blocks}], misses {cause: requests}, by_tenant,
                     text[]
-    what_if[]       label, figures (see trace/whatif.py), text
+    what_if[]       label, figures (see trace/whatif.py), text: only where something can be said that is worth acting on
     notes[]
 """
 
@@ -47,6 +47,11 @@ MOST_SIMULATED = 100_000  # steps of a recording whose settings are tried out un
 MOST_TRIED = 3  # findings
 GROWTH_POINTS = 64
 MOST_PAIRS = 8  # of tenants, in the text
+CHANGED = {
+    "first_token_p99_s": "waits for the first token, 99th percentile,",
+    "gap_p99_s": "waits between tokens, 99th percentile,",
+    "preemptions": "preemptions",
+}
 REMEDIES: dict[str, tuple[tuple[str, Change], ...]] = {
     "memory": (("twice the blocks", Change(blocks_factor=2.0)), ("tenants taking turns", Change(is_fair=True))),
     "prompts": (("steps stretched by prompts to 1.5 times at most", Change(stretch=1.5)),),
@@ -125,7 +130,7 @@ def _finding(finding: Finding, course: Course) -> dict[str, Any]:
 
 
 def _tried(found: list[Finding], recorded: Recorded) -> list[dict[str, Any]]:
-    """What might have helped against the costliest findings, each thing once."""
+    """What might have helped against the costliest findings, each thing once, where it can be said."""
     tried: dict[str, dict[str, Any]] = {}
     oracle = None
     for finding in found[:MOST_TRIED]:
@@ -137,28 +142,28 @@ def _tried(found: list[Finding], recorded: Recorded) -> list[dict[str, Any]]:
                 document = oracle.answer(change)
             except OpenworkError:  # such settings cannot be, or there is too little to go by
                 continue
-            figures = {each["name"]: each for each in document["figures"]}
-            tried[label] = {"label": label, "figures": document["figures"], "text": _would(label, figures)}
-    return list(tried.values())
+            text = _would(label, {each["name"]: each for each in document["figures"]})
+            tried[label] = {"label": label, "figures": document["figures"], "text": text}
+    return [each for each in tried.values() if each["text"]]
 
 
 def _would(label: str, figures: dict[str, dict[str, Any]]) -> str:
+    """What would have been otherwise, of what is known well enough; empty: nothing is."""
     parts = []
-    for name, title in (
-        ("first_token_p99_s", "the first token's 99th percentile"),
-        ("gap_p99_s", "that between tokens"),
-    ):
+    for name, title in CHANGED.items():
         each = figures[name]
-        if None not in (each["what_if"], each["as_recorded"], each["measured"]):
-            parts.append(
-                f"{title} {span(each['what_if'])} (simulated as it was: {span(each['as_recorded'])}; measured: "
-                f"{span(each['measured'])})"
-            )
-    counts = figures["preemptions"]
-    parts.append(
-        f"{counts['what_if']} preemptions (as it was: {counts['as_recorded']}; measured: {counts['measured']})"
-    )
-    return f"Simulated, with {label}: {', '.join(parts)}."
+        was, would, interval = each["as_recorded"], each["what_if"], each["interval"]
+        if not each["is_good"] or None in (was, would, each["measured"]):
+            continue
+        say = span if name.endswith("_s") else "{:.0f}".format
+        if interval[0] <= was <= interval[1]:
+            parts.append(f"{title} about as they were ({say(was)})" if was or would else "")
+        else:
+            low, high = map(say, interval)
+            how = say(would) if low == high else f"{say(would)} ({low} to {high})"
+            parts.append(f"{title} {how} instead of {say(was)} (measured: {say(each['measured'])})")
+    said = [part for part in parts if part]
+    return f"Simulated, with {label}: {'; '.join(said)}." if said else ""
 
 
 # -- where memory and hits went --------------------------------------------------------------------------------------
