@@ -1,7 +1,7 @@
 """An incident, staged: an engine on a machine of known speed, in virtual time. Arrivals go in, a recording comes out.
 
-What a step takes is a formula that no fit has the form of, with noise. ``stalls`` are (from, to, times as
-slow); ``kills`` are (when, for how long): the engine's process ends, and its requests go on in the next, with an empty cache.
+What a step takes is a formula that no fit has the form of, with noise. ``stalls`` are (from, to, times slower);
+``kills`` are (when, for how long): the engine's process ends, and its requests go on in the next, with an empty cache.
 """
 
 import random

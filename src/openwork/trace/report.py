@@ -29,35 +29,22 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from openwork.core.errors import OpenworkError, RequestError
+from openwork.core.errors import RequestError
 from openwork.trace import cost
 from openwork.trace.arrivals import Collecting, Recorded
 from openwork.trace.blame import Blaming
-from openwork.trace.change import Change
 from openwork.trace.course import Course
 from openwork.trace.entry import Entry
-from openwork.trace.findings import Finding, culprits, findings, headline, span, whose
+from openwork.trace.findings import Finding, culprits, findings, headline, whose
 from openwork.trace.gather import Gathering
+from openwork.trace.remedies import remedies
 from openwork.trace.schedule import rerun
 from openwork.trace.watch import WatchedCache
-from openwork.trace.whatif import Oracle
 
 VERSION = 1
 MOST_SIMULATED = 100_000  # steps of a recording whose settings are tried out unasked
-MOST_TRIED = 3  # findings
 GROWTH_POINTS = 64
 MOST_PAIRS = 8  # of tenants, in the text
-CHANGED = {
-    "first_token_p99_s": "waits for the first token, 99th percentile,",
-    "gap_p99_s": "waits between tokens, 99th percentile,",
-    "preemptions": "preemptions",
-}
-REMEDIES: dict[str, tuple[tuple[str, Change], ...]] = {
-    "memory": (("twice the blocks", Change(blocks_factor=2.0)), ("tenants taking turns", Change(is_fair=True))),
-    "prompts": (("steps stretched by prompts to 1.5 times at most", Change(stretch=1.5)),),
-    "evictions": (("twice the blocks", Change(blocks_factor=2.0)),),
-    "places": (("tenants taking turns", Change(is_fair=True)),),
-}
 
 
 def report(entries: Iterable[Entry], simulates: bool = True) -> dict[str, Any]:
@@ -76,7 +63,7 @@ def report(entries: Iterable[Entry], simulates: bool = True) -> dict[str, Any]:
     found = findings(course, Blaming(course, costs).lay())
     tried, notes = [], list(recorded.notes)
     if simulates and len(course.steps) <= MOST_SIMULATED:
-        tried = _tried(found, recorded)
+        tried = remedies(found, recorded)
     elif simulates:
         notes.append(f"With more than {MOST_SIMULATED:,} steps other settings are simulated only when asked for.")
     return _document(course, recorded, found, tried, notes)
@@ -127,43 +114,6 @@ def _finding(finding: Finding, course: Course) -> dict[str, Any]:
         "worst": worst,
         "text": finding.text,
     }
-
-
-def _tried(found: list[Finding], recorded: Recorded) -> list[dict[str, Any]]:
-    """What might have helped against the costliest findings, each thing once, where it can be said."""
-    tried: dict[str, dict[str, Any]] = {}
-    oracle = None
-    for finding in found[:MOST_TRIED]:
-        for label, change in REMEDIES.get(finding.kind, ()):
-            if label in tried:
-                continue
-            try:
-                oracle = oracle or Oracle(recorded)
-                document = oracle.answer(change)
-            except OpenworkError:  # such settings cannot be, or there is too little to go by
-                continue
-            text = _would(label, {each["name"]: each for each in document["figures"]})
-            tried[label] = {"label": label, "figures": document["figures"], "text": text}
-    return [each for each in tried.values() if each["text"]]
-
-
-def _would(label: str, figures: dict[str, dict[str, Any]]) -> str:
-    """What would have been otherwise, of what is known well enough; empty: nothing is."""
-    parts = []
-    for name, title in CHANGED.items():
-        each = figures[name]
-        was, would, interval = each["as_recorded"], each["what_if"], each["interval"]
-        if not each["is_good"] or None in (was, would, each["measured"]):
-            continue
-        say = span if name.endswith("_s") else "{:.0f}".format
-        if interval[0] <= was <= interval[1]:
-            parts.append(f"{title} about as they were ({say(was)})" if was or would else "")
-        else:
-            low, high = map(say, interval)
-            how = say(would) if low == high else f"{say(would)} ({low} to {high})"
-            parts.append(f"{title} {how} instead of {say(was)} (measured: {say(each['measured'])})")
-    said = [part for part in parts if part]
-    return f"Simulated, with {label}: {'; '.join(said)}." if said else ""
 
 
 # -- where memory and hits went --------------------------------------------------------------------------------------
