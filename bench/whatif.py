@@ -264,12 +264,14 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(asked, asked.keep or Path(scratch))
-        records = [
-            each
-            for load in asked.load.split(",")
-            for each in bench.measure(load, asked.ask.split(",") if asked.ask else [])
-        ]
-    print(json.dumps(records) if asked.json else table(records))
+        records = []
+        for load in asked.load.split(","):
+            found = bench.measure(load, asked.ask.split(",") if asked.ask else [])
+            records += found
+            if not asked.json:
+                print(table(found), flush=True)
+    if asked.json:
+        print(json.dumps(records))
 
 
 if __name__ == "__main__":
