@@ -1,11 +1,12 @@
 """What recording costs: the same streams with and without a flight recorder, in turn, in one engine.
 
     python bench/record.py [--model M] [--streams 32] [--tokens 64] [--prompt 64] [--pairs 9] [--dtype D] [--private]
+                           [--layers N] [--stamps]
 
-Each pair is one run with recording (hashes of rows included) and one without, in either order; a run is all streams
-from prompt to end. Printed are the tokens a second of each, the median of the pairs' ratios with its 95 % interval by
-resampling, the processor time that the recorder itself took, which a busy machine does not bend as much, and what was
-written.
+Each pair is one run with recording (hashes of rows and stamps included) and one without, in either order; a run is all
+streams from prompt to end. With --stamps both are recorded, and one of them without stamps. Printed are the tokens a
+second of each, the median of the pairs' ratios with its 95 % interval by resampling, the processor time that the
+recorder itself took, which a busy machine does not bend as much, and what was written.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from openwork import LLM, SamplingParams
+from openwork.run.stamping import Stamping
 from openwork.trace.entry import Ran
 from openwork.trace.recording import Recording
 
@@ -49,18 +51,25 @@ class Bench:
         self._asked = asked
         self._draw = random.Random(0)
         self.llm = LLM(
-            asked.model, dtype=asked.dtype, record=directory, record_prompts=not asked.private, threads=asked.threads
+            asked.model,
+            dtype=asked.dtype,
+            record=directory,
+            record_prompts=not asked.private,
+            record_layers=asked.layers,
+            threads=asked.threads,
         )
         self._loop = self.llm._engine._loop
         self.recorder = Timed(self._loop._recorder)
+        self._stamping = self._loop._runner._stamping
         self.warm: list[float] = []
         self.seconds: dict[bool, list[float]] = {True: [], False: []}
 
     def run(self, is_recorded: bool) -> float:
         """Seconds for all streams."""
         asked = self._asked
-        self._loop._recorder = self.recorder if is_recorded else None
-        self._loop._runner._hashes = is_recorded and not asked.private
+        self._loop._recorder = self.recorder if is_recorded or asked.stamps else None
+        self._loop._runner._hashes = (is_recorded or asked.stamps) and not asked.private
+        self._loop._runner._stamping = self._stamping if is_recorded else Stamping(0, self.llm.spec.num_layers)
         vocab = self.llm.spec.vocab_size
         prompts = [[self._draw.randrange(vocab) for _ in range(asked.prompt)] for _ in range(asked.streams)]
         params = SamplingParams(temperature=asked.temperature, max_tokens=asked.tokens, ignore_eos=True)
@@ -118,6 +127,8 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--private", action="store_true", help="record without prompts")
+    parser.add_argument("--layers", type=int, default=None, help="stamp one row of so many")
+    parser.add_argument("--stamps", action="store_true", help="what stamps alone cost")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         bench = Bench(asked, directory)
@@ -127,6 +138,7 @@ def main() -> None:
         bench.llm.close()
         low, high = interval(ratios)
         rows = asked.streams * asked.tokens
+        recorded_s = sum(bench.seconds[True] + bench.warm + (bench.seconds[False] if asked.stamps else []))
         found = {
             "model": bench.llm.info.model,
             "contract": bench.llm.info.contract_id,
@@ -138,7 +150,7 @@ def main() -> None:
             "ratio_low": low,
             "ratio_high": high,
             "recorder_us_per_step": recorder.seconds / recorder.num_steps * 1e6,
-            "recorder_share": recorder.seconds / sum(bench.seconds[True] + bench.warm),
+            "recorder_share": recorder.seconds / recorded_s,
         }
         print(json.dumps(found | written(directory, asked.prompt, state.num_bytes), indent=1))
 

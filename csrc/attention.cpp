@@ -415,8 +415,10 @@ const float* Device::attend_projected(float* qkv, const Attention& w, const Step
       }
     }
   });
+  stamp(rows, layer, Op::project, qkv, w.qkv.n);
   float* mixed = inner_.take<float>(count * w.out.k);
   attend_prepared(q, stride, cache, layer, rows, w, mixed);
+  stamp(rows, layer, Op::attend, mixed, w.out.k);
   return mixed;
 }
 

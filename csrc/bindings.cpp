@@ -103,6 +103,7 @@ void hold_all(Held& held, const Held& more) { held.insert(held.end(), more.begin
 void check_step(RowsHandle& rows, const Cache& cache, Size layer) {
   if (layer < 0 || layer >= cache.layers)
     refuse_index("layer " + std::to_string(layer) + ": the cache has " + std::to_string(cache.layers) + " layers");
+  check_stamps(rows.record, layer);
   if (rows.block_size == cache.block_size && rows.blocks == cache.blocks) return;
   check_tables(rows.record, cache);
   order_by_prefix(rows.record, cache.block_size);
@@ -199,16 +200,19 @@ void bind_records(nb::module_& m) {
           nb::arg("keys"), nb::arg("values"), nb::arg("head_dim"), nb::arg("block_size"));
   nb::class_<RowsHandle>(m, "Rows").def(
       "__init__",
-      [](RowsHandle* self, nb::object positions, nb::object starts, nb::object tables, nb::object cos, nb::object sin) {
+      [](RowsHandle* self, nb::object positions, nb::object starts, nb::object tables, nb::object cos, nb::object sin,
+         nb::object stamped, nb::object points) {
         Held held, copied;
         const std::optional<View> c = hold(held, cos), s = hold(held, sin);
         const View p = hold_one(copied, positions), b = hold_one(copied, starts), t = hold_one(copied, tables);
         RowsHandle handle;
         handle.record = make_rows(p, b, t, c, s);
+        if (!points.is_none()) stamp_rows(handle.record, hold_one(copied, stamped), hold_one(held, points, Array::write));
         handle.held = held;
         new (self) RowsHandle(std::move(handle));
       },
-      nb::arg("positions"), nb::arg("starts"), nb::arg("tables"), nb::arg("cos").none(), nb::arg("sin").none());
+      nb::arg("positions"), nb::arg("starts"), nb::arg("tables"), nb::arg("cos").none(), nb::arg("sin").none(),
+      nb::arg("stamped").none() = nb::none(), nb::arg("points").none() = nb::none());
 }
 
 void bind_layer_ops(nb::class_<Device>& device) {

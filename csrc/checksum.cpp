@@ -66,6 +66,20 @@ void Device::hash_rows(const float* x, std::int64_t rows, std::int64_t size, std
   });
 }
 
+// Of rows x (rows, size), those that are stamped: half of the hash that hash_rows gives.
+void Device::stamp(const StepRows& rows, std::int64_t layer, Op op, const float* x, std::int64_t size) {
+  if (!rows.points) return;
+  const auto count = static_cast<std::int64_t>(rows.stamped.size());
+  std::uint32_t* points = rows.points + 1 + kOps * layer + static_cast<std::int64_t>(op);
+  split(count, 1, count * size, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t i = begin; i < end; i++) {
+      const float* row = x + rows.stamped[static_cast<std::size_t>(i)] * size;
+      const std::uint64_t hash = pages_sum(kernels_, reinterpret_cast<const char*>(row), static_cast<std::int64_t>(sizeof(float)) * size, 0);
+      points[i * rows.num_points] = static_cast<std::uint32_t>(hash);
+    }
+  });
+}
+
 std::uint64_t Device::checksum(const void* data, std::int64_t bytes, std::uint64_t first_page) {
   const Turn turn(*this);
   const int parts = kPartsPerThread * pool_.threads();

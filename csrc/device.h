@@ -79,6 +79,11 @@ struct StepRows {
   const float* sin;
   std::int64_t half;
 
+  // Rows whose way is stamped (core/stamp.py): points (stamped, num_points), or null. Layer l has its at 1 + 4 l.
+  std::vector<std::int32_t> stamped;
+  std::uint32_t* points;
+  std::int64_t num_points;
+
   // The order in which sequences that begin alike stand together; of rows, it says where each of them has its place.
   std::vector<std::int32_t> by_prefix;    // (sequences,) the sequence at index i
   std::vector<std::int32_t> shared;       // (sequences,) splits which it and the one before it read from the same blocks
@@ -106,6 +111,9 @@ class Scratch {
   std::unique_ptr<void, Free> memory_;
   std::size_t size_ = 0;
 };
+
+enum class Op { project, attend, output, feed_forward };  // of a layer, in the order of a stamp's points
+constexpr std::int64_t kOps = 4;
 
 class Device {
  public:
@@ -169,6 +177,7 @@ class Device {
   void multiply(const void* prepared, std::ptrdiff_t stride, std::int64_t rows, const Linear& w, float* y);
   const char* prepare(const float* x, std::int64_t rows, const Linear& w);  // in input_
   void prepare_and_multiply(const float* x, std::int64_t rows, const Linear& w, float* y);
+  void stamp(const StepRows& rows, std::int64_t layer, Op op, const float* x, std::int64_t size);
   void norm_row(const Norm& w, const float* x, float* out) const;
   const char* prepare_rows(float* x, const float* y, std::int64_t rows, const Norm& norm, const Linear& w);
   void up_and_activate(const char* prepared, std::int64_t rows, const Mlp& w, char* inner);

@@ -105,12 +105,14 @@ void Device::pre_norm_layer(float* x, const Norm& attention_norm, const Attentio
   multiply(prepared, kernels_.prepared_bytes(attention.qkv.number, size), count, attention.qkv, qkv);
   prepare_and_multiply(attend_projected(qkv, attention, rows, cache, layer), count, attention.out, change);
   prepared = prepare_rows(x, change, count, mlp_norm, mlp.up);
+  stamp(rows, layer, Op::output, x, size);
   const std::ptrdiff_t stride = kernels_.prepared_bytes(mlp.down.number, mlp.down.k);
   char* inner = inner_.take<char>(count * stride);
   up_and_activate(prepared, count, mlp, inner);
   multiply(inner, stride, count, mlp.down, change);
   split(count * size, kPieceSize, count * size / 4,
         [&](std::int64_t begin, std::int64_t end, int) { kernels_.add(x + begin, change + begin, end - begin); });
+  stamp(rows, layer, Op::feed_forward, x, size);
 }
 
 }  // namespace openwork

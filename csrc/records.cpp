@@ -189,6 +189,22 @@ StepRows make_rows(const View& positions, const View& starts, const View& tables
   return rows;
 }
 
+void stamp_rows(StepRows& rows, const View& stamped, const View& points) {
+  rows.stamped = copy_int32(stamped, "stamped must be int32 (rows that are stamped,)");
+  for (const std::int32_t row : rows.stamped)
+    if (row < 0 || row >= rows.count())
+      refuse_index("stamped row " + std::to_string(row) + " is not in 0 .. " + std::to_string(rows.count() - 1));
+  require(points.type == 'I' && points.itemsize == 4 && points.axes() == 2 &&
+              points.shape[0] == static_cast<Size>(rows.stamped.size()),
+          "points must be uint32 (rows that are stamped, points)");
+  rows.num_points = points.shape[1];
+  rows.points = static_cast<std::uint32_t*>(points.data);
+}
+
+void check_stamps(const StepRows& rows, Size layer) {
+  require(!rows.points || rows.num_points >= 1 + kOps * (layer + 1), "points must have 1 and 4 for each layer");
+}
+
 PackSource make_source(const Linear& target, Size row, const View& source) {
   require(source.axes() == 2 && source.shape[1] == target.k, "source must be (rows, k)");
   if (row < 0 || row > target.n || source.shape[0] > target.n - row)

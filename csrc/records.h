@@ -55,8 +55,12 @@ Mlp make_mlp(const Linear& up, const Linear& down, std::string_view activation, 
 Cache make_cache(const View& keys, const View& values, int head_dim, int block_size);
 StepRows make_rows(const View& positions, const View& starts, const View& tables, const std::optional<View>& cos,
                    const std::optional<View>& sin);
+// That these rows are stamped; `points` is written to, so whoever made the rows holds it.
+void stamp_rows(StepRows& rows, const View& stamped, const View& points);
 PackSource make_source(const Linear& target, Size row, const View& source);
 
+// That a stamp has room for this layer.
+void check_stamps(const StepRows& rows, Size layer);
 // That every block these rows read or write is one of `cache`.
 void check_tables(const StepRows& rows, const Cache& cache);
 // Puts the sequences in order of their prefixes. The tables are sound.

@@ -18,6 +18,17 @@ def began(time=0.0, vocab_size=50, **more):
     return Began(time, 1_700_000_000.0 + time, *about, *settings, **more)
 
 
+def lines_read(step, sequences):
+    """Of each work whose rows a search reads, what its sequence has behind the prompt; else None."""
+    lines = tuple(
+        tuple(each.tokens[each.prompt_len :])
+        if each.request.search is not None and (work.expand or work.score)
+        else None
+        for work, each in zip(step.works, sequences, strict=True)
+    )
+    return lines if any(line is not None for line in lines) else ()
+
+
 class Kept:
     """A recorder that keeps entries in ``entries`` and hands everything on to a FlightRecorder."""
 
@@ -47,12 +58,15 @@ class Kept:
 
     def planned(self, time, step, sequences, events):
         owners = tuple((sequence.request_id, sequence.index) for sequence in sequences)
-        self.entries.append(Planned(time, step, tuple(events), owners))
+        self.entries.append(Planned(time, step, tuple(events), owners, lines_read(step, sequences)))
         self.log.planned(time, step, sequences, events)
 
-    def waited(self, time, events):
-        self.entries.append(Waited(time, tuple(events)))
-        self.log.waited(time, events)
+    def waited(self, time, events, for_guess):
+        self.entries.append(Waited(time, tuple(events), for_guess))
+        self.log.waited(time, events, for_guess)
+
+    def decided(self, time, number, generation, worths):
+        self.log.decided(time, number, generation, worths)
 
     def ran(self, time, step, result, events):
         self.entries.append(Ran(time, result, tuple(events)))

@@ -1,7 +1,8 @@
 """Requests served under whatever makes schedules differ, and recorded.
 
 Small batches and chunks, a cache so small that sequences are preempted, prompts that begin alike, cancels, several
-sequences a request, penalties, biases, constraints, and engine processes that are killed and gone on for.
+sequences a request, penalties, biases, constraints, searches of every kind, and engine processes that are killed and
+gone on for.
 """
 
 from dataclasses import replace
@@ -13,7 +14,9 @@ from openwork import SamplingParams
 from openwork.build import wire
 from openwork.core.constraint import Constraint
 from openwork.core.event import Admitted, Ended, Finished, Preempted, Token
+from openwork.core.penalty import Penalty
 from openwork.core.request import Request
+from openwork.core.search import Beam, BestFirst, Budget, Choose, Search
 from openwork.core.settings import (
     AdmissionSettings,
     LoadSettings,
@@ -36,12 +39,28 @@ CONSTRAINTS = (
 class Served:
     """Writes a recording into ``directory``; ``counts`` is what happened to requests."""
 
-    def __init__(self, directory, model, seed, blocks=13, constraints=CONSTRAINTS, **load):
+    def __init__(
+        self,
+        directory,
+        model,
+        seed,
+        blocks=13,
+        constraints=CONSTRAINTS,
+        layers=1,
+        searches=0.0,
+        leaves=0.002,
+        keeps=True,
+        **load,
+    ):
         self.directory = directory
+        self._layers = layers
         self.random = Random(seed)
         settings = LoadSettings(**{"threads": 2, "context": 160} | load)
         self._open = lambda: self._life(model, _with_blocks(model, settings, blocks))
         self._constraints = constraints
+        self._searches = searches  # how many requests search
+        self._leaves = leaves  # how often a client goes, by turn
+        self._keeps = keeps  # prompts
         self._living = {}  # name -> stream
         self._given = {}  # name -> index -> tokens
         self._over = set()
@@ -54,8 +73,8 @@ class Served:
         self._lives += 1
         guesses = SpeculationSettings(max_draft=4) if self._lives % 2 else None
         schedule = ScheduleSettings(self.random.choice([9, 17, 40]), max_running=8, speculation=guesses)
-        self.wired = wire(model, settings, schedule, AdmissionSettings(), Tenants(), hashes=True)
-        record = RecordSettings(directory=str(self.directory), keeps_prompts=True)
+        record = RecordSettings(directory=str(self.directory), keeps_prompts=self._keeps, layers=self._layers)
+        self.wired = wire(model, settings, schedule, AdmissionSettings(), Tenants(), record=record)
         recorder = make_recorder(record, self.wired, pytest.fail)
         self.engine = Engine(Loop(self.wired.scheduler, self.wired.runner, self.wired.clock, recorder))
 
@@ -81,7 +100,43 @@ class Served:
             how |= {"min_tokens": how["max_tokens"] // 2, "logprobs": 2, "prompt_logprobs": 0}
         elif self._constraints and draw.random() < 0.2:
             how |= {"constraint": draw.choice(self._constraints)}
-        self._submit(f"cmpl-{number}", Request(prompt, SamplingParams(**how), self.wired.limits))
+        request = Request(prompt, SamplingParams(**how), self.wired.limits)
+        if self._searches and draw.random() < self._searches:
+            request = self._searching(prompt)
+        self._submit(f"cmpl-{number}", request)
+
+    def _searching(self, prompt):
+        """A drawn search."""
+        draw, vocab = self.random, self.wired.limits.vocab_size
+        budget = Budget(
+            nodes=draw.choice([None, 40]),
+            tokens=draw.choice([None, None, 60, 200]),
+            seconds=draw.choice([None, None, None, 0.0, 0.02, 0.1]),
+            finished=draw.choice([None, None, 2]),
+            blocks=draw.choice([None, None, 0, 3]),
+        )
+        kind = draw.choice(["beam", "best-first", "choose"])
+        form = draw.choice(self._constraints) if self._constraints and draw.random() < 0.4 else None
+        params = SamplingParams(n=draw.choice([1, 2]), max_tokens=draw.randint(3, 12), constraint=form)
+        penalty = None
+        if kind == "choose":
+            few = [draw.randrange(3, vocab) for _ in range(4)]
+            options = {tuple(draw.choice(few) for _ in range(draw.choice([1, 2, 3, 20]))) for _ in range(12)}
+            how = {"options": tuple(sorted(options)), "at_once": draw.choice([1, 4]), "budget": budget}
+            search = Search(choose=Choose(**how, score_all=draw.random() < 0.5), trace=20)
+            params = SamplingParams()
+        elif kind == "beam":
+            width, groups = draw.choice([(2, 1), (5, 1), (4, 2), (6, 3)])
+            how = {"early_stopping": draw.choice([True, False, "never"]), "length_penalty": draw.choice([0.0, 1.0])}
+            search = Search(beam=Beam(width=width, groups=groups, diversity=0.5 * (groups > 1), budget=budget, **how))
+        else:
+            budget = replace(budget, nodes=draw.choice([8, 60]))
+            repeats = Penalty(repetition=0.7, length="gnmt", rerank=draw.random() < 0.3)
+            phrases = Penalty(coverage=2.0, phrases=((draw.randrange(vocab),),))
+            penalty = draw.choice([None, None, repeats, phrases])
+            search = Search(best_first=BestFirst(at_once=draw.choice([1, 4]), budget=budget), penalty=penalty, trace=9)
+            params = replace(params, min_tokens=draw.choice([1, 3]))
+        return Request(prompt, params, self.wired.limits, search=search)
 
     def _submit(self, name, request, so_far=None):
         self._living[name] = self.engine.submit(request, so_far, name)
@@ -103,7 +158,7 @@ class Served:
                     self.counts["right guesses"] += event.account.guessed.accepted
             if stream.has_ended:
                 del self._living[name]
-            elif self.random.random() < 0.002:
+            elif self.random.random() < self._leaves:
                 self.counts["cancels"] += 1
                 self.engine.cancel(stream)
 

@@ -228,7 +228,9 @@ class Simulation:
             )
             params = SamplingParams(n=draw.randint(1, width), max_tokens=draw.choice([1, 5, 20]), constraint=form)
         else:
-            penalty = draw.choice([None, Penalty(length="power"), Penalty(repetition=0.5)])
+            phrases = Penalty(coverage=1.0, phrases=((draw.randrange(4, 9),), (4, 5)))
+            repeats = Penalty(repetition=0.5, rerank=draw.random() < 0.3)
+            penalty = draw.choice([None, Penalty(length="power"), repeats, phrases])
             search = Search(best_first=BestFirst(at_once=draw.choice([1, 4]), budget=budget), penalty=penalty)
             params = SamplingParams(
                 n=draw.choice([1, 3]), min_tokens=draw.choice([1, 3]), max_tokens=4, constraint=form

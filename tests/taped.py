@@ -3,6 +3,7 @@
 ``tape(scheduler, settings...)`` puts itself before the methods of one scheduler and keeps a line for each call.
 """
 
+from recorded import lines_read
 from simulation import Simulation
 
 from openwork.core.errors import OpenworkError
@@ -43,6 +44,8 @@ class Tape(list):
         if self.record is not None:
             self.close()
             self.recorder = FlightRecorder(self.record, began)
+        if self.recorder is not None:
+            scheduler.hear(self.recorder.decided)
         for name in ("add", "cancel", "pin", "plan", "commit", "fail"):
             setattr(scheduler, name, getattr(self, f"_{name}")(getattr(scheduler, name)))
 
@@ -98,10 +101,11 @@ class Tape(list):
             if step is not None:
                 sequences = self.scheduler.sequences_of(step)
                 owners = tuple((each.request_id, each.index) for each in sequences)
-                entry = Planned(now, step, tuple(events), owners)
+                entry = Planned(now, step, tuple(events), owners, lines_read(step, sequences))
                 self.keep(entry, lambda recorder: recorder.planned(now, step, sequences, events))
             elif not self.scheduler.is_idle:
-                self.keep(Waited(now, tuple(events)), lambda recorder: recorder.waited(now, events))
+                guess = self.scheduler.awaits_guess
+                self.keep(Waited(now, tuple(events), guess), lambda recorder: recorder.waited(now, events, guess))
             return step, events
 
         return taped
@@ -155,9 +159,9 @@ def drawn(seed):
     return list(Taped(seed).run().tape)
 
 
-def drawn_to(directory, seed, keeps_prompts):
+def drawn_to(directory, seed, keeps_prompts, kind=Taped):
     """The same, in files."""
-    world = type("Filed", (Taped,), {"record": RecordSettings(directory=str(directory), keeps_prompts=keeps_prompts)})(
+    world = type("Filed", (kind,), {"record": RecordSettings(directory=str(directory), keeps_prompts=keeps_prompts)})(
         seed
     )
     world.run().tape.close()

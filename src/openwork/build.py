@@ -32,7 +32,7 @@ from openwork.run.capture import Examiner
 from openwork.run.runner import Tap
 from openwork.text.guide import Guide
 from openwork.text.tokenizer import Tokenizer
-from openwork.wiring import Info, Plan, Wired, join, make_recorder, read_tokenizer
+from openwork.wiring import Info, Plan, Wired, hashing_for, join, make_recorder, read_tokenizer
 
 BACKENDS = ("auto", "cpu", "reference")
 Progress = Callable[[str, int, int], None]  # (stage, done, total)
@@ -82,20 +82,22 @@ def build(
     tap: Tap | None = None,
     hashes: bool = False,
     record: RecordSettings | None = None,
+    stamp_every: int = 0,
 ) -> Built:
     """Load a checkpoint and wire an engine around it.
 
     ``model`` None is the embedded one; ``progress`` hears of bytes loaded, packed and saved, ``tap`` sees every row of
-    logits, ``hashes`` gives each choice the hash of its row, ``record`` writes a recording, with hashes where it keeps
-    tokens. Raises ModelError, MemoryTooSmall, BackendError, RequestError or TraceError, each saying what to do.
+    logits, ``hashes`` gives each choice the hash of its row and ``stamp_every`` some of them a stamp, ``record`` writes
+    a recording, with both where it keeps tokens. Raises ModelError, MemoryTooSmall, BackendError, RequestError or
+    TraceError, each saying what to do.
     """
     plan = _plan(model, settings, schedule)
     with ThreadPoolExecutor(1) as beside:  # a large tokenizer takes as long to read as mapped weights take to check
         reading = beside.submit(read_tokenizer, plan.directory, plan.spec)
         loaded = _load(plan.directory, plan.ops, plan.context, settings, progress)
         tokenizer = reading.result()
-    hashes = hashes or (record is not None and record.keeps_prompts)
-    wired = join(str(model or source.EMBEDDED), loaded, plan, schedule, tap, tokenizer=tokenizer, hashes=hashes)
+    hashing = hashing_for(record, plan.spec) if record is not None else (hashes, stamp_every)
+    wired = join(str(model or source.EMBEDDED), loaded, plan, schedule, tap, tokenizer=tokenizer, hashing=hashing)
     recorder = None if record is None else make_recorder(record, wired, _warn)
     return _face(wired, tokenizer, recorder)
 
@@ -107,15 +109,17 @@ def wire(
     admission: AdmissionSettings,
     tenants: Tenants,
     progress: Progress | None = None,
-    hashes: bool = False,
+    record: RecordSettings | None = None,
 ) -> Wired:
     """Load a checkpoint, without its tokenizer, for a loop of the caller's own.
 
-    ``tenants`` is kept: what is replaced in it later takes effect. ``hashes`` as in build. Raises as build does.
+    ``tenants`` is kept: what is replaced in it later takes effect. ``record`` is what make_recorder will be given.
+    Raises as build does.
     """
     plan = _plan(model, settings, schedule)
     loaded = _load(plan.directory, plan.ops, plan.context, settings, progress)
-    return join(str(model or source.EMBEDDED), loaded, plan, schedule, None, admission, tenants, hashes=hashes)
+    hashing = hashing_for(record, plan.spec)
+    return join(str(model or source.EMBEDDED), loaded, plan, schedule, None, admission, tenants, hashing=hashing)
 
 
 def examiner(

@@ -71,6 +71,8 @@ class LLM:
     record_prompts  keep prompts and answers in it as token ids. Here whoever records is whoever asks, so they are kept
                     unless this is False; a server keeps other people's, and does not unless it is told to
     record_bytes    of its files together: the oldest go first
+    record_layers   of so many rows, one is recorded layer by layer, so that a replay that differs can name the layer: 1
+                    is every row, 0 none; None: as many as take 2 bytes a token
 
     A checkpoint without a tokenizer works with token ids; ``tokenizer`` is None then, and texts are empty.
 
@@ -98,6 +100,7 @@ class LLM:
         record: str | Path | None = None,
         record_prompts: bool = True,
         record_bytes: int = RECORD_BYTES,
+        record_layers: int | None = None,
     ) -> None:
         settings = LoadSettings(
             dtype=dtype,
@@ -114,7 +117,9 @@ class LLM:
             schedule = replace(schedule, speculation=SpeculationSettings.wished(speculate, max_draft))
         recording = None
         if record is not None:
-            recording = RecordSettings(directory=str(record), keeps_prompts=record_prompts, max_bytes=record_bytes)
+            recording = RecordSettings(
+                directory=str(record), keeps_prompts=record_prompts, max_bytes=record_bytes, layers=record_layers
+            )
         built = build(model, settings, schedule, progress, tap, record=recording)
         self._engine = built.engine
         self._limits = built.limits

@@ -78,6 +78,14 @@ class Wired:
     admission: AdmissionSettings
 
 
+Hashing = tuple[bool, int]  # whether rows are hashed; of how many rows one is stamped
+
+
+def hashing_for(record: RecordSettings | None, spec: ModelSpec) -> Hashing:
+    """What a recording asks of the runner."""
+    return (False, 0) if record is None else (record.keeps_prompts, record.stamp_every(spec.num_layers))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """What is known before any memory is taken."""
@@ -101,14 +109,14 @@ def join(
     admission: AdmissionSettings | None = None,
     tenants: Tenants | None = None,
     tokenizer: Tokenizer | None = None,
-    hashes: bool = False,
+    hashing: Hashing = (False, 0),
 ) -> Wired:
     """Take the cache's memory and the draft model's, and join everything. Raises MemoryTooSmall, ModelError."""
     spec, ops, cache = loaded.spec, plan.ops, plan.cache
     kv = sizing.allocate(spec, cache, plan.kv_dtype)
     limits = Limits(spec.vocab_size, plan.context, frozenset(loaded.generation.eos_ids))
     guide = Guide(lambda: tokenizer or read_tokenizer(plan.directory, spec), spec.vocab_size, limits.eos_ids)
-    runner = TensorRunner(ops, loaded.model, ops.bind(kv), tap, guide, hashes)
+    runner = TensorRunner(ops, loaded.model, ops.bind(kv), tap, guide, *hashing)
     info = Info(
         model=name,
         directory=str(loaded.directory),

@@ -60,6 +60,21 @@ def test_what_cannot_be_replayed_says_what_to_do(recorded, tmp_path):
     assert done.returncode == 1 and "no recording" in done.stderr
 
 
+def test_a_difference_is_told_with_its_layer_and_operation(tmp_path):
+    """A sequence that was served with a damaged cache: the third layer of six met keys that nobody had computed."""
+    text = "once upon a time there was a little cat who liked to sit by the window and look at the birds"
+    with LLM(record=tmp_path, record_layers=1, kv_dtype="bfloat16") as llm:
+        llm.generate(text, SamplingParams(temperature=0, max_tokens=4))
+        llm._engine._loop._runner._kv.keys[2] ^= 1 << 6  # a bit of each number's fraction
+        llm.generate(text + " and the sky", SamplingParams(temperature=0, max_tokens=9))
+    assert command("0", "--record", tmp_path).returncode == 0
+    done = command("1", "--record", tmp_path)
+    assert done.returncode == 1 and "1: differs at token 0" in done.stdout
+    assert "It comes about in layer 2, attend: all that this row passed before" in done.stdout
+    first = json.loads(command("1", "--record", tmp_path, "--json").stdout)["first_difference"]
+    assert (first["layer"], first["op"], first["seen_at"]) == (2, "attend", 0)
+
+
 @pytest.mark.skipif(len(available()) < 2, reason="one instruction set only")
 def test_the_arithmetic_that_served_is_used_where_it_is_there(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENWORK_ISA", "portable")

@@ -227,3 +227,9 @@ def test_any_trouble_is_an_error_of_ours(trouble):
 def test_an_error_that_is_not_ours_becomes_one():
     again = wire.as_error(wire.as_trouble(ZeroDivisionError("division by zero")))
     assert type(again) is EngineError and "ZeroDivisionError" in str(again)
+
+
+def test_stamps_stay_where_they_are_recorded():
+    token = Token(1, 0, 5, Choice(7, None, 9, (1, 2, 3)), 0.5)
+    (happened,) = wire.happened([token])
+    assert happened.event == Token(1, 0, 5, Choice(7, None, 9), 0.5) and token.choice.stamp == (1, 2, 3)

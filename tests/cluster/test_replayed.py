@@ -32,7 +32,7 @@ def test_requests_that_outlive_two_processes_are_equal(tmp_path):
         return await asyncio.gather(*asked)
 
     async def test():
-        record = RecordSettings(directory=str(tmp_path), keeps_prompts=True)
+        record = RecordSettings(directory=str(tmp_path), keeps_prompts=True, layers=2)
         async with remote(command=faulty("slow=0.004"), record=record) as engine:
             following = asyncio.ensure_future(ten(engine))
             for death in (1, 2):
@@ -54,4 +54,6 @@ def test_requests_that_outlive_two_processes_are_equal(tmp_path):
         verdict = replay(examines, began[story.run], story)
         assert verdict.equal and verdict.unhashed == 0, verdict
         assert verdict.tokens == sum(len(line.tokens) for line in story.lines.values()) >= 50
+        stamps = [stamp for line in story.lines.values() for stamp in line.stamps]
+        assert 1 / 3 < stamps.count(None) / len(stamps) < 2 / 3  # of whichever process
     assert sum(story.lives for story in stories) == 30

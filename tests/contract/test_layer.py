@@ -2,23 +2,14 @@
 
 import numpy as np
 import pytest
-from backends import BACKENDS, NATIVE, matrix, normal, ops_of
+from backends import BACKENDS, CACHES, NATIVE, matrix, normal, ops_of, parts
 
 from openwork.ops.checksum import checksum
 from openwork.ops.packed import Packed
 from openwork.ops.paged import PagedKV, Rows
-from openwork.ops.weights import Attention, Linear, Mlp, Norm
+from openwork.ops.weights import Linear, Norm
 
 DTYPES = ("float32", "bfloat16", "int8", "int8-channel", "int4")
-CACHES = {"float32": "float32", "bfloat16": "bfloat16", "int8": "int8", "int8-channel": "bfloat16", "int4": "int8"}
-
-
-def parts(rng, hidden, dtype, kind="rms"):
-    norms = [Norm(normal(rng, hidden), normal(rng, hidden) if kind == "layer" else None, 1e-5, kind) for _ in range(2)]
-    qkv, out = matrix(rng, 8 * 32, hidden, dtype, bias=True), matrix(rng, hidden, 4 * 32, dtype)
-    attention = Attention(qkv, out, num_heads=4, num_kv_heads=2, head_dim=32, rotary_dim=32, scale=0.2)
-    mlp = Mlp(matrix(rng, 2 * 640, hidden, dtype), matrix(rng, hidden, 640, dtype, bias=True), "silu", gated=True)
-    return norms[0], attention, norms[1], mlp
 
 
 def rows_of(ops, counts):

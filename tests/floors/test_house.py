@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "load": {"core", "ops", "models"},
     "run": {"core", "ops", "models"},
     "testing": {"core", "engine"},
-    "trace": {"core", "kv", "schedule", "engine", "ops", "run"},
+    "trace": {"core", "kv", "decode", "schedule", "engine", "ops", "run"},
     "sizing": {"core", "ops", "run"},
     "drafting": {"core", "ops", "load", "run", "text", "sizing"},
     "wiring": ENGINE_ROOM - {"testing"} | {"trace", "sizing"},

@@ -9,6 +9,7 @@ from openwork.build import build, examiner
 from openwork.core.event import Token
 from openwork.core.request import Request
 from openwork.core.settings import LoadSettings, ScheduleSettings
+from openwork.core.stamp import num_points
 from openwork.ops.cpu import available
 from openwork.ops.paged import PagedKV
 from openwork.testing.checkpoint import ARCHITECTURES, write_checkpoint
@@ -31,15 +32,15 @@ def settings(isa, kinds, monkeypatch):
 
 
 def served(directory, load, prompts, **how):
-    """What an engine gives for some prompts, in one batch of small chunks: tokens and hashes of each."""
-    built = build(directory, load, ScheduleSettings(max_step_tokens=19, max_running=4), hashes=True)
+    """What an engine gives for some prompts, in one batch of small chunks: tokens, hashes and stamps of each."""
+    built = build(directory, load, ScheduleSettings(max_step_tokens=19, max_running=4), hashes=True, stamp_every=1)
     params = SamplingParams(max_tokens=9, **how)
     streams = [built.engine.submit(Request(tuple(each), params, built.limits)) for each in prompts]
     built.engine.drain()
     found = []
     for stream in streams:
         choices = [event.choice for event in stream.take() if isinstance(event, Token)]
-        found.append(([c.token for c in choices], [c.row_hash for c in choices]))
+        found.append(([c.token for c in choices], [c.row_hash for c in choices], [c.stamp for c in choices]))
     built.engine.close()
     return found
 
@@ -51,19 +52,24 @@ def test_what_is_seen_has_the_bits_that_were_served(architecture, isa, kinds, ch
     directory, load = checkpoints[architecture], settings(isa, kinds, monkeypatch)
     prompts = [prompt_of(270 if isa == ISAS[-1] else 41, 1), prompt_of(23, 2), prompt_of(7, 3)]
     examines = examiner(directory, load)
-    for prompt, (tokens, hashes) in zip(prompts, served(directory, load, prompts, temperature=0), strict=True):
+    for prompt, (tokens, hashes, stamps) in zip(prompts, served(directory, load, prompts, temperature=0), strict=True):
         examination = examines.examine([*prompt, *tokens])
-        rows = {at: (row.copy(), row_hash) for at, row, row_hash in examination.rows(len(prompt) - 1)}
-        assert [rows[len(prompt) - 1 + i][1] for i in range(len(tokens))] == hashes  # prefilled again, whole
+        drawn = range(len(prompt) - 1, len(prompt) - 1 + len(tokens))
+        rows = {at: (row.copy(), row_hash) for at, row, row_hash in examination.rows(len(prompt) - 1, drawn)}
+        assert [rows[at][1] for at in drawn] == hashes  # prefilled again, whole
+        assert [examination.stamps[at] for at in drawn] == stamps
+        assert len(set(stamps[0])) == len(stamps[0]) == num_points(examination.spec.num_layers)
         for i in (0, 4, 8):
             position = len(prompt) - 1 + i
             row = examination.row(position)
             assert row.logits.row_hash == hashes[i]  # decoded again, watched
+            assert examination.stamp(position) == (stamps[i], hashes[i])
             assert row.logits.row.tobytes() == rows[position][0].tobytes()
             assert row.logits.top_ids[0] == tokens[i]
             check_row(examination, row, kinds[1])
         again = examination.row(len(prompt) - 1, layers=[1], heads=[3, 0])  # and the cache is as it was
         assert again.logits.row_hash == hashes[0]
+        assert examination.disagreement(len(prompt) + 4) is None  # of whole layers with single operations
 
 
 def check_row(examination, row, kv_dtype):

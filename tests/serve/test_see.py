@@ -15,8 +15,9 @@ from openwork.core.settings import LoadSettings, ScheduleSettings
 from openwork.core.step import Choice
 from openwork.core.terms import Terms
 from openwork.serve.keys import digest_of, parse_keys
-from openwork.serve.see import MOST_VIEWS, See
-from openwork.trace.entry import Submitted
+from openwork.serve.see import InThread, See
+from openwork.trace.desk import MOST_VIEWS
+from openwork.trace.log import FlightRecorder
 from openwork.trace.recording import Recording
 from openwork.trace.view import Lamp
 
@@ -40,17 +41,21 @@ def lamp():
     built.engine.close()
 
 
-def of_alice(entries):
-    """The lines of a recording, as if all had come from one tenant."""
-    for entry in entries:
-        if isinstance(entry, Submitted):
-            yield replace(entry, request=replace(entry.request, terms=Terms(tenant="alice")))
-        else:
-            yield entry
+@pytest.fixture(scope="module")
+def of_alice(tmp_path_factory):
+    """The same, as if all had come from one tenant."""
+    submitted = FlightRecorder.submitted
+
+    def as_hers(self, time, number, name, request, so_far, error):
+        submitted(self, time, number, name, replace(request, terms=Terms(tenant="alice")), so_far, error)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FlightRecorder, "submitted", as_hers)
+        return Recording.open(looked_into.record(tmp_path_factory.mktemp("alice")))
 
 
-def edge(recording, lamp, keys=None, ask=None, entries=None, **settings):
-    see = See(entries or recording.entries, lambda: lamp, ask, lambda: Limits(2048, 512))
+def edge(recording, lamp, keys=None, ask=None, opened=None, **settings):
+    see = See(InThread(opened or (lambda: recording), lambda: lamp), ask, lambda: Limits(2048, 512))
     return Edge(keys=keys, routes=see.routes(), allow_see=True, **settings), see
 
 
@@ -88,12 +93,12 @@ def test_a_server_that_does_not_allow_it_has_no_such_page():
         assert get(it, "/see", KEYS["alice"]).status == 404
 
 
-def test_a_tenant_sees_its_own_and_nothing_of_others(recording, lamp):
-    it, see = edge(recording, lamp, grants(), entries=lambda: of_alice(recording.entries()))
+def test_a_tenant_sees_its_own_and_nothing_of_others(of_alice, lamp):
+    it, see = edge(of_alice, lamp, grants())
     with it:
         own = get(it, "/see/api/requests", KEYS["alice"]).json()["requests"]
         assert ALONE in [each["id"] for each in own]
-        assert get(it, "/see/api/requests", KEYS["bob"]).json() == {"requests": []}
+        assert get(it, "/see/api/requests", KEYS["bob"]).json() == {"requests": [], "left_out": 0}
         path = f"/see/api/requests/{ALONE}/request"
         assert get(it, path, KEYS["alice"]).json()["id"] == ALONE
         theirs = get(it, path, KEYS["bob"])
@@ -113,7 +118,7 @@ def test_documents_are_as_in_a_file_and_are_kept_by_nobody(recording, lamp):
             answer = get(it, f"/see/api/requests/{id}/row/0/4")
             assert answer.status == 200 and answer.json()["position"] == 4
             assert answer.headers["cache-control"] == "no-store"
-        assert len(see._views) <= MOST_VIEWS
+        assert len(see._looking._desk._views) <= MOST_VIEWS
         for path, status in (("row/0/4000", 400), ("row/x/1", 400), ("none", 400), ("layer/0/4/99", 400)):
             answer = get(it, f"/see/api/requests/{ALONE}/{path}")
             assert answer.status == status and answer.json()["error"]["type"] == "invalid_request_error"
@@ -122,21 +127,21 @@ def test_documents_are_as_in_a_file_and_are_kept_by_nobody(recording, lamp):
 
 
 def test_a_damaged_recording_tells_no_path(tmp_path, lamp, recording):
-    it, see = edge(recording, lamp, entries=lambda: Recording.open(tmp_path / "gone").entries())
+    it, see = edge(recording, lamp, opened=lambda: Recording.open(tmp_path / "gone"))
     with it:
         answer = get(it, "/see/api/requests")
         assert answer.status == 400 and str(tmp_path).encode() not in answer.body
     see.close()
 
 
-def test_a_branch_is_asked_of_the_engine_as_the_caller(recording, lamp):
+def test_a_branch_is_asked_of_the_engine_as_the_caller(of_alice, lamp):
     asked = []
 
     async def ask(request, tenant):
         asked.append((request, tenant))
         return [Token(0, 0, 0, Choice(7), 0.0), Finished(0, 0, "length", 0.0), Ended(0, 1, 0.0)]
 
-    it, see = edge(recording, lamp, grants(), ask, lambda: of_alice(recording.entries()))
+    it, see = edge(of_alice, lamp, grants(), ask)
     with it:
         told = get(it, f"/see/api/requests/{ALONE}/request", KEYS["alice"]).json()
         position = len(told["prompt"]["ids"]) + 2

@@ -10,15 +10,19 @@ from openwork.core.errors import TraceError
 from openwork.core.event import Event, Miss, Token
 from openwork.core.output import Logprob
 from openwork.core.penalty import Penalty
-from openwork.core.request import Request, SamplingParams
+from openwork.core.request import Limits, Request, SamplingParams
 from openwork.core.search import Beam, BestFirst, Budget, Choose, Search
 from openwork.core.step import Candidates, Choice, Copy, Draw, Expand, Outcome, Result, Score, Step, Why, Work
 from openwork.core.terms import Terms
+from openwork.decode.strategy import Generation, Leaf
+from openwork.trace.coding.decode import Decoder
+from openwork.trace.coding.encode import Encoder
 from openwork.trace.coding.plain import Reader, others, plain, table, unknown
 from openwork.trace.coding.pseudonym import END, Hashes, Ids, KnownIds, StandIns
 from openwork.trace.coding.results import KNOWN as OF_OUTCOME
+from openwork.trace.coding.shape import WAITED, rare
 from openwork.trace.coding.steps import KNOWN as OF_WORK
-from openwork.trace.entry import WRITTEN, Began
+from openwork.trace.entry import WRITTEN, Began, Waited
 
 TABLE = table(WRITTEN)
 # What has a shorthand, and the fields that it says or that follow: a new one is to be thought of there.
@@ -30,7 +34,7 @@ SAID = {
     Score: {"targets", "top", "first"},
     Expand: {"top", "among", "without", "constraint", "output"},
     Result: {"step", "outcomes", "elapsed_s"},
-    Choice: {"token", "logprob", "row_hash"},
+    Choice: {"token", "logprob", "row_hash", "stamp"},
     Candidates: {"top", "among"},
     Logprob: {"token", "logprob", "rank", "top"},
     Token: {"request", "index", "position", "choice", "time"},
@@ -168,6 +172,41 @@ def test_a_token_that_ends_lines_stands_at_the_end_of_the_vocabulary():
     words = writer.next(writer.root, (5, 3, 6), frozenset({3}))
     assert [word & END != 0 for word in words] == [False, True, False]
     assert [reader.next(reader.root, word) for word in words] == [0, 49, 2] and reader.end(3) == 49
+
+
+@pytest.mark.parametrize("for_guess", [True, False])
+def test_what_was_waited_for_is_said_and_in_older_logs_taken_from_what_happened(for_guess):
+    line = Encoder(keeps_tokens=False).waited(1.5, (), for_guess)
+    assert Decoder(TABLE, False, 50).decode(line) == Waited(1.5, (), for_guess)
+    older = TABLE | {"Outcome": [name for name in TABLE["Outcome"] if name != "row_hashes"]}
+    assert Decoder(older, False, 50).decode(rare(WAITED, 1.5, [])) == Waited(1.5, (), True)
+
+
+def test_a_decision_comes_back_against_its_parents_and_alone_behind_a_key():
+    """Lines are stand-ins, equal where lines are; a key makes the writer say whole lines again."""
+    writer, reader = Encoder(keeps_tokens=False), Decoder(TABLE, False, 50)
+    search = Search(beam=Beam(width=4, groups=2, diversity=1.0))
+    request = Request((1, 2), SamplingParams(max_tokens=9), Limits(50, 20, frozenset({3})), search=search)
+    reader.decode(writer.submitted(0.0, 7, "a", request, None, ""))
+    asks = Expand(8, (), frozenset({3}))
+    first = Generation((Leaf(1, (5,), asks, 1, 0), Leaf(2, (6,), asks, 1, 0)))
+    second = Generation((Leaf(3, (5, 5), asks, 1, 1), Leaf(4, (5, 6), asks, 1, 1)), agreed=(5,))
+    third = Generation((Leaf(5, (5, 6, 5), asks, 1, 4), Leaf(6, (5, 5), asks, 0)), agreed=())
+    ends = reader.mirror.asked[7].ends
+    found = []
+    for decision, worths in ((first, {}), (second, {1: -2.5, 9: -1.0, 8: -2.5}), (third, {})):
+        line = writer.decided(1.0, 7, decision, worths)
+        if decision is third:
+            sizes = [len(line)]
+            writer.key(2.0)
+            sizes.append(len(writer.decided(1.0, 7, decision, worths)))
+            assert sizes[1] > sizes[0]
+        found.append(reader.decode(line))
+    lines = [[leaf.line for leaf in each.generation.leaves] for each in found]
+    assert lines == [[(0,), (1,)], [(0, 0), (0, 1)], [(0, 1, 0), (0, 0)]]
+    assert found[1].generation.agreed == (0,) and found[1].worths == ((1, 0), (9, 1), (8, 0))
+    assert [leaf.parent for leaf in found[2].generation.leaves] == [4, None]
+    assert all(leaf.expand == Expand(8, (), ends) for each in found for leaf in each.generation.leaves)
 
 
 def test_ids_beyond_the_vocabulary_are_refused():

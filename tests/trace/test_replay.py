@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 from served import Served
 
-from openwork import SamplingParams
 from openwork.build import examiner
 from openwork.core.errors import TraceError
-from openwork.core.request import Request
-from openwork.core.search import Beam, Search
 from openwork.core.settings import LoadSettings
+from openwork.core.stamp import ATTEND, EMBED, FEED_FORWARD, HEAD, PROJECT
 from openwork.ops.reference import Reference
 from openwork.testing.checkpoint import write_checkpoint
 from openwork.trace.recording import Recording
@@ -26,6 +24,8 @@ def replayed(served, model, **load):
     examines, recording = examiner(model, LoadSettings(**CONTEXT | load)), Recording.open(served.directory)
     began = next(recording.entries())
     assert recording.damage == ()
+    stamps = [stamp for story in recording.requests() for line in story.lines.values() for stamp in line.stamps]
+    assert stamps.count(None) < len(stamps) / 5  # a row of which several tokens are drawn has one
     return {story.id: replay(examines, began, story) for story in recording.requests()}
 
 
@@ -58,6 +58,9 @@ def test_every_request_of_the_embedded_model_is_equal(tmp_path, is_long, positio
         ("GPTNeoXForCausalLM", ("float32", "int8")),
         ("Qwen3ForCausalLM", ("int4", "int8")),
         ("MistralForCausalLM", ("int8", "bfloat16")),
+        ("Phi3ForCausalLM", ("int8-channel", "bfloat16")),
+        ("GPT2LMHeadModel", ("float32", "float32")),
+        ("Qwen2ForCausalLM", ("bfloat16", "int8")),
     ],
 )
 def test_every_request_of_other_architectures_is_equal(architecture, kinds, tmp_path, is_long):
@@ -114,7 +117,7 @@ def test_a_bit_that_is_otherwise_is_found(small):
     assert (first.sequence, first.token, first.what) == (1, 2, "logits")
     assert first.position == len(story.request.prompt) + 1
     assert int(first.recorded, 16) ^ int(first.found, 16) == 1 << 40
-    assert first.layer is None and "the weights are those that served" in first.finding
+    assert (first.layer, first.op, first.seen_at) == (6, HEAD, 2) and "the weights are those that" in first.finding
     record = verdict.as_record()
     assert record["equal"] is False and record["first_difference"]["token"] == 2
 
@@ -154,7 +157,8 @@ def test_other_weights_are_refused_and_differ_at_the_first_token(tmp_path):
     unnamed = replace(next(recording.entries()), weights=None)  # as if it had not been asked for
     for story in recording.requests():
         first = replay(examines, unnamed, story).first_difference
-        assert (first.token, first.what, first.layer) == (0, "logits", None) and "other weights" in first.finding
+        assert (first.token, first.what) == (0, "logits") and "other weights" in first.finding
+        assert (first.layer, first.op, first.seen_at) == (0, EMBED, 0)
 
 
 def test_a_machine_that_disagrees_with_itself_is_told_where(tmp_path, monkeypatch):
@@ -162,7 +166,7 @@ def test_a_machine_that_disagrees_with_itself_is_told_where(tmp_path, monkeypatc
     model = str(write_checkpoint(tmp_path / "model"))
     served = Served(tmp_path / "recording", model, 1, constraints=(), backend="reference")
     served.run(3, kills=0)
-    faults = {"attend": "attend", "linear": "project", "mlp_block": "output or feed-forward"}
+    faults = {"attend": ATTEND, "linear": PROJECT, "mlp_block": FEED_FORWARD}
     for operation, part in faults.items():
         right = getattr(Reference, operation)
 
@@ -182,15 +186,11 @@ def test_a_machine_that_disagrees_with_itself_is_told_where(tmp_path, monkeypatc
 def test_what_cannot_be_replayed_says_why(small):
     began, stories, examines = small
     story = of(stories)
-    search = Request(
-        story.request.prompt, SamplingParams(max_tokens=4), examines.limits, search=Search(beam=Beam(width=2))
-    )
     cases = (
         (began, replace(story, error="it was too long"), "not accepted: it was too long"),
         (began, replace(story, request=None), "a part of request"),
         (began, replace(story, is_whole=False), "a part of request"),
         (began, replace(story, has_tokens=False), "without its tokens"),
-        (began, replace(story, request=search), "was a search"),
         (replace(began, contract_id="other-v9"), story, f"contract id other-v9, this is {began.contract_id}"),
         (replace(began, dtype="int4"), story, "dtype int4, this is"),
         (replace(began, kv_dtype="int8"), story, "kv_dtype int8, this is"),

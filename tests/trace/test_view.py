@@ -46,7 +46,7 @@ def look(recording, lamp):
 
     def at(id):
         if id not in views:
-            views[id] = View(recording.entries, id, lamp)
+            views[id] = View(recording, id, lamp)
         return views[id]
 
     return at
@@ -166,6 +166,11 @@ def test_a_search_is_told_with_its_bounds(look):
     assert all(each["bound"] <= search["upper_bound"] + 1e-9 for each in search["trace"] if each["state"] == "open")
 
 
+def test_the_rows_by_which_a_search_chose_its_answers_are_those_that_were_served(look):
+    for sequence in range(3):
+        assert set(look(SEARCHED).document(f"strip/{sequence}")["served"]) == {True}
+
+
 def test_the_timeline_is_about_the_request(look):
     timeline = look(FILTERED).document("timeline")
     assert timeline["replay"]["is_equal"]
@@ -224,7 +229,7 @@ def test_a_path_that_names_nothing_says_so(look, path):
 
 
 def test_without_a_model_the_recording_speaks_for_itself(recording):
-    view = View(recording.entries, ALONE, Lamp())
+    view = View(recording, ALONE, Lamp())
     assert view.document("request")["prompt"]["texts"][0] is None
     assert view.document("costs")["missing"] and view.document("timeline")["steps"]
     with pytest.raises(RequestError, match="No model"):
@@ -233,7 +238,7 @@ def test_without_a_model_the_recording_speaks_for_itself(recording):
 
 def test_without_prompts_nothing_is_computed_again(tmp_path, lamp):
     recording = Recording.open(looked_into.record(tmp_path, keeps_prompts=False))
-    view = View(recording.entries, ALONE, lamp)
+    view = View(recording, ALONE, lamp)
     told = view.document("request")
     assert set(told["prompt"]["texts"]) == {None} and told["missing"]
     with pytest.raises(RequestError, match="keeps no prompts"):
@@ -242,12 +247,12 @@ def test_without_prompts_nothing_is_computed_again(tmp_path, lamp):
 
 def test_others_are_not_there_for_a_tenant(recording, lamp):
     with pytest.raises(RequestError, match="names no request"):
-        View(recording.entries, ALONE, lamp, lambda tenant: tenant == "alice")
-    assert requests_document(recording.entries(), lambda tenant: tenant == "alice") == {"requests": []}
+        View(recording, ALONE, lamp, lambda tenant: tenant == "alice")
+    assert requests_document(recording, lambda tenant: tenant == "alice") == {"requests": [], "left_out": 0}
 
 
 def test_a_file_is_bounded_and_says_what_is_left_out(recording, look):
-    requests = requests_document(recording.entries(), lambda tenant: True)
+    requests = requests_document(recording, lambda tenant: True)
     whole, _ = file_documents(look(BOUND), requests, 1 << 30)
     part, said = file_documents(look(BOUND), requests, 400_000)
     assert part.keys() < whole.keys() and "rows" in said and "layers" in said

@@ -47,6 +47,7 @@ def chat(
     record: options.Record = None,
     record_prompts: options.RecordPrompts = True,
     record_bytes: options.RecordBytes = None,
+    record_layers: options.RecordLayers = None,
     speculate: options.Speculate = None,
     max_draft: options.MaxDraft = None,
     temperature: options.Temperature = None,

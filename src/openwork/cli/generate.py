@@ -80,6 +80,7 @@ def generate(
     record: options.Record = None,
     record_prompts: options.RecordPrompts = True,
     record_bytes: options.RecordBytes = None,
+    record_layers: options.RecordLayers = None,
     speculate: options.Speculate = None,
     max_draft: options.MaxDraft = None,
     temperature: options.Temperature = None,

@@ -6,7 +6,8 @@ this machine has it. What cannot be opened is said on the page; the recording sp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from openwork.core.request import Request
     from openwork.engine.face import AsyncEngine
     from openwork.serve.see import See
-    from openwork.trace.entry import Entry
 
+LOOKER = (sys.executable, "-m", "openwork.cli.looker")
 SERVED_BYTES = 256 << 20  # for keys and values of one sequence that is looked into on a server
 
 
@@ -74,22 +75,21 @@ def measured(examiner: Examiner) -> Mapping[str, Any] | None:
 
 
 def see_of(service: Service, engine: AsyncEngine) -> See:
-    """The microscope of a server that records: its model is opened a second time, on one core, when it is used."""
+    """The microscope of a server that records, in a process of its own: its model is opened there a second time, from
+    the same mapped weights, on one core, when it is used."""
+    from openwork.cluster.glass import Glass
+    from openwork.cluster.looking import Open
     from openwork.serve.see import See
-    from openwork.trace.recording import Recording
 
     record = service.record
     assert record is not None, "the command line asks for a recording"
 
-    def entries() -> Iterator[Entry]:
-        return Recording.open(record.directory).entries()
-
-    def lamp() -> Lamp:
+    def opening() -> Open:
         facts = engine.facts
         load = replace(
             service.load, dtype=facts.dtype, kv_dtype=facts.kv_dtype, context=facts.limits.context, threads=1
         )
-        return light(service.model, load, facts.contract_id, SERVED_BYTES)
+        return Open(record.directory, service.model, load, facts.contract_id, SERVED_BYTES)
 
     async def ask(request: Request, tenant: str) -> list[Event]:
         stream, events = await engine.submit(request), list[Event]()
@@ -100,4 +100,4 @@ def see_of(service: Service, engine: AsyncEngine) -> See:
             stream.cancel()
         return events
 
-    return See(entries, lamp, ask, lambda: engine.facts.limits)
+    return See(Glass(LOOKER, opening), ask, lambda: engine.facts.limits)

@@ -31,6 +31,7 @@ _CHOICES = (
     "record",
     "record_prompts",
     "record_bytes",
+    "record_layers",
 )
 
 
@@ -53,6 +54,7 @@ def open_llm(
     record: Path | None = None,
     record_prompts: bool = True,
     record_bytes: str | None = None,
+    record_layers: int | None = None,
     speculate: str | None = None,
     max_draft: int | None = None,
     progress: Progress | None = None,
@@ -74,6 +76,7 @@ def open_llm(
         record=record,
         record_prompts=record_prompts,
         record_bytes=room,
+        record_layers=record_layers,
         speculate=speculate,
         max_draft=max_draft,
         progress=progress,

@@ -100,6 +100,15 @@ RecordBytes = Annotated[
     str | None,
     _option("Room for all recordings there; the oldest go first. [dim]Default: 256MiB.[/]", _RECORDING, metavar="SIZE"),
 ]
+RecordLayers = Annotated[
+    int | None,
+    _option(
+        "Of so many tokens, record one layer by layer, so that openwork replay can name the layer that differs: 1 is "
+        "every token, 0 none. Needs prompts kept. [dim]Default: as many as take 2 bytes a token.[/]",
+        _RECORDING,
+        metavar="N",
+    ),
+]
 Engine = Annotated[
     Backend, _option("What computes. [dim]Default: auto, the C++ core where it is installed, else NumPy.[/]", _MODEL)
 ]

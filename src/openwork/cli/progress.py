@@ -23,8 +23,9 @@ LABELS = {
     "prefill": "reading the prompt",
     "requests": "answering",
     "comparing": "comparing with float32",
+    "reading": "reading the recording",
 }
-IN_BYTES = ("loading", "packing", "saving")
+IN_BYTES = ("loading", "packing", "saving", "reading")
 
 
 class Bars:

@@ -10,11 +10,14 @@ import typer
 
 from openwork.cli import options, terminal
 from openwork.cli.progress import Bars
+from openwork.core.stamp import EMBED, HEAD
 
 if TYPE_CHECKING:
+    from openwork.trace.difference import Difference
     from openwork.trace.entry import Began
     from openwork.trace.recording import Recording
     from openwork.trace.replay import Verdict
+    from openwork.trace.search_difference import SearchDifference, SearchVerdict
     from openwork.trace.story import Story
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -38,7 +41,8 @@ def replay(
     """Compute a recorded request again, and compare every row of logits and every choice with what was served.
 
     It was served among others, in chunks, with a prefix from the cache, preempted, taken over by another process: the
-    bits are the same all the same. Exit code 0: equal; 1: not, and the first difference is told.
+    bits are the same all the same. Exit code 0: equal; 1: not, and the first difference is told: the token, and the
+    layer and operation as far as rows were recorded layer by layer (--record-layers).
 
     \b
     [bold]openwork replay cmpl-5b0f --record DIR[/]
@@ -53,31 +57,33 @@ def replay(
     if as_json:
         typer.echo(json.dumps(verdict.as_record()))
     else:
-        typer.echo(_told(verdict, len(story.lines)))
+        is_search = story.request is not None and story.request.search is not None
+        typer.echo(_told_of_search(verdict, step) if is_search else _told(verdict, len(story.lines)))
     for damage in recording.damage:
         terminal.show_note(f"not all of the recording can be read: {damage}")
     raise typer.Exit(0 if verdict.equal else 1)
 
 
-def _replayed(
-    recording: Recording, story: Story, step: int | None, model: str | None, bars: Bars, **load: Any
-) -> Verdict:
-    """Open the model as it was opened for whoever served, and replay."""
+def _replayed(recording: Recording, story: Story, step: int | None, model: str | None, bars: Bars, **load: Any) -> Any:
+    """Open the model as it was opened for whoever served, and replay -> a Verdict, or of a search a SearchVerdict."""
     from openwork.build import examiner
     from openwork.core.settings import LoadSettings
     from openwork.trace.replay import check, replay
+    from openwork.trace.replay_search import replay_search
+    from openwork.trace.searched import lives_of
 
     request = check(story, step)  # before a model is loaded
     began = _began(recording, story)
     settings = LoadSettings(dtype=began.dtype, kv_dtype=began.kv_dtype, context=request.limits.context, **load)
-    return replay(examiner(model or began.model, settings, bars, began.contract_id), began, story, step)
+    examines = examiner(model or began.model, settings, bars, began.contract_id)
+    if request.search is None:
+        return replay(examines, began, story, step)
+    return replay_search(examines, began, story, lives_of(recording.entries(), story.id), step)
 
 
 def _began(recording: Recording, story: Story) -> Began:
     """The process that had the request last. Those before it passed it on, so they served the same model."""
-    from openwork.trace.entry import Began
-
-    return next(entry for entry in recording.entries() if isinstance(entry, Began) and entry.run == story.run)
+    return next(began for began in recording.processes if began.run == story.run)
 
 
 def _told(verdict: Verdict, num_lines: int) -> str:
@@ -90,8 +96,29 @@ def _told(verdict: Verdict, num_lines: int) -> str:
     where = (
         f"token {first.token}{'' if num_lines == 1 else f' of sequence {first.sequence}'}, position {first.position}"
     )
-    at = "" if first.layer is None else f" Layer {first.layer}, {first.op}:"
     return (
         f"{verdict.id}: differs at {where}. The {first.what} recorded: {first.recorded}, found: {first.found}."
-        f"{at} {first.finding}."
+        f"{_first_place(first)} {first.finding}."
     )
+
+
+def _first_place(first: Difference | SearchDifference) -> str:
+    """Where in the model it came about, if that is known; what follows says how it is known."""
+    if first.op is None:
+        return ""
+    ends = {EMBED: "the embedding", HEAD: "the final norm or the head"}
+    return f" It comes about in {ends.get(first.op) or f'layer {first.layer}, {first.op}'}:"
+
+
+def _told_of_search(verdict: SearchVerdict, step: int | None) -> str:
+    first = verdict.first_difference
+    if first is None:
+        said = f"{verdict.rows} rows that the search read: each has the bits that were served, and it decides again so."
+        if step is not None:
+            rows = "1 row" if verdict.rows == 1 else f"{verdict.rows} times the row"
+            said = f"{rows} by which token {step} of the best answer was chosen: the bits that were served."
+        unhashed = f" Of {verdict.unhashed} no hash was recorded." if verdict.unhashed else ""
+        return f"{verdict.id}: equal. {said}{unhashed}"
+    where = "in the answer" if first.line is None else f"at position {first.position}, behind the tokens {first.line}"
+    at = _first_place(first)
+    return f"{verdict.id}: differs {where}. Recorded: {first.recorded}; found: {first.found}.{at} {first.finding}."

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from openwork.cli import terminal
+from openwork.cli.long import reading
 from openwork.cli.tables import LABELS, aligned, columns, figure, seconds
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -37,7 +38,8 @@ def report(
     from openwork.trace.report import report as write
 
     recording = Recording.open(directory)
-    document = write(recording.entries(), simulate)
+    with reading() as told:
+        document = write(recording.entries(told), simulate)
     document["notes"] += [f"Damaged: {each}" for each in recording.damage]
     terminal.write(json.dumps(document, ensure_ascii=False) + "\n" if as_json else as_text(document))
 

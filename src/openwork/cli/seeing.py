@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from openwork.engine.service import Engine
     from openwork.trace.entry import Began
 
-_EVERYBODY: Callable[[str], bool] = lambda tenant: True  # noqa: E731
-
 
 class Seeing:
     """Raises TraceError for a directory that holds no recording."""
@@ -66,13 +64,14 @@ class Seeing:
         """A request of the recording: this one, or the latest that said something. Raises TraceError, RequestError."""
         if id is not None:
             return self.recording.request(id).id
-        said = [story.id for story in self.recording.requests() if story.request is not None and story.lines]
-        if not said:
-            raise RequestError("has no request that said anything yet", param="record")
-        return said[-1]
+        for each in reversed(self.recording.ids):
+            story = self.recording.request(each)
+            if story.request is not None and story.lines:
+                return each
+        raise RequestError("has no request that said anything yet", param="record")
 
     def view(self, id: str) -> View:
-        return View(self.recording.entries, id, self.lamp())
+        return View(self.recording, id, self.lamp())
 
     # -- three answers -------------------------------------------------------------------------------------------
 
@@ -83,14 +82,14 @@ class Seeing:
             return {path: view.document(path) for path in paths}
         from openwork.trace.view_file import file_documents
 
-        return file_documents(view, requests_document(self.recording.entries(), _EVERYBODY), 1 << 40, False)[0]
+        return file_documents(view, requests_document(self.recording), 1 << 40, False)[0]
 
     def file(self, id: str, max_bytes: int) -> str:
         """A page that holds its documents."""
         from openwork.trace.page import page
         from openwork.trace.view_file import file_documents
 
-        requests = requests_document(self.recording.entries(), _EVERYBODY)
+        requests = requests_document(self.recording)
         documents, left_out = file_documents(self.view(id), requests, max_bytes)
         about = {"live": False, "request": id, "left_out": left_out, "can_fork": False}
         return page({**about, "documents": documents}, is_live=False)
@@ -113,7 +112,7 @@ class Seeing:
         from openwork.serve.listening import Listener, bind
         from openwork.serve.logs import Log
         from openwork.serve.metrics import Metrics
-        from openwork.serve.see import See
+        from openwork.serve.see import InThread, See
         from openwork.serve.settings import ServeSettings
 
         settings = ServeSettings(port=port, allow_see=True)
@@ -121,9 +120,10 @@ class Seeing:
         grant = Grant(tenant="see", digests=frozenset({digest_of(key.encode())}), max_running=None)
 
         async def ask(request: Request, tenant: str) -> list[Event]:
-            return await see.run(lambda: self._compute(request))
+            return await looking.run(lambda: self._compute(request))
 
-        see = See(self.recording.entries, self.lamp, ask, self._limits, own_only=False, request=id)
+        looking = InThread(lambda: self.recording, self.lamp)
+        see = See(looking, ask, self._limits, own_only=False, request=id)
         with open(os.devnull, "w", encoding="utf-8") as nowhere:
             journal = Journal(Log(nowhere, True), Metrics("see"), see.routes())
             gate = Gate(
@@ -150,15 +150,15 @@ class Seeing:
     def _light(self) -> Lamp:
         if not self._has_model:
             return Lamp(dark="No model was opened (--no-model), so rows cannot be computed again.")
-        began = _began(self.recording)
+        began = self.recording.processes[-1]
         return light(
             self._model or began.model, self._load(began), began.contract_id, self._examine_bytes, self._has_ceilings
         )
 
     def _load(self, began: Began) -> LoadSettings:
         """As it was loaded when it was recorded. A window in the file may change what positions mean."""
-        requests = (story.request for story in self.recording.requests() if story.request is not None)
-        context = next((request.limits.context for request in requests), None)
+        stories = map(self.recording.request, self.recording.ids)
+        context = next((story.request.limits.context for story in stories if story.request is not None), None)
         return LoadSettings(
             dtype=began.dtype,
             kv_dtype=began.kv_dtype,
@@ -179,22 +179,10 @@ class Seeing:
         from openwork.core.settings import ScheduleSettings
 
         if self._engine is None:
-            began = _began(self.recording)
+            began = self.recording.processes[-1]
             self._engine = build(self._model or began.model, self._load(began), ScheduleSettings()).engine
         stream, events = self._engine.submit(request), list[Event]()
         while not stream.has_ended:
             self._engine.turn()
             events += stream.take()
         return events + stream.take()
-
-
-def _began(recording: Recording) -> Began:
-    """The engine process that is meant: the last one."""
-    from openwork.trace.entry import Began
-
-    last = None
-    for entry in recording.entries():
-        if isinstance(entry, Began):
-            last = entry
-    assert last is not None, "a recording that can be opened has a beginning"
-    return last

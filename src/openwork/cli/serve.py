@@ -170,6 +170,7 @@ def serve(
     record: options.Record = None,
     record_prompts: RecordPrompts = False,
     record_bytes: options.RecordBytes = None,
+    record_layers: options.RecordLayers = None,
     allow_see: AllowSee = False,
     tool_format: ToolForm = ToolFormat.auto,
     reasoning_format: ReasoningForm = ReasoningFormat.auto,
@@ -255,7 +256,9 @@ def serve(
     recording = None
     if record is not None:
         room = RECORD_BYTES if record_bytes is None else parse_bytes(record_bytes, "record_bytes")
-        recording = RecordSettings(directory=str(record), keeps_prompts=record_prompts, max_bytes=room)
+        recording = RecordSettings(
+            directory=str(record), keeps_prompts=record_prompts, max_bytes=room, layers=record_layers
+        )
     service = Service(
         model=model,
         load=load,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from openwork.cli import recorded, terminal
+from openwork.cli.long import reading
 
 if TYPE_CHECKING:
     from openwork.trace.recording import Recording
@@ -42,7 +43,8 @@ def trace() -> None:
 def ls(directory: Directory, as_json: Json = False) -> None:
     """List the requests of a recording."""
     recording = _open(directory)
-    stories = recording.requests()
+    with reading() as told:
+        stories = recording.requests(told)
     if as_json:
         _print_json({"requests": [story.as_record() for story in stories], "damage": list(recording.damage)})
         return

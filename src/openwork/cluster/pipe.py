@@ -7,12 +7,16 @@ What the system has taken is read by the other end even if this process is kille
 
 from __future__ import annotations
 
+import ctypes
+import os
 import select
+import signal
 import socket
-from typing import TypeVar
+import sys
+from typing import Any, TypeVar
 
-from openwork.cluster.frames import DOWN, UP, Frames, frame
-from openwork.cluster.wire import Down, Message, Up
+from openwork.cluster.frames import DOWN, UP, Direction, Frames, frame
+from openwork.cluster.wire import Message
 from openwork.core.errors import EngineError
 
 READ_BYTES = 2**18
@@ -20,20 +24,32 @@ READ_BYTES = 2**18
 M = TypeVar("M", bound=Message)
 
 
+def stay_with(parent: int) -> None:
+    """End when the parent does, on Linux even in the middle of a step; leave signals to the group for it to judge."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before that was said
+            os._exit(0)
+
+
 class Gone(Exception):
     """The other end is closed."""
 
 
 class Pipe:
-    def __init__(self, end: socket.socket) -> None:
+    def __init__(self, end: socket.socket, down: Direction = DOWN, up: Direction = UP) -> None:
         end.setblocking(False)
         self._end = end
-        self._frames = Frames(DOWN)
+        self._up = up
+        self._frames = Frames(down)
         self._unsent = bytearray()
 
-    def post(self, message: Up) -> None:
+    def post(self, message: Message) -> None:
         """Say something with the next flush."""
-        self._unsent += frame(message, UP)
+        self._unsent += frame(message, self._up)
 
     def flush(self) -> None:
         """Hand everything to the operating system. Raises Gone."""
@@ -47,7 +63,7 @@ class Pipe:
             else:
                 del self._unsent[:sent]
 
-    def receive(self, wait_s: float | None) -> list[Down]:
+    def receive(self, wait_s: float | None) -> list[Any]:
         """What came, after so many seconds at most; None: as long as it takes. Before a wait, what was posted goes out.
 
         Raises Gone; EngineError when what came is no message.

@@ -16,9 +16,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from openwork.cluster.frames import DOWN, UP, Frames, frame
+from openwork.cluster.frames import DOWN, UP, Direction, Frames, frame
 from openwork.cluster.suspects import Cause
-from openwork.cluster.wire import Down
+from openwork.cluster.wire import Message
 from openwork.core.errors import EngineError
 
 COMMAND = (sys.executable, "-m", "openwork.cluster.worker")
@@ -33,11 +33,14 @@ class Process:
     Raises OSError when no process can be started.
     """
 
-    def __init__(self, command: Sequence[str], heard: Callable[[Any], None]) -> None:
+    def __init__(
+        self, command: Sequence[str], heard: Callable[[Any], None], down: Direction = DOWN, up: Direction = UP
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self.gone: asyncio.Future[None] = self._loop.create_future()
         self._heard = heard
-        self._frames = Frames(UP)
+        self._down = down
+        self._frames = Frames(up)
         self._unsent = bytearray()
         self._was_killed = self._is_broken = False
         self._end, theirs = socket.socketpair()
@@ -59,9 +62,9 @@ class Process:
     def num_unsent_bytes(self) -> int:
         return len(self._unsent)
 
-    def send(self, message: Down) -> None:
+    def send(self, message: Message) -> None:
         """Raises EngineError when it is larger than may be sent. Nothing happens when the process is gone."""
-        data = frame(message, DOWN)
+        data = frame(message, self._down)
         if self.gone.done():
             return
         was_empty = not self._unsent
@@ -92,6 +95,15 @@ class Process:
         """Let the channel go, and the process with it if it still runs. Nothing more is heard."""
         self.kill()
         self._close()
+
+    def end(self) -> None:
+        """The same, and wait until it has ended: at once, for it cannot refuse. The loop may have ended before."""
+        self.kill()
+        self._child.wait()
+        if self._loop.is_closed():
+            self._end.close()
+        else:
+            self._close()
 
     # -- the channel ---------------------------------------------------------------------------------------------
 

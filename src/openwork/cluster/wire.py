@@ -7,6 +7,7 @@ of what was read. How messages become bytes is known to frames.py, when they are
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -208,7 +209,14 @@ Up = Loading | Ready | Refused | Accepted | Rejected | Withdrawn | Pinned | Plan
 
 
 def happened(events: list[Event]) -> list[Happened]:
-    return [_AS_HAPPENED[type(event)](event) for event in events]
+    return [_AS_HAPPENED[type(event)](_told(event)) for event in events]
+
+
+def _told(event: Event) -> Event:
+    """Stamps are for the recording, which is written on this side."""
+    if isinstance(event, Token) and event.choice.stamp is not None:
+        return replace(event, choice=replace(event.choice, stamp=None))
+    return event
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------

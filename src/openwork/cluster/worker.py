@@ -11,9 +11,7 @@ text, and no request that has ended; a tokenizer is read for the first constrain
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import socket
 import sys
 import time
@@ -23,7 +21,7 @@ from pathlib import Path
 
 from openwork.build import wire
 from openwork.cluster import kept_cache
-from openwork.cluster.pipe import Gone, Pipe
+from openwork.cluster.pipe import Gone, Pipe, stay_with
 from openwork.cluster.wire import (
     Accepted,
     Cancel,
@@ -175,12 +173,12 @@ def _is_large(event: Event) -> bool:
 
 def load(start: Start, tenants: Tenants, progress: Callable[[str, int, int], None]) -> Wired:
     how = (start.schedule, start.admission, tenants, progress)
-    return wire(start.model, start.load, *how, hashes=start.record is not None and start.record.keeps_prompts)
+    return wire(start.model, start.load, *how, record=start.record)
 
 
 def main(arguments: Sequence[str], load: Load = load) -> int:
     """Serve the parent until it says stop; the exit status. ``load`` is another one in tests of what may go wrong."""
-    _stay_with(parent=int(arguments[1]))
+    stay_with(parent=int(arguments[1]))
     pipe = Pipe(socket.socket(fileno=int(arguments[0])))
     try:
         start = pipe.receive_first(Start)
@@ -229,17 +227,6 @@ class _Telling:
             self._stage, self._told_at = stage, now
             self._pipe.post(Loading(stage, done, total))
             self._pipe.flush()
-
-
-def _stay_with(parent: int) -> None:
-    """End when the parent does, on Linux even in the middle of a step; leave signals to the group for it to judge."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before that was said
-            os._exit(0)
 
 
 def _facts(wired: Wired) -> Facts:

@@ -195,6 +195,13 @@ class Search:
         return self.best_first.budget if self.best_first is not None else self._chosen.budget
 
     @property
+    def compares_tokens(self) -> bool:
+        """Whether it goes by which tokens are the same in different places, and not by probabilities alone."""
+        penalty = self.penalty
+        is_diverse = self.beam is not None and self.beam.groups > 1
+        return is_diverse or (penalty is not None and (penalty.repetition > 0 or bool(penalty.phrases)))
+
+    @property
     def _chosen(self) -> Choose:
         assert self.choose is not None
         return self.choose

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from openwork.core.errors import OpenworkError, RequestError
+from openwork.core.stamp import stamp_bytes
 
 RECORD_BYTES = 256 << 20
+STAMP_BYTES = 2  # a token, in the mean
 LANES = 16  # a key tile of the cache holds this many tokens
 
 MAX_DRAFT = 63
@@ -173,11 +175,14 @@ class RecordSettings:
     directory      of the recording; what is there already stays, until room is needed
     keeps_prompts  prompts and answers are kept as token ids; else nothing is kept that says what was written
     max_bytes      of all files together: the oldest go first
+    layers         of so many rows that tokens are drawn from, one is stamped (core/stamp.py): 1 is every row, 0 none;
+                   None: as many as take STAMP_BYTES a token. Only where prompts are kept
     """
 
     directory: str
     keeps_prompts: bool = False
     max_bytes: int = RECORD_BYTES
+    layers: int | None = None
 
     def __post_init__(self) -> None:
         if not self.directory:
@@ -185,3 +190,20 @@ class RecordSettings:
         is_whole = isinstance(self.max_bytes, int) and not isinstance(self.max_bytes, bool)
         if not is_whole or not 1 << 20 <= self.max_bytes <= 2**50:
             raise RequestError(f"must be at least 1 MiB, not {self.max_bytes!r} bytes", param="record_bytes")
+        layers = self.layers
+        if layers is None:
+            return
+        if isinstance(layers, bool) or not isinstance(layers, int) or not 0 <= layers < 2**31:
+            raise RequestError(f"must be a whole number from 0 on, not {layers!r}", param="record_layers")
+        if layers and not self.keeps_prompts:
+            raise RequestError(
+                "stamps rows that whoever has the model could compute from a guessed prompt",
+                "Keep prompts in the recording too, or leave record_layers out.",
+                param="record_layers",
+            )
+
+    def stamp_every(self, num_layers: int) -> int:
+        """Of how many rows one is stamped; 0: none is."""
+        if not self.keeps_prompts:
+            return 0
+        return -(-stamp_bytes(num_layers) // STAMP_BYTES) if self.layers is None else self.layers

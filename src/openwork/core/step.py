@@ -13,6 +13,7 @@ from typing import Literal
 from openwork.core.constraint import Constraint
 from openwork.core.output import Failure, Logprob
 from openwork.core.request import SamplingParams
+from openwork.core.stamp import Stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +143,14 @@ class Step:
 class Choice:
     """A chosen token, with its log-probability when the request asked for it.
 
-    ``row_hash`` is a hash, of 64 bits, of the row of logits it was chosen from; None where nobody records.
+    ``row_hash`` is a hash, of 64 bits, of the row of logits it was chosen from, and ``stamp`` says by what way that row
+    came about (core/stamp.py); None where nobody records, stamps of most rows too.
     """
 
     token: int
     logprob: Logprob | None = None
     row_hash: int | None = None
+    stamp: Stamp | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,7 @@ class Outcome:
     this sequence alone failed.
 
     With drafts there is one draw, and a choice for each row that it was made from: all but the last were guessed right.
+    ``row_hashes`` are of the rows that scored, in order, and of the row of the candidates; () where nobody records.
     """
 
     choices: tuple[Choice, ...] = ()
@@ -175,6 +179,7 @@ class Outcome:
     failure: str | None = None
     candidates: Candidates | None = None
     failed: Failure = "numbers"  # what it was, when there is a failure
+    row_hashes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

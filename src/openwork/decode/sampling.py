@@ -12,7 +12,7 @@ from dataclasses import replace
 from openwork.core.sequence import Sequence
 from openwork.core.step import Choice, Draw, Expand
 from openwork.decode.stop import judge
-from openwork.decode.strategy import Branch, Decision, Fork
+from openwork.decode.strategy import Branch, Continue, Decision, Fork, Stop
 
 
 class Sampling:
@@ -44,7 +44,15 @@ class Sampling:
         return (draw,) if self._fan == 1 else tuple(replace(draw, index=index) for index in range(self._fan))
 
     def feed(self, sequence: Sequence, choices: tuple[Choice, ...]) -> Decision:
-        request, before = sequence.request, sequence.tokens
         if self._fan == 1:
-            return judge(request, before, choices[0])
-        return Fork(tuple(Branch(i, Sampling(), judge(request, before, choice)) for i, choice in enumerate(choices)))
+            return self.judge(sequence, sequence.index, choices[0])
+        firsts = [self.judge(sequence, index, choice) for index, choice in enumerate(choices)]
+        return Fork(tuple(Branch(index, self.alone(), first) for index, first in enumerate(firsts)))
+
+    def alone(self) -> Sampling:
+        """Strategy of one of those that it becomes."""
+        return Sampling()
+
+    def judge(self, sequence: Sequence, index: int, choice: Choice) -> Continue | Stop:
+        """Of the sequence ``index`` that goes on from this one, or is it: whether the token ends it."""
+        return judge(sequence.request, sequence.tokens, choice)

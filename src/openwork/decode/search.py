@@ -1,4 +1,4 @@
-"""Which strategy a searching request gets."""
+"""Which strategy a request gets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from openwork.core.request import Request
 from openwork.decode.beam import BeamSearch
 from openwork.decode.best_first import BestFirstSearch
 from openwork.decode.choose import Choosing
-from openwork.decode.strategy import SearchStrategy
+from openwork.decode.sampling import Sampling
+from openwork.decode.strategy import SearchStrategy, Strategy
 
 
 def strategy_of(request: Request) -> SearchStrategy:
@@ -16,3 +17,14 @@ def strategy_of(request: Request) -> SearchStrategy:
     if search.choose is not None:
         return Choosing(request)
     return BeamSearch(request) if search.beam is not None else BestFirstSearch(request)
+
+
+class Strategies:
+    """New ones. Whoever tells a scheduler what to decide hands in others (trace/told.py)."""
+
+    def drawing(self, fan: int) -> Strategy:
+        """Of a sequence that becomes ``fan`` ones at its first token."""
+        return Sampling(fan)
+
+    def searching(self, number: int, request: Request) -> SearchStrategy:
+        return strategy_of(request)

@@ -47,6 +47,8 @@ class Loop:
         self.clock = clock
         self._runner = runner
         self._recorder = recorder
+        if recorder is not None:
+            scheduler.hear(recorder.decided)
         self._before = before
         self._last_s = 0.0  # what the last step took
         self._in_flight: deque[tuple[Step, Any]] = deque()  # oldest first; more than one only after an interrupt
@@ -115,7 +117,7 @@ class Loop:
         if step is not None:
             self._recorder.planned(now, step, self.scheduler.sequences_of(step), events)
         elif not self.scheduler.is_idle:
-            self._recorder.waited(now, events)
+            self._recorder.waited(now, events, self.scheduler.awaits_guess)
         return step, events
 
     def land(self) -> list[Event]:

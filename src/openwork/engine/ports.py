@@ -15,6 +15,7 @@ from openwork.core.request import Request
 from openwork.core.sequence import Sequence
 from openwork.core.step import Result, Step
 from openwork.core.terms import Tenant, Terms
+from openwork.schedule.searches import Hear
 
 
 class Runner(Protocol):
@@ -74,8 +75,13 @@ class Recorder(Protocol):
         """``sequences`` are those of the works. They change later: what is wanted of them is to be taken now."""
         ...
 
-    def waited(self, time: float, events: Line[Event]) -> None:
-        """There was no step to plan, though somebody was waiting."""
+    def waited(self, time: float, events: Line[Event], for_guess: bool) -> None:
+        """There was no step to plan, though somebody was waiting; or none was, to wait for what can be guessed then."""
+        ...
+
+    @property
+    def decided(self) -> Hear:
+        """Hears what a search that compares tokens does next, before the result that it decided by."""
         ...
 
     def ran(self, time: float, step: Step, result: Result, events: Line[Event]) -> None: ...

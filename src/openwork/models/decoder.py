@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from openwork.core.spec import ModelSpec
+from openwork.core.stamp import EMBED
 from openwork.models.parts import Layer, Model, Weights
 from openwork.models.trig import RotaryTable
 from openwork.ops.paged import PagedKV, Rows
@@ -54,6 +55,7 @@ class Decoder:
         x = ops.embed(weights.embedding, ids, self.spec.embedding_scale)  # (rows, hidden_size)
         if weights.positions is not None:
             x = ops.add(x, ops.embed(weights.positions, rows.positions))
+        ops.stamp(x, rows, 0, EMBED)
         if see is not None:
             see(0, x)
         for index, layer in enumerate(weights.layers):

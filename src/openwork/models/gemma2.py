@@ -14,6 +14,7 @@ import numpy as np
 
 from openwork.core.errors import UnsupportedModel
 from openwork.core.spec import ModelSpec
+from openwork.core.stamp import FEED_FORWARD, OUTPUT
 from openwork.models import parts
 from openwork.models.config import Config
 from openwork.models.parts import Layer, Take, Weights
@@ -62,4 +63,7 @@ def layer(ops: Reference, w: Layer, x: np.ndarray, rows: Rows, kv: PagedKV, inde
     assert w.after_mlp is not None
     attended = ops.attention_block(ops.norm(x, w.attention_norm), w.attention, rows, kv, index)
     x = ops.add(x, ops.norm(attended, w.after_attention))
-    return ops.add(x, ops.norm(ops.mlp_block(ops.norm(x, w.mlp_norm), w.mlp), w.after_mlp))
+    ops.stamp(x, rows, index, OUTPUT)
+    x = ops.add(x, ops.norm(ops.mlp_block(ops.norm(x, w.mlp_norm), w.mlp), w.after_mlp))
+    ops.stamp(x, rows, index, FEED_FORWARD)
+    return x

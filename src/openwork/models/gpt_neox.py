@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from openwork.core.spec import ModelSpec
+from openwork.core.stamp import FEED_FORWARD, OUTPUT
 from openwork.models import parts
 from openwork.models.config import Config
 from openwork.models.parts import Layer, Take, Weights
@@ -72,4 +73,7 @@ def layer(ops: Reference, w: Layer, x: np.ndarray, rows: Rows, kv: PagedKV, inde
         return parts.pre_norm_layer(ops, w, x, rows, kv, index)
     fed = ops.mlp_block(ops.norm(x, w.mlp_norm), w.mlp)  # before x changes in place
     attended = ops.attention_block(ops.norm(x, w.attention_norm), w.attention, rows, kv, index)
-    return ops.add(x, ops.add(fed, attended))
+    ops.stamp(attended, rows, index, OUTPUT)
+    x = ops.add(x, ops.add(fed, attended))
+    ops.stamp(x, rows, index, FEED_FORWARD)
+    return x

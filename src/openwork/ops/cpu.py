@@ -121,7 +121,9 @@ class Cpu(Reference):
 
     def bind_rows(self, rows: Rows) -> Rows:
         """Prepare the rows of one step: positions and tables are checked and copied once for all layers."""
-        return replace(rows, native=_core.Rows(rows.positions, rows.starts, rows.tables, rows.cos, rows.sin))
+        stamped = () if rows.stamps is None else (rows.stamps.rows, rows.stamps.points)
+        native = _core.Rows(rows.positions, rows.starts, rows.tables, rows.cos, rows.sin, *stamped)
+        return replace(rows, native=native)
 
     def pack_rows(self, packed: Packed, row: int, source: np.ndarray) -> bool:
         target = _core.Linear(packed.data, packed.dtype, packed.n, packed.k, None)

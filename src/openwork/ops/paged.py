@@ -27,6 +27,7 @@ import numpy as np
 
 from openwork.ops.aligned import sparse_zeros
 from openwork.ops.packed import LANES, from_bfloat16, round_up, to_bfloat16
+from openwork.ops.stamps import Stamps
 
 KVDType = Literal["float32", "bfloat16", "int8"]
 KINDS = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.uint8}
@@ -188,6 +189,7 @@ class Rows:
     cos: np.ndarray | None  # (rows, rotary_dim / 2) float32; None when positions are learned
     sin: np.ndarray | None
     native: Any = None
+    stamps: Stamps | None = None  # None: no row is stamped
 
     @property
     def num_sequences(self) -> int:

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
+from openwork.core.stamp import ATTEND, FEED_FORWARD, OUTPUT, PROJECT, point
+from openwork.ops.activation import activate
 from openwork.ops.attention import attend_row
 from openwork.ops.checksum import checksum
 from openwork.ops.packed import Packed, bfloat16_round
@@ -105,19 +107,7 @@ class Reference:
 
     def act(self, x: np.ndarray, kind: str) -> np.ndarray:
         """The activation of every entry. gelu is the exact one (erf), gelu_tanh its usual approximation."""
-        out: np.ndarray
-        if kind == "silu":
-            out = x / (1 + np.exp(-x))
-        elif kind == "relu":
-            out = np.maximum(x, 0)
-        elif kind == "gelu_tanh":
-            inner = np.float32(0.7978845608028654) * (x + np.float32(0.044715) * x * x * x)
-            out = np.float32(0.5) * x * (1 + np.tanh(inner))
-        elif kind == "gelu":
-            out = np.float32(0.5) * x * (1 + _erf(x * np.float32(0.7071067811865476)))
-        else:
-            raise ValueError(f"unknown activation {kind!r}")
-        return out.astype(np.float32, copy=False)
+        return activate(x, kind)
 
     # -- attention -----------------------------------------------------------------------------------------------
 
@@ -171,7 +161,11 @@ class Reference:
         if w.rotary_dim:
             q, k = self.rotate(q, rows, w.rotary_dim), self.rotate(k, rows, w.rotary_dim)
         self.write(kv, layer, k, v, rows)
-        return self.linear(self.attend(q, kv, layer, rows, w), w.out)
+        if rows.stamps is not None:
+            self.stamp(np.concatenate([each.reshape(count, -1) for each in (q, k, v)], axis=1), rows, layer, PROJECT)
+        mixed = self.attend(q, kv, layer, rows, w)
+        self.stamp(mixed, rows, layer, ATTEND)
+        return self.linear(mixed, w.out)
 
     def mlp_block(self, x: np.ndarray, w: Mlp) -> np.ndarray:
         """Normed rows (rows, hidden) -> the feed-forward network (rows, hidden)."""
@@ -194,7 +188,16 @@ class Reference:
     ) -> np.ndarray:
         """x (rows, hidden) through norm, attention, add; norm, feed-forward, add; in place. Returns x."""
         x = self.add(x, self.attention_block(self.norm(x, attention_norm), attention, rows, kv, layer))
-        return self.add(x, self.mlp_block(self.norm(x, mlp_norm), mlp))
+        self.stamp(x, rows, layer, OUTPUT)
+        x = self.add(x, self.mlp_block(self.norm(x, mlp_norm), mlp))
+        self.stamp(x, rows, layer, FEED_FORWARD)
+        return x
+
+    def stamp(self, x: np.ndarray, rows: Rows, layer: int, op: str) -> None:
+        """Note what an operation gave, x (rows, size), for the rows of the step that are stamped (core/stamp.py)."""
+        if rows.stamps is not None:
+            hashes = self.hash_rows(np.ascontiguousarray(x[rows.stamps.rows]))
+            rows.stamps.points[:, point(layer, op)] = hashes.astype(np.uint32)  # the lower half
 
     def copy_blocks(self, kv: PagedKV, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy whole blocks, all layers, one pair after the other in the order given."""
@@ -285,14 +288,3 @@ class Reference:
     def is_finite(self, logits: np.ndarray) -> np.ndarray:
         """Which rows of (rows, vocab) hold no NaN and no +inf -> (rows,) bool."""
         return np.asarray(np.isfinite(logits.max(axis=-1)))
-
-
-def _erf(x: np.ndarray) -> np.ndarray:
-    """The error function, correct to 1.2e-7 (Numerical Recipes 6.2.2, a Chebyshev fit of erfc), in float64."""
-    z = np.abs(x.astype(np.float64))
-    t = 1 / (1 + 0.5 * z)
-    fit: Any = 0.17087277
-    for c in (-0.82215223, 1.48851587, -1.13520398, 0.27886807, -0.18628806, 0.09678418, 0.37409196, 1.00002368):
-        fit = fit * t + c
-    tail = t * np.exp(-z * z - 1.26551223 + t * fit)
-    return np.asarray(np.where(x >= 0, 1 - tail, tail - 1))

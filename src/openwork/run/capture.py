@@ -10,23 +10,25 @@ asked for: never the attention of all positions to all. It does not know request
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from openwork.core.errors import MemoryTooSmall, RequestError
 from openwork.core.request import Limits
 from openwork.core.spec import ModelSpec
+from openwork.core.stamp import HEAD, Place, Stamp, first_difference, point
 from openwork.models.decoder import Decoder
 from openwork.ops.attention import FINE_STEPS
 from openwork.ops.packed import bfloat16_round
 from openwork.ops.paged import KVDType, PagedKV, Rows, to_codes
+from openwork.ops.stamps import Stamps
 from openwork.ops.weights import Attention
 from openwork.run.masks import Guide
 from openwork.run.memory import available_bytes
 from openwork.run.row import Lens, Logits, Row
-from openwork.run.watch import Watched, first_part
+from openwork.run.watch import Watched
 
 BLOCK = 16
 CHUNK = 512  # rows of the prefill at a time
@@ -91,7 +93,9 @@ class Examination:
         kv = PagedKV.empty(spec.num_layers, blocks, spec.num_kv_heads, spec.head_dim, BLOCK, kv_dtype)
         self._kv = model.ops.bind(kv)
         self._table = np.arange(blocks, dtype=np.int32)
+        self.told: Callable[[int, int], None] = lambda done, total: None  # positions computed in a pass, of how many
         self._computed = 0  # positions whose keys and values are in the cache
+        self.stamps: dict[int, Stamp] = {}  # of the positions that rows was last asked to stamp
 
     def turn_to(self, tokens: Sequence[int]) -> None:
         """Examine another sequence, which needs no more room; what both begin with is not computed again."""
@@ -110,12 +114,18 @@ class Examination:
         last = len(self.tokens) if last is None else last
         for first in range(self._computed, last, CHUNK):
             self._forward(self._model, first, min(first + CHUNK, last))
+            self.told(min(first + CHUNK, last), last)
 
-    def rows(self, first: int = 0) -> Iterator[tuple[int, np.ndarray, int]]:
-        """Compute in one pass -> (position, logits (vocab,), their hash) of each position from ``first`` on."""
+    def rows(self, first: int = 0, stamped: Sequence[int] = ()) -> Iterator[tuple[int, np.ndarray, int]]:
+        """Compute in one pass -> (position, logits (vocab,), their hash) of each position from ``first`` on.
+
+        Those of ``stamped`` are in ``stamps`` when they are yielded.
+        """
         at_once = max(1, LOGITS_BYTES // (4 * self.spec.vocab_size))
+        self.stamps.clear()
         for begin in range(min(first, self._computed), len(self.tokens), CHUNK):
-            hidden = self._forward(self._model, begin, min(begin + CHUNK, len(self.tokens)))
+            hidden = self._forward(self._model, begin, min(begin + CHUNK, len(self.tokens)), stamped=stamped)
+            self.told(min(begin + CHUNK, len(self.tokens)), len(self.tokens))
             for at in range(max(0, first - begin), len(hidden), at_once):
                 logits = self._model.logits(hidden[at : at + at_once])
                 hashes = self._model.ops.hash_rows(logits).tolist()
@@ -190,42 +200,57 @@ class Examination:
         by_row = np.stack(stream, axis=1)  # (rows, layers + 1, hidden_size)
         return [self._lens(residual, top) for residual in by_row]
 
-    def disagreement(self, position: int) -> tuple[int, str] | None:
+    def disagreement(self, position: int) -> Place | None:
         """Where ways of computing one row part that must give the same bits; None: they do.
 
-        In a chunk behind other rows, alone, and alone in single operations. The first layer and what of it: "project",
-        "norm or rope", "attend", "output or feed-forward", or "in one call" when only the layer as a whole differs from
-        its operations; the layer behind the last is the "head".
+        Alone and in a chunk behind other rows, in whole layers and in single operations.
         """
         _check("position", [position], len(self.tokens))
         self.prefill(position)
         begin, num_layers = max(0, position - BLOCK + 1), self.spec.num_layers
-        streams: list[list[np.ndarray]] = [[], [], [], []]
-        watched = [Watched(self._model.ops, range(num_layers)) for _ in range(2)]
-        single, chunk = (self._model.through(each) for each in watched)
-        ways = ((self._model, position), (self._model, begin), (single, position), (chunk, begin))
-        rows = [
-            self._forward(model, first, position + 1, stream)[-1:]
-            for (model, first), stream in zip(ways, streams, strict=True)
-        ]
-        for layer in range(num_layers):
-            alone, behind, *singles = (stream[layer + 1][-1].tobytes() for stream in streams)
-            if singles[0] != singles[1]:
-                return layer, first_part(*(each.seen[layer] for each in watched))
-            if not alone == behind == singles[0]:
-                return layer, "in one call"
-        return (num_layers, "head") if len({self._model.logits(row).tobytes() for row in rows}) > 1 else None
+        single = self._model.through(Watched(self._model.ops, range(num_layers)))
+        stamps, rows = [], set()
+        for model, first in ((self._model, position), (self._model, begin), (single, position), (single, begin)):
+            hidden = self._forward(model, first, position + 1, stamped=[position])[-1:]
+            stamps.append(self.stamps.pop(position))
+            rows.add(self._model.logits(hidden).tobytes())
+        parted = [place for stamp in stamps if (place := first_difference(stamps[0], stamp)) is not None]
+        if parted:
+            return min(parted, key=lambda place: point(place.layer, place.op))
+        return Place(num_layers, HEAD) if len(rows) > 1 else None
+
+    def stamp(self, position: int) -> tuple[Stamp, int]:
+        """One position, computed again as a decode step -> what its row passed, and the hash of the row of logits."""
+        _check("position", [position], len(self.tokens))
+        self.prefill(position)
+        hidden = self._forward(self._model, position, position + 1, stamped=[position])
+        return self.stamps.pop(position), int(self._model.ops.hash_rows(self._model.logits(hidden))[0])
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _forward(self, model: Decoder, first: int, last: int, stream: list[np.ndarray] | None = None) -> np.ndarray:
-        """Positions first .. last - 1 through the layers -> (rows, hidden_size); ``stream`` gets the residual."""
+    def _forward(
+        self,
+        model: Decoder,
+        first: int,
+        last: int,
+        stream: list[np.ndarray] | None = None,
+        stamped: Sequence[int] = (),
+    ) -> np.ndarray:
+        """Positions first .. last - 1 through the layers -> (rows, hidden_size).
+
+        ``stream`` gets the residual, ``stamps`` the stamps of those positions that are ``stamped``.
+        """
         positions = np.arange(first, last, dtype=np.int32)
         starts = np.array([0, last - first], np.int32)
-        rows = model.ops.bind_rows(Rows(positions, starts, self._table[None], *model.cos_sin(positions)))
+        which = [position - first for position in stamped if first <= position < last]
+        stamps = Stamps.empty(which, self.spec.num_layers) if which else None
+        rows = Rows(positions, starts, self._table[None], *model.cos_sin(positions))
+        rows = replace(rows, stamps=stamps)
         see = None if stream is None else lambda _, x: stream.append(x.copy())
-        hidden = model.forward(self.tokens[first:last], rows, self._kv, see)
+        hidden = model.forward(self.tokens[first:last], model.ops.bind_rows(rows), self._kv, see)
         self._computed = max(self._computed, last)
+        if stamps is not None:
+            self.stamps |= {first + row: stamp for row, stamp in stamps.by_row().items()}
         return hidden
 
     def _line(self, layer: int, head: int) -> tuple[np.ndarray, int]:

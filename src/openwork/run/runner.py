@@ -26,6 +26,7 @@ from openwork.ops.reference import Reference
 from openwork.run.batch import Batch, assemble
 from openwork.run.masks import DeadEnd, Guide, Masks
 from openwork.run.sample import NoToken, candidates, choose, is_plainly_greedy, logprobs, sound
+from openwork.run.stamping import Stamping, stamped
 
 LOGITS_BYTES = 32 << 20
 Tap = Callable[[int, int, np.ndarray], None]  # (sequence, position, logits row: copy it to keep it)
@@ -51,7 +52,8 @@ class TensorRunner:
     """``tap`` sees every row of logits that is computed, before anything is chosen from it.
 
     ``guide`` says what a constraint allows; None: there is no vocabulary, and constrained sequences fail. ``hashes``:
-    each choice carries the hash of the row it was made from, as the model gave it (docs/numeric-contract.md).
+    each choice carries the hash of the row it was made from, as the model gave it (docs/numeric-contract.md), and so
+    does what is scored or expanded. One row of ``stamp_every`` is stamped too (run/stamping.py); 0: none.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class TensorRunner:
         tap: Tap | None = None,
         guide: Guide | None = None,
         hashes: bool = False,
+        stamp_every: int = 0,
     ) -> None:
         self._ops = ops
         self._model = model
         self._kv = kv
         self._tap = tap
         self._hashes = hashes
+        self._stamping = Stamping(stamp_every, model.spec.num_layers)
         self._masks = Masks(guide, model.spec.vocab_size)
         self._chosen: dict[int, int] = {}  # sequence -> token chosen in the step before
         self._rows_at_once = max(1, LOGITS_BYTES // (4 * model.spec.vocab_size))
@@ -123,9 +127,12 @@ class TensorRunner:
     def _compute(self, step: Step, chosen: dict[int, int]) -> list[Outcome]:
         masks = self._masks.begin(step, chosen)  # computed beside what follows
         batch = assemble(step, chosen, self._model.cos_sin)
-        hidden = self._model.forward(batch.ids, self._ops.bind_rows(batch.rows), self._kv)
+        stamps = self._stamping.choose(step, batch)
+        rows = batch.rows if stamps is None else replace(batch.rows, stamps=stamps)
+        hidden = self._model.forward(batch.ids, self._ops.bind_rows(rows), self._kv)
         is_plain = self._tap is None and all(_is_plain(work) for work in step.works)
-        return self._best(step, batch, hidden) if is_plain else self._outcomes(step, batch, hidden, masks)
+        outcomes = self._best(step, batch, hidden) if is_plain else self._outcomes(step, batch, hidden, masks)
+        return outcomes if stamps is None else stamped(outcomes, step, batch, stamps)
 
     def _best(self, step: Step, batch: Batch, hidden: np.ndarray) -> list[Outcome]:
         """The usual step of a greedy batch: nothing but the highest logit is asked for, so no logits are kept."""
@@ -159,6 +166,7 @@ class TensorRunner:
         choices: list[list[Choice]] = [[] for _ in step.works]
         scores: list[list[Logprob]] = [[] for _ in step.works]
         expanded: dict[int, Candidates] = {}
+        read: list[list[int]] = [[] for _ in step.works]  # hashes of the rows that scored or were expanded
         failed: dict[int, Outcome] = {}
         for where, logits in self._logits(_wanted(step, batch), hidden):
             finite = self._ops.is_finite(logits)
@@ -179,6 +187,7 @@ class TensorRunner:
                     if work.score is not None and 0 <= offset - work.score.first < len(work.score.targets):
                         target = work.score.targets[offset - work.score.first]
                         scores[index] += logprobs(self._ops, row_logits, [target], work.score.top)
+                        read[index] += self._hashes_of(row_logits)
                     if num_right >= 0:
                         newest = int(batch.ids[row]) if work.is_pending else None
                         draws = [draw.after(work.drafts[:num_right]) if num_right else draw for draw in work.draws]
@@ -187,21 +196,28 @@ class TensorRunner:
                         choices[index] += self._hashed(row_logits, found)
                         if work.expand is not None:
                             expanded[index] = candidates(self._ops, row_logits[0], work.expand, allowed)
+                            read[index] += self._hashes_of(row_logits)
                 except (DeadEnd, NoToken) as error:
                     if num_right <= 0:
                         what: Failure = "grammar" if isinstance(error, DeadEnd) else "numbers"
                         failed[index] = Outcome(failure=str(error), failed=what)
         return [
-            failed[i] if i in failed else Outcome(tuple(choices[i]), tuple(scores[i]), candidates=expanded.get(i))
+            failed[i]
+            if i in failed
+            else Outcome(tuple(choices[i]), tuple(scores[i]), candidates=expanded.get(i), row_hashes=tuple(read[i]))
             for i in range(len(step.works))
         ]
 
     def _hashed(self, row: np.ndarray, choices: list[Choice]) -> list[Choice]:
         """The choices with the hash of the row (1, vocab) they were made from, if hashes are wanted."""
-        if not self._hashes or not choices:
+        if not choices or not (hashes := self._hashes_of(row)):
             return choices
-        row_hash = int(self._ops.hash_rows(row)[0])
-        return [Choice(choice.token, choice.logprob, row_hash) for choice in choices]
+        return [Choice(choice.token, choice.logprob, hashes[0]) for choice in choices]
+
+    def _hashes_of(self, rows: np.ndarray) -> list[int]:
+        """Of each of the rows (rows, vocab); nothing when none are wanted."""
+        hashes: list[int] = self._ops.hash_rows(rows).tolist() if self._hashes else []
+        return hashes
 
     def _logits(
         self, wanted: list[tuple[int, int]], hidden: np.ndarray

@@ -85,6 +85,9 @@ class Watched(Reference):
 
     # -- passed on -----------------------------------------------------------------------------------------------
 
+    def hash_rows(self, x: np.ndarray) -> np.ndarray:
+        return self._ops.hash_rows(x)
+
     def bind_rows(self, rows: Rows) -> Rows:
         return self._ops.bind_rows(rows)
 
@@ -102,12 +105,3 @@ class Watched(Reference):
 
     def mlp_block(self, x: np.ndarray, w: Mlp) -> np.ndarray:
         return self._ops.mlp_block(x, w)
-
-
-def first_part(one: Heads, other: Heads) -> str:
-    """What of an attention block is the first to differ in the last row."""
-    parts = {"project": ("q_before", "k_before", "v"), "norm or rope": ("q", "k"), "attend": ("mixed",)}
-    for part, names in parts.items():
-        if any(getattr(one, name)[-1].tobytes() != getattr(other, name)[-1].tobytes() for name in names):
-            return part
-    return "output or feed-forward"

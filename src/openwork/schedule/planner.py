@@ -41,6 +41,7 @@ class Planner:
         self._shares = shares
         self._policy = policy
         self._num_steps = 0
+        self.awaits_guess = False  # the last time, nothing was planned because of what may be guessed after the result
         self._speculation: Speculation | None = None
         if settings.speculation is not None:
             self._speculation = Speculation(settings.speculation, cache, roster, self.budget, make_proposer)
@@ -55,7 +56,8 @@ class Planner:
     def plan(self, now: float) -> tuple[Step | None, list[Event]]:
         """The next step, or None when nothing can be computed before a result comes back."""
         self._cache.eviction.advance(now)
-        if self._speculation is not None and self._speculation.waits():
+        self.awaits_guess = self._speculation is not None and self._speculation.waits()
+        if self.awaits_guess:
             return None, []
         due = [sequence for sequence in self._roster.running if _is_due(sequence)]
         self._policy.look_round(due, self._roster.waiting.heads.values(), now)

@@ -23,7 +23,7 @@ from openwork.core.sequence import Sequence, Status
 from openwork.core.settings import AdmissionSettings, ScheduleSettings
 from openwork.core.step import Choice, Outcome, Result, Step, Work
 from openwork.core.terms import Terms
-from openwork.decode.sampling import Sampling
+from openwork.decode.search import Strategies
 from openwork.decode.strategy import Continue, Fork, Stop
 from openwork.kv.cache import KVCache
 from openwork.kv.gauges import gauge
@@ -31,7 +31,7 @@ from openwork.schedule.admission import Door, check_so_far
 from openwork.schedule.planner import Planner
 from openwork.schedule.policy import Policy
 from openwork.schedule.roster import Entry, Roster
-from openwork.schedule.searches import Searches
+from openwork.schedule.searches import Hear, Searches
 from openwork.schedule.shares import Shares
 from openwork.schedule.speculation import MakeProposer
 
@@ -39,7 +39,8 @@ from openwork.schedule.speculation import MakeProposer
 class Scheduler:
     """Decides; does not compute. ``plan`` and ``commit`` are called in turn by one loop.
 
-    ``make_proposer`` is another way of guessing tokens than the one that the settings name.
+    ``make_proposer`` is another way of guessing tokens than the one that the settings name, ``strategies`` another way
+    of deciding than that of the requests.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Scheduler:
         cache: KVCache,
         admission: AdmissionSettings | None = None,
         make_proposer: MakeProposer | None = None,
+        strategies: Strategies | None = None,
     ) -> None:
         self.cache = cache
         self._roster = Roster()
@@ -55,7 +57,8 @@ class Scheduler:
         self._policy = Policy(settings, cache, self._roster, self._shares)
         self._planner = Planner(settings, cache, self._roster, self._shares, self._policy, make_proposer)
         self._door = Door(admission or AdmissionSettings(), cache.pool.num_blocks, cache.block_size)
-        self._searches = Searches(cache, self._roster)
+        self._strategies = strategies or Strategies()
+        self._searches = Searches(cache, self._roster, self._strategies)
         self._sequences = self._roster.sequences
 
     # -- requests ------------------------------------------------------------------------------------------------
@@ -96,7 +99,7 @@ class Scheduler:
             return [Arrived(request_id, now)]
         for index, tokens in sorted(lines.items()) or [(0, [])]:
             sequence = self._roster.new(request_id, index, request, [*request.prompt, *tokens], now)
-            sequence.strategy = Sampling(fan=1 if lines else request.params.num_drawn)
+            sequence.strategy = self._strategies.drawing(1 if lines else request.params.num_drawn)
             self._roster.enter(sequence, is_new=not lines)
         return [Arrived(request_id, now)]
 
@@ -122,6 +125,10 @@ class Scheduler:
         self.cache.eviction.advance(now)
         return self.cache.eviction.pin(terms.realm, tokens, until)
 
+    def hear(self, hear: Hear) -> None:
+        """Let somebody hear, before it is carried out, what searches decide that compare tokens (core/search.py)."""
+        self._searches.hear = hear
+
     def sequence(self, number: int) -> Sequence | None:
         """A living sequence by the id that works name it by."""
         return self._sequences.get(number)
@@ -139,6 +146,11 @@ class Scheduler:
     def plan(self, now: float) -> tuple[Step | None, list[Event]]:
         """The next step, or None when nothing can be computed before a result comes back."""
         return self._planner.plan(now)
+
+    @property
+    def awaits_guess(self) -> bool:
+        """Whether the last plan came to nothing because a guess is worth waiting for."""
+        return self._planner.awaits_guess
 
     def commit(self, step: Step, result: Result, now: float) -> list[Event]:
         """Take in what came back. Results of sequences that have finished meanwhile are dropped."""

@@ -9,6 +9,7 @@ So running out of blocks costs a search time, never its answer. It knows neither
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Line
 
 from openwork.core.event import Event, Finished, Token
@@ -16,25 +17,33 @@ from openwork.core.output import Failure, FinishReason, SearchReport
 from openwork.core.request import Request
 from openwork.core.sequence import Sequence, Status
 from openwork.core.step import Choice, Outcome
-from openwork.decode.search import strategy_of
+from openwork.decode.search import Strategies
 from openwork.decode.strategy import Answer, Generation, Leaf, Member, Spent
 from openwork.kv.cache import KVCache
 from openwork.schedule.roster import Entry, Group, Roster
 
 MOST_KEPT = 256  # held lines of one search: beyond them the least worth is found in the prefix cache, or computed again
 
+# (time, request, what it does next, what the lines are worth that it may keep)
+Hear = Callable[[float, int, Generation, Mapping[int, float]], None]
+
 
 class Searches:
-    """Carries out what the strategies of searching requests decide."""
+    """Carries out what the strategies of searching requests decide.
 
-    def __init__(self, cache: KVCache, roster: Roster) -> None:
+    ``hear`` is told the decisions of those that compare tokens (core/search.py).
+    """
+
+    def __init__(self, cache: KVCache, roster: Roster, strategies: Strategies) -> None:
+        self.hear: Hear | None = None
         self._cache = cache
         self._roster = roster
+        self._strategies = strategies
 
     def begin(self, request_id: int, so_far: Line[int], now: float) -> None:
         """Let a request in; ``so_far`` of its best sequence was told by another engine, and is not told again."""
         entry = self._roster.entries[request_id]
-        group = Group(strategy_of(entry.request), num_told=len(so_far))
+        group = Group(self._strategies.searching(request_id, entry.request), num_told=len(so_far))
         entry.group = group
         (root,) = group.strategy.begin().leaves
         group.awaited = {root.node}
@@ -64,6 +73,9 @@ class Searches:
         decision = group.strategy.decide(answers, Spent(entry.tally.rows, now - entry.arrived))
         if isinstance(decision, SearchReport):
             return self._conclude(sequence.request_id, entry, decision, now)
+        if self.hear is not None and entry.request.search is not None and entry.request.search.compares_tokens:
+            worths = {node: worth for node in group.members if (worth := group.strategy.worth(node)) is not None}
+            self.hear(now, sequence.request_id, decision, worths)
         events = self._tell(sequence.request_id, entry.request, group, decision.agreed, now)
         self._grow(sequence.request_id, entry, group, decision, now)
         return events

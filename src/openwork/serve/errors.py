@@ -72,7 +72,7 @@ def rate_limited(message: str, retry_after_s: float, headers: Mapping[str, str] 
 
 
 def unavailable(code: str, message: str, retry_after_s: float | None = None) -> ApiError:
-    """``code``: overloaded, draining, engine_unavailable or loading."""
+    """``code``: overloaded, draining, engine_unavailable, loading or microscope_unavailable."""
     wait = OVERLOADED_RETRY_S if retry_after_s is None else retry_after_s
     return ApiError(503, "server_error", code, message, retry_after_s=wait)
 
@@ -89,6 +89,7 @@ def internal(request_id: str = "") -> ApiError:
 
 
 _UNAVAILABLE = {
+    "microscope": ("microscope_unavailable", "The microscope gave no answer, or took too long for one."),
     "loading": ("loading", "The model is being loaded."),
     "restarting": ("engine_unavailable", "The engine is being restarted."),
     "draining": ("draining", "The server is shutting down and takes no new requests."),

@@ -3,39 +3,39 @@
     GET  /see                                 the page
     GET  /see/api/requests                    the caller's own requests of the recording
     GET  /see/api/requests/ID/DOCUMENT        one document of one of them (trace/view.py lists them)
+    GET  /see/api/requests/ID/progress        how far that is, while it is computed: {"stage", "done", "total"}
     POST /see/api/requests/ID/fork            another token at a place, and what the engine makes of it
 
-A tenant sees its own requests and nobody else's: another's is as if it were not there. Everything is computed in one
-thread beside the event loop, and only so many wait for it. It knows neither how a recording lies on disk nor how a
-model is opened.
+A tenant sees its own requests and nobody else's: another's is as if it were not there. Nothing is computed here: what
+is shown is asked of a desk (trace/desk.py), which a server has in a process of its own (cluster/glass.py). It knows
+neither how a recording lies on disk nor how a model is opened.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Annotated, Any, TypeVar
+from dataclasses import replace
+from typing import Annotated, Any, Protocol, TypeVar
 
 from msgspec import Meta
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from openwork.core.errors import MemoryTooSmall, RequestError, TraceError
-from openwork.core.event import Event
+from openwork.core.errors import MemoryTooSmall, Overloaded, RequestError, TraceError
+from openwork.core.event import Event, Token
 from openwork.core.request import Limits, Request
 from openwork.serve.app import Endpoint
 from openwork.serve.call import Call, Watch
-from openwork.serve.errors import ApiError, bad_request, unavailable
+from openwork.serve.errors import ApiError, bad_request
 from openwork.serve.schema.reading import Body, read
-from openwork.trace.entry import Entry
+from openwork.trace.desk import Answer, Desk, Question
 from openwork.trace.page import as_json, page, policy
-from openwork.trace.view import Lamp, View, requests_document
-from openwork.trace.view_fork import fork_document, fork_request
+from openwork.trace.recording import Recording
+from openwork.trace.view import Lamp
+from openwork.trace.view_fork import fork_document
 
-MOST_VIEWS = 2  # requests that are kept open; each holds keys and values of the sequences that were looked into
 MOST_WAITING = 32
 REQUEST_S = 120.0
 Result = TypeVar("Result")
@@ -51,32 +51,39 @@ class ForkBody(Body, frozen=True, kw_only=True):
     token: Place
 
 
-class See:
-    """``entries`` gives the lines of the recording anew; ``open_lamp`` loads what lights it up, once, when it is used.
+class Looking(Protocol):
+    """A desk somewhere: beside the event loop, or in a process of its own."""
 
-    ``ask`` has the engine compute a request; None: nothing can be forked here. ``own_only``: callers see their tenant's
-    requests; else everything, for whoever opened a recording of his own.
+    async def ask(self, question: Question) -> Answer:
+        """Raises what the desk raises; Overloaded when too many wait, EngineUnavailable when there is no answer."""
+        ...
+
+    def far(self, tenant: str | None, id: str) -> tuple[str, int, int]:
+        """How far the answer in hand is, if it is of this request and for this tenant: stage, done, of."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class See:
+    """``looking`` answers questions. ``ask`` has the engine compute a request; None: nothing can be forked here.
+
+    ``own_only``: callers see their tenant's requests; else everything, for whoever opened a recording of his own.
     """
 
     def __init__(
         self,
-        entries: Callable[[], Iterable[Entry]],
-        open_lamp: Callable[[], Lamp],
+        looking: Looking,
         ask: Ask | None,
         limits: Callable[[], Limits],
         own_only: bool = True,
         request: str | None = None,
     ) -> None:
-        self._entries = entries
-        self._open_lamp = open_lamp
+        self._looking = looking
         self._ask = ask
         self._limits = limits
         self._own_only = own_only
         self._request = request  # the one that is shown first
-        self._lamp: Lamp | None = None
-        self._views: OrderedDict[tuple[str, str], View] = OrderedDict()
-        self._waiting = 0
-        self._thread = ThreadPoolExecutor(1, "openwork-see")
 
     def routes(self) -> list[Route]:
         api = "/see/api/requests"
@@ -84,11 +91,12 @@ class See:
             Route("/see", self._page, methods=["GET"]),
             Route(api, Endpoint(self._list), methods=["GET"]),
             Route(api + "/{id}/fork", Endpoint(self._fork), methods=["POST"]),
+            Route(api + "/{id}/progress", Endpoint(self._progress), methods=["GET"]),
             Route(api + "/{id}/{document:path}", Endpoint(self._document), methods=["GET"]),
         ]
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._looking.close()
 
     # -- answers -------------------------------------------------------------------------------------------------
 
@@ -99,75 +107,117 @@ class See:
         return HTMLResponse(page(data | {"can_fork": self._ask is not None}, True), headers=headers)
 
     async def _list(self, call: Call) -> None:
-        await self._answer(call, lambda: requests_document(self._entries(), self._may_see(call)))
+        async with Watch(call, REQUEST_S):
+            answer = await self._put(Question(kind="requests", tenant=self._tenant(call)))
+        await call.answer(answer.document, headers=_PRIVATE)
+
+    async def _progress(self, call: Call) -> None:
+        """At once, whatever is being computed."""
+        stage, done, total = self._looking.far(self._tenant(call), call.scope["path_params"]["id"])
+        await call.answer({"stage": stage, "done": done, "total": total}, headers=_PRIVATE)
 
     async def _document(self, call: Call) -> None:
         place = call.scope["path_params"]
-        await self._answer(call, lambda: self._view(call, place["id"]).document(place["document"]))
+        async with Watch(call, REQUEST_S):
+            answer = await self._of(call, Question(kind="document", id=place["id"], path=place["document"]))
+        await call.answer(answer.document, headers=_PRIVATE)
 
     async def _fork(self, call: Call) -> None:
         body = read(await call.body(), ForkBody)
         if self._ask is None:
             raise bad_request("There is no engine here that could go on from there.")
+        question = Question(
+            kind="fork",
+            id=call.scope["path_params"]["id"],
+            sequence=body.sequence,
+            position=body.position,
+            token=body.token,
+            limits=self._limits(),
+        )
         async with Watch(call, REQUEST_S):
-            view = await self.run(partial(self._view, call, call.scope["path_params"]["id"]))
-            terms = call.caller.terms() if self._own_only else None
-            asked = fork_request(view.journey, body.sequence, body.position, body.token, self._limits(), terms)
-            most = len(asked.prompt) + asked.max_tokens
-            with call.caller.reserve(most):
+            asked = (await self._of(call, question)).request
+            assert asked is not None, "a fork is answered by a request"
+            if self._own_only:
+                asked = replace(asked, terms=call.caller.terms())
+            with call.caller.reserve(len(asked.prompt) + asked.max_tokens):
                 events = await self._ask(asked, call.caller.tenant)
-            lamp = await self.run(self._light)
-        await call.answer(_told(fork_document(body.token, events, lamp.text_of)), headers=_PRIVATE)
+            said = (body.token, *(event.choice.token for event in events if isinstance(event, Token)))
+            texts = (await self._put(Question(kind="texts", tokens=said))).texts
+        document = fork_document(body.token, events, dict(zip(said, texts, strict=True)).get)
+        await call.answer(as_json(document).encode(), headers=_PRIVATE)
 
-    async def _answer(self, call: Call, make: Callable[[], Any]) -> None:
-        async with Watch(call, REQUEST_S):
-            told = await self.run(lambda: _told(make()))
-        await call.answer(told, headers=_PRIVATE)
+    # -- questions -----------------------------------------------------------------------------------------------
 
-    # -- beside the event loop -----------------------------------------------------------------------------------
+    async def _of(self, call: Call, question: Question) -> Answer:
+        """The answer to a question about one request, if the caller may see it: that is decided here, before anything
+        is asked about it."""
+        tenant = self._tenant(call)
+        if tenant is not None:
+            owner = (await self._put(Question(kind="whose", id=question.id))).tenant
+            if owner != tenant:
+                raise _no_request()
+        return await self._put(replace(question, tenant=tenant))
 
-    async def run(self, work: Callable[[], Result]) -> Result:
-        """Raises ApiError for whatever cannot be shown, and when too many wait."""
-        if self._waiting >= MOST_WAITING:
-            raise unavailable("overloaded", "Too many look through the microscope at once.")
-        self._waiting += 1
+    async def _put(self, question: Question) -> Answer:
+        """Raises ApiError for whatever cannot be shown."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            return await self._looking.ask(question)
         except RequestError as error:
             if error.param == "id":
-                raise ApiError(404, "not_found_error", "not_found", "There is no such request here.", "id") from None
+                raise _no_request() from None
             raise
         except MemoryTooSmall:
             raise bad_request("This request is too long to be computed again in the memory there is.") from None
         except TraceError:  # its message names a directory of the operator's
             raise bad_request("The recording cannot be read.", code="no_recording") from None
-        finally:
-            self._waiting -= 1
 
-    def _view(self, call: Call, id: str) -> View:
-        key = (call.caller.tenant, id)
-        view = self._views.get(key)
-        if view is None or not view.journey.story.is_over:
-            view = self._views[key] = View(self._entries, id, self._light(), self._may_see(call))
-        self._views.move_to_end(key)
-        while len(self._views) > MOST_VIEWS:
-            self._views.popitem(last=False)
-        return view
+    def _tenant(self, call: Call) -> str | None:
+        return call.caller.tenant if self._own_only else None
 
-    def _light(self) -> Lamp:
-        if self._lamp is None:
-            self._lamp = self._open_lamp()
-        return self._lamp
 
-    def _may_see(self, call: Call) -> Callable[[str], bool]:
-        if not self._own_only:
-            return lambda tenant: True
-        own = call.caller.tenant
-        return lambda tenant: tenant == own
+def _no_request() -> ApiError:
+    return ApiError(404, "not_found_error", "not_found", "There is no such request here.", "id")
 
 
 _PRIVATE = {"cache-control": "no-store"}
 
 
-def _told(document: dict[str, Any]) -> bytes:
-    return as_json(document).encode()
+class InThread:
+    """A desk in one thread beside the event loop, for a page that nobody else is served beside."""
+
+    def __init__(self, open_recording: Callable[[], Recording], open_lamp: Callable[[], Lamp]) -> None:
+        self._desk = Desk(open_recording, open_lamp, self._tell)
+        self._thread = ThreadPoolExecutor(1, "openwork-see")
+        self._waiting = 0
+        self._question: Question | None = None
+        self._far = ("", 0, 0)
+
+    async def ask(self, question: Question) -> Answer:
+        return await self.run(lambda: self._answer(question))
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """Do something else in that thread. Raises Overloaded when too many wait."""
+        if self._waiting >= MOST_WAITING:
+            raise Overloaded("too many look through the microscope at once", is_own=False)
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        finally:
+            self._waiting -= 1
+
+    def far(self, tenant: str | None, id: str) -> tuple[str, int, int]:
+        now = self._question
+        return self._far if now is not None and (now.tenant, now.id) == (tenant, id) else ("", 0, 0)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _answer(self, question: Question) -> Answer:
+        self._question, self._far = question, ("", 0, 0)
+        try:
+            return self._desk.answer(question)
+        finally:
+            self._question = None
+
+    def _tell(self, stage: str, done: int, total: int) -> None:
+        self._far = stage, done, total

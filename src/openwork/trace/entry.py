@@ -1,6 +1,6 @@
 """Entry: one line of a flight recording. Together, in order, the lines are all that a scheduler was ever told.
 
-    Began -> Restored? -> (Submitted | Cancelled | Pinned | Replaced | Planned | Waited | Ran | Failed)*
+    Began -> Restored? -> (Submitted | Cancelled | Pinned | Replaced | Planned | Waited | Decided | Ran | Failed)*
 
 One Began is one engine process; the next begins anew.
 
@@ -21,6 +21,7 @@ from openwork.core.request import Request
 from openwork.core.settings import AdmissionSettings, CacheSettings, ScheduleSettings
 from openwork.core.step import Result, Step
 from openwork.core.terms import Tenant, Terms
+from openwork.decode.strategy import Generation
 from openwork.kv.saved import Saved
 
 
@@ -95,21 +96,43 @@ class Replaced:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A step, before it runs. Its works hold the whole block table of each sequence that is in it."""
+    """A step, before it runs. Its works hold the whole block table of each sequence that is in it.
+
+    ``lines``: of each work whose rows a search reads, the tokens behind the prompt that its sequence has; else None.
+    """
 
     time: float
     step: Step
     events: tuple[Event, ...] = ()  # what planning it did to requests: admissions, preemptions
     owners: tuple[tuple[int, int], ...] = ()  # of each work: the request's number, and the index of the sequence in it
+    lines: tuple[tuple[int, ...] | None, ...] = ()  # () where no search reads any
 
 
 @dataclass(frozen=True, slots=True)
 class Waited:
     """The scheduler was asked for a step and had none before a result comes back. Who is overdue is decided then too,
-    and lines of a search may have given way: without this line a later step could come out otherwise."""
+    and lines of a search may have given way: without this line a later step could come out otherwise.
+
+    ``for_guess``: there may have been one, but what can be guessed behind that result was worth waiting for.
+    """
 
     time: float
     events: tuple[Event, ...] = ()
+    for_guess: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What a search does next, and the lines it may keep in the order of their worth, lowest first: (node, rank).
+
+    It stands before the result that it decided by, in logs without tokens, and only of searches that compare tokens
+    (core/search.py): all others are decided again.
+    """
+
+    time: float
+    number: int
+    generation: Generation
+    worths: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +152,7 @@ class Failed:
     events: tuple[Event, ...] = ()
 
 
-Entry = Began | Restored | Submitted | Cancelled | Pinned | Replaced | Planned | Waited | Ran | Failed
+Entry = Began | Restored | Submitted | Cancelled | Pinned | Replaced | Planned | Waited | Decided | Ran | Failed
 
 # Whatever of these is written field by field: a log says which field has which number (coding/plain.py).
 WRITTEN: tuple[type, ...] = (

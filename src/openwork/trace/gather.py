@@ -20,7 +20,7 @@ from openwork.trace.entry import Began, Cancelled, Entry, Failed, Planned, Ran, 
 from openwork.trace.schedule import Rerun, rerun
 from openwork.trace.watch import Move, WatchedCache
 
-MOST_SAMPLES = 512  # of where the blocks are, over a whole recording
+MOST_SAMPLES = 256  # of where the blocks are, over a whole recording
 MOST_LEFT_OUT = 64  # of those who were left out of one step
 
 
@@ -110,7 +110,11 @@ class Gathering:
                 self._line(known, index).spans.append((entry.time + self._offset, "queued", ""))
 
     def _line(self, place: int, index: int) -> Line:
-        return self.course.requests[place].lines.setdefault(index, Line())
+        lines = self.course.requests[place].lines
+        line = lines.get(index)
+        if line is None:  # not setdefault: nobody is to make a Line for every token
+            line = lines[index] = Line()
+        return line
 
     # -- steps ---------------------------------------------------------------------------------------------------
 
@@ -142,24 +146,29 @@ class Gathering:
 
     def _works(self, step: Step, stepped: Stepped, owners: Sequence[tuple[int, int] | None]) -> None:
         detail: list[tuple[int, int, int, int, str, int]] = []
+        is_shown = self._at in self._window
         for work, owner in zip(step.works, owners, strict=False):
             place = None if owner is None else self._places.get(owner[0])
             if owner is None or place is None:
                 continue
-            whose = place, owner[1]
-            asked, line = self.course.requests[place], self._line(*whose)
-            again = max(0, min(work.start + work.count, line.computed) - work.start)
-            line.computed = max(line.computed, work.start + work.count)
+            asked, line = self.course.requests[place], self._line(place, owner[1])
+            start, count = work.start, work.count
+            end = start + count
+            if end > line.computed:
+                again, line.computed = max(0, line.computed - start), end
+            else:
+                again = count
             line.worked.append(self._at)
             stepped.again += again
-            if work.count > 1:
-                stepped.chunks.append((whose[0], work.count))
+            if count > 1:
+                stepped.chunks.append((place, count))
             else:
                 stepped.alone[asked.tenant] += 1
-            is_prompt = work.start < asked.prompt
-            kind = "again" if again else "prompt" if is_prompt else "search" if asked.is_search else "decode"
-            detail.append((*whose, work.start, work.count, kind, len(work.blocks)))
-        if self._at in self._window:
+            if is_shown:
+                is_prompt = start < asked.prompt
+                kind = "again" if again else "prompt" if is_prompt else "search" if asked.is_search else "decode"
+                detail.append((place, owner[1], start, count, kind, len(work.blocks)))
+        if is_shown:
             self.course.detail.works[self._at] = detail
 
     def _owner(self, sequence_id: int, process: Rerun | None) -> tuple[int, int] | None:

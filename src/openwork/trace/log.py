@@ -23,6 +23,7 @@ from openwork.core.sequence import Sequence
 from openwork.core.settings import RecordSettings
 from openwork.core.step import Result, Step
 from openwork.core.terms import Tenant, Terms
+from openwork.decode.strategy import Generation
 from openwork.engine.face import Recorded
 from openwork.kv.saved import Saved
 from openwork.trace.coding.encode import Encoder
@@ -116,8 +117,12 @@ class FlightRecorder:
     def planned(self, time: float, step: Step, sequences: Line_of[Sequence], events: Line_of[Event]) -> None:
         self._write(time, lambda: self._encoder.planned(time, step, sequences, events))
 
-    def waited(self, time: float, events: Line_of[Event]) -> None:
-        self._write(time, lambda: self._encoder.waited(time, events))
+    def waited(self, time: float, events: Line_of[Event], for_guess: bool) -> None:
+        self._write(time, lambda: self._encoder.waited(time, events, for_guess))
+
+    def decided(self, time: float, number: int, generation: Generation, worths: Mapping[int, float]) -> None:
+        if not self._encoder.keeps_tokens:  # else it decides so again by itself
+            self._write(time, lambda: self._encoder.decided(time, number, generation, worths))
 
     def ran(self, time: float, step: Step, result: Result, events: Line_of[Event]) -> None:
         self._write(time, lambda: self._encoder.ran(time, result, events))

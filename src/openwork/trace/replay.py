@@ -4,41 +4,28 @@
                                                   --choose--> is token i what is chosen from it?
 
 By the numeric contract both hold whatever the request was served among: batches, prefix hits, preemptions, forks, other
-processes. What differs is named: the sequence, the token, and, when this machine disagrees with itself, the layer and
-the operation. It does not know how a recording is stored, nor where the model comes from.
+processes. What differs is named: the sequence, the token, and the layer and operation as far as stamps tell them
+(difference.py). It does not know how a recording is stored, nor where the model comes from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
 from openwork.core.errors import TraceError
 from openwork.core.request import Request
+from openwork.core.stamp import Stamp, first_difference
 from openwork.core.step import Draw, Step, Work
 from openwork.run.capture import Examination, Examiner
 from openwork.run.masks import DeadEnd, Masks
 from openwork.run.sample import choose
+from openwork.trace.difference import Difference, damaged, locate
 from openwork.trace.entry import Began
 from openwork.trace.story import Line, Story
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """The first thing that is not as it was recorded. ``layer`` and ``op`` are None where no hash can name them."""
-
-    sequence: int
-    token: int  # counted from 0 in the answer
-    position: int  # of the row that it was chosen from
-    what: Literal["logits", "choice"]
-    recorded: str
-    found: str
-    layer: int | None = None
-    op: str | None = None
-    finding: str = ""  # what was tried, and what that says
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,35 +56,36 @@ class Verdict:
 
 
 def replay(examiner: Examiner, began: Began, story: Story, token: int | None = None) -> Verdict:
-    """Derive a request again and compare it: all of it, or one ``token`` of each sequence that has so many.
+    """Derive a request again and compare it: all of it, or one ``token`` of each sequence that has so many. A search is
+    replay_search's.
 
     ``began`` is the process that served it. Raises TraceError when the recording does not hold what this takes, or was
     made with another model or contract id; MemoryTooSmall when the sequence does not fit.
     """
     request = check(story, token)
-    _check_model(examiner, began)
+    check_model(examiner, began)
     lines = {index: line for index, line in sorted(story.lines.items()) if len(line.tokens) > (token or 0)}
     compared = unhashed = 0
     chooser = _Chooser(examiner, request)
     try:
-        for index, i, row, found_hash in _rows(examiner, request, lines, token):
-            recorded, wanted = lines[index].row_hashes[i], lines[index].tokens[i]
+        for index, i, row, found_hash, stamp in _rows(examiner, request, lines, token):
+            line = lines[index]
+            recorded, wanted = line.row_hashes[i], line.tokens[i]
             compared, unhashed = compared + 1, unhashed + (recorded is None)
-            found = chooser.choose(row, index, tuple(lines[index].tokens[:i]))
+            found = chooser.choose(row, index, tuple(line.tokens[:i]))
             if recorded not in (None, found_hash):
                 difference = Difference(
                     index, i, len(request.prompt) - 1 + i, "logits", f"{recorded:016x}", f"{found_hash:016x}"
                 )
-                line = (*request.prompt, *lines[index].tokens[:i])
-                difference = _located(
-                    difference, examiner, line, _ANY_WEIGHTS if began.weights is None else _SAME_WEIGHTS
-                )
+                difference = locate(difference, examiner, request.prompt, line, began.weights is not None)
                 return Verdict(story.id, compared, unhashed, difference)
             if found != wanted:
                 difference = Difference(
                     index, i, len(request.prompt) - 1 + i, "choice", str(wanted), str(found), finding=_OTHER_CHOICE
                 )
                 return Verdict(story.id, compared, unhashed, difference)
+            if stamp != line.stamps[i]:
+                return Verdict(story.id, compared, unhashed, _damaged(index, i, request, line.stamps[i], stamp))
     finally:
         chooser.close()
     return Verdict(story.id, compared, unhashed, None)
@@ -115,8 +103,6 @@ def check(story: Story, token: int | None = None) -> Request:
             f"{what} was recorded without its tokens, so its bits cannot be derived again",
             "Record with prompts kept; its schedule can be replayed as it is.",
         )
-    if request.search is not None:
-        raise TraceError(f"{what} was a search, which draws no tokens", "Its schedule can be replayed.")
     longest = max((len(line.tokens) for line in story.lines.values()), default=0)
     if token is not None and not 0 <= token < longest:
         raise TraceError(f"{what} has no token {token}", f"It has {longest}, counted from 0.")
@@ -127,12 +113,9 @@ _OTHER_CHOICE = (
     "the row of logits is the one that was recorded, so the choice was made otherwise: with other parameters, or by a "
     "version that chooses otherwise"
 )
-_AGREES = "alone, in a chunk and in single operations this row has the same bits here in every layer"
-_SAME_WEIGHTS = f"{_AGREES}, and the weights are those that served: a fault of the machine that served, or of the files"
-_ANY_WEIGHTS = f"{_AGREES}: other weights under the same name, or a fault of the machine that served"
 
 
-def _check_model(examiner: Examiner, began: Began) -> None:
+def check_model(examiner: Examiner, began: Began) -> None:
     """Refuse to compare what must differ."""
     pairs = (
         ("contract id", began.contract_id, examiner.contract_id, "The same needs a machine with these instructions."),
@@ -153,8 +136,9 @@ def _check_model(examiner: Examiner, began: Began) -> None:
 
 def _rows(
     examiner: Examiner, request: Request, lines: Mapping[int, Line], token: int | None
-) -> Iterator[tuple[int, int, np.ndarray, int]]:
-    """(sequence, token, row of logits, its hash) for every token that is compared, each line in one pass."""
+) -> Iterator[tuple[int, int, np.ndarray, int, Stamp | None]]:
+    """(sequence, token, row of logits, its hash, its stamp if one was recorded) for every token that is compared, each
+    line in one pass."""
     before = len(request.prompt)
     sequences = {  # what is read: all but the token that is chosen last
         index: (*request.prompt, *line.tokens[: len(line.tokens) - 1 if token is None else token])
@@ -167,19 +151,19 @@ def _rows(
             examination = examiner.examine(sequence, room=max(map(len, sequences.values())))
         else:
             examination.turn_to(sequence)
-        for position, row, row_hash in examination.rows(before - 1 + (token or 0)):
-            yield index, position + 1 - before, row, row_hash
+        stamped = [before - 1 + i for i, stamp in enumerate(lines[index].stamps) if stamp is not None]
+        for position, row, row_hash in examination.rows(before - 1 + (token or 0), stamped):
+            yield index, position + 1 - before, row, row_hash, examination.stamps.get(position)
 
 
-def _located(difference: Difference, examiner: Examiner, line: Sequence[int], otherwise: str) -> Difference:
-    """The same, with the layer and the operation if this machine disagrees with itself; ``otherwise`` if it agrees."""
-    found = examiner.examine(line).disagreement(len(line) - 1)
-    if found is None:
-        return replace(difference, finding=otherwise)
-    layer, op = found
-    return replace(
-        difference, layer=layer, op=op, finding="ways of computing this row that must give the same bits differ here"
-    )
+def _damaged(index: int, token: int, request: Request, recorded: Stamp | None, found: Stamp | None) -> Difference:
+    """Of a row that has the hash and not the stamp that were recorded with it."""
+    assert recorded is not None and found is not None
+    is_alike = len(recorded) == len(found)
+    differing = sum(one != other for one, other in zip(recorded, found, strict=False))
+    said = f"{len(recorded)} points", f"{len(found)} points, {differing} of them others"
+    difference = Difference(index, token, len(request.prompt) - 1 + token, "stamp", *said)
+    return damaged(difference, first_difference(recorded, found) if is_alike else None)
 
 
 class _Chooser:

@@ -24,6 +24,7 @@ from openwork.schedule.scheduler import Scheduler
 from openwork.trace.entry import (
     Began,
     Cancelled,
+    Decided,
     Entry,
     Failed,
     Pinned,
@@ -34,7 +35,7 @@ from openwork.trace.entry import (
     Submitted,
     Waited,
 )
-from openwork.trace.told import Told
+from openwork.trace.told import Told, ToldStrategies
 
 MakeCache = Callable[[CacheSettings, Tenants], KVCache]
 SHOWN = 200  # characters of a value that differs
@@ -95,7 +96,8 @@ class Rerun:
         speculation = began.schedule.speculation
         is_computed = speculation is not None and speculation.draft_model is not None
         proposer = None if began.has_tokens and not is_computed else self._told.proposer
-        self.scheduler = Scheduler(began.schedule, self.cache, began.admission, proposer)
+        strategies = None if began.has_tokens else ToldStrategies(self._told)
+        self.scheduler = Scheduler(began.schedule, self.cache, began.admission, proposer, strategies)
         self.in_flight: dict[int, Step] = {}
         self.events: list[Event] = []
         self.step: Step | None = None
@@ -129,10 +131,12 @@ class Rerun:
             case Planned():
                 return self._plan(entry)
             case Waited(time=time):
-                self._told.wait()
+                self._told.wait(entry.for_guess)
                 self.step, self.events = self.scheduler.plan(time)
                 if self.step is not None:
                     return self._differs("a wait", "step", None, self.step)
+            case Decided():
+                self._told.decide(entry)
             case Ran() | Failed():
                 return self._land(entry)
             case Began():
@@ -141,6 +145,7 @@ class Rerun:
 
     def _submit(self, entry: Submitted) -> Difference | None:
         line = f"request {entry.number}"
+        self._told.submit(entry.number, entry.so_far)
         try:
             self.events = self.scheduler.add(entry.number, entry.request, entry.time, entry.so_far)
         except OpenworkError as error:
@@ -173,6 +178,7 @@ class Rerun:
         if isinstance(entry, Ran):
             if len(entry.result.outcomes) != len(self.landed.works):
                 return self._differs(line, "outcomes", len(entry.result.outcomes), len(self.landed.works))
+            self._told.land(entry.events)
             self.events = self.scheduler.commit(self.landed, entry.result, entry.time)
         else:
             self.events = self.scheduler.fail(self.landed, entry.message, entry.time)

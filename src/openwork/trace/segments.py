@@ -79,40 +79,55 @@ class SegmentFile:
 
 
 class SegmentReader:
-    """The frames of one file. Once they have been taken, ``damage`` says what could not be read, and ``is_cut`` whether
-    that is only the end: what was being written when its process was killed."""
+    """The frames of one file, or of a stretch of it. Once they have been taken, ``damage`` says what could not be read,
+    and ``is_cut`` whether that is only the end: what was being written when its process was killed, or is right now.
 
-    def __init__(self, segment: Segment) -> None:
-        """Raises OSError, and TraceError for a file that is no recording."""
+    ``at`` and ``end`` are the bytes between which the frame stands that was given last, with its mark if it
+    ``has_mark``; behind the last frame both are where reading can go on when the file has grown.
+    """
+
+    def __init__(self, segment: Segment, start: int = 0, end: int | None = None) -> None:
+        """``start`` is 0 or where a frame begins. Raises OSError, and TraceError for a file that is no recording."""
         self.segment = segment
         self.damage: list[str] = []
-        self.is_cut = False
-        self.data = segment.path.read_bytes()
-        if not self.data.startswith(MAGIC):
-            raise TraceError(f"{segment.path.name} is no recording, or of another version of openwork")
+        self.is_cut = self.has_mark = False
+        self.at = self.end = self._start = start or len(MAGIC)
+        with segment.path.open("rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise TraceError(f"{segment.path.name} is no recording, or of another version of openwork")
+            file.seek(self._start)
+            self.data = file.read() if end is None else file.read(max(0, end - self._start))
 
     def frames(self) -> Iterator[bytes | None]:
         """Bodies in order; None where something is missing between two."""
-        data, at = self.data, len(MAGIC)
+        data, at, first = self.data, 0, self._start
+        size, head, crc32 = FRAME.size, FRAME.unpack_from, zlib.crc32
         while at < len(data):
-            if data.startswith(MARK, at):
-                at += len(MARK)
-                continue
-            body = self._body(at)
-            if body is not None:
-                yield body
-                at += FRAME.size + len(body)
-                continue
-            key = data.find(MARK, at)
+            self.at = first + at
+            self.has_mark = data.startswith(MARK, at)
+            start = at + len(MARK) + size if self.has_mark else at + size
+            if start <= len(data):  # the usual way, without a call
+                length, checksum = head(data, start - size)
+                body = data[start : start + length] if length <= MAX_BODY_BYTES else b""
+                if len(body) == length and crc32(body) == checksum:
+                    at = start + length
+                    self.end = first + at
+                    yield body
+                    continue
+            key = data.find(MARK, at + self.has_mark)
             while key >= 0 and self._body(key + len(MARK)) is None:
                 key = data.find(MARK, key + 1)
             end = len(data) if key < 0 else key
-            self.is_cut = key < 0 and self._is_cut(at)
+            self.is_cut = key < 0 and self._is_cut(start - size)
             what = "it ends in the middle of a line" if self.is_cut else f"{end - at} bytes are not what was written"
-            self.damage.append(f"{self.segment.path.name}: at byte {at}, {what}")
-            if not self.is_cut:
-                yield None
+            self.damage.append(f"{self.segment.path.name}: at byte {first + at}, {what}")
+            if self.is_cut:
+                self.end = self.at
+                return
+            self.end = first + end
+            yield None
             at = end
+        self.at = self.end = first + at
 
     def _body(self, at: int) -> bytes | None:
         """The body of a frame that is whole and right."""

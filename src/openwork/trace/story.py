@@ -8,14 +8,17 @@ a list in memory. It does not know how lines are stored.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from openwork.core.event import Account, Admitted, Ended, Event, Finished, Preempted, Token
 from openwork.core.output import FinishReason, SearchReport
 from openwork.core.request import Request
+from openwork.core.stamp import Stamp
+from openwork.core.step import Choice, Result, Work
 from openwork.trace.coding.mirror import Asked, Mirror
 from openwork.trace.entry import Began, Cancelled, Entry, Failed, Planned, Ran, Submitted, Waited
+from openwork.trace.searched import rows_of
 
 
 @dataclass(slots=True)
@@ -24,6 +27,7 @@ class Line:
 
     tokens: list[int] = field(default_factory=list)
     row_hashes: list[int | None] = field(default_factory=list)  # None: it was not recorded
+    stamps: list[Stamp | None] = field(default_factory=list)  # of some rows (core/stamp.py)
     times: list[float | None] = field(default_factory=list)  # on the clock of the process that ran it
     steps: list[int | None] = field(default_factory=list)  # numbers of the steps that chose them, in that process
     runs: list[int] = field(default_factory=list)  # the process
@@ -32,15 +36,16 @@ class Line:
     stop_id: int | None = None
     message: str = ""
 
-    def add(self, token: int, row_hash: int | None, time: float | None, step: int | None, run: int) -> None:
-        self.tokens.append(token)
-        self.row_hashes.append(row_hash)
+    def add(self, choice: Choice, time: float | None, step: int | None, run: int) -> None:
+        self.tokens.append(choice.token)
+        self.row_hashes.append(choice.row_hash)
+        self.stamps.append(choice.stamp)
         self.times.append(time)
         self.steps.append(step)
         self.runs.append(run)
 
     def cut(self, length: int) -> None:
-        for each in (self.tokens, self.row_hashes, self.times, self.steps, self.runs):
+        for each in (self.tokens, self.row_hashes, self.stamps, self.times, self.steps, self.runs):
             del each[length:]
 
 
@@ -110,19 +115,27 @@ class Stories:
         self._run = 0
         self._step: int | None = None
         self._is_sure = True
+        self._flights: dict[int, list[tuple[int, Work, tuple[int, ...], int]]] = {}  # works whose rows a search reads
+        self._read: dict[int, dict[tuple[int, ...], int]] = {}  # hashes of rows, by request and what stands before it
 
     def tell(self, entry: Entry) -> None:
         match entry:
             case Began():
                 self._began, self._run, self._is_sure = entry, entry.run, True
                 self._living.clear()
+                self._flights, self._read = {}, {}
             case Submitted():
                 self._submit(entry)
             case Ran():
                 self._step = entry.result.step
+                self._look(entry.result)
                 self._happen(entry.events)
             case Planned() | Waited() | Cancelled() | Failed():
                 self._step = None
+                if isinstance(entry, Planned) and entry.lines:
+                    works = enumerate(zip(entry.step.works, entry.lines, entry.owners, strict=True))
+                    read = [(at, work, line, owner[0]) for at, (work, line, owner) in works if line is not None]
+                    self._flights[entry.step.number] = read
                 self._happen(entry.events)
 
     def lose(self) -> None:
@@ -175,7 +188,15 @@ class Stories:
             line = story.line(index)
             story.is_whole = story.is_whole and len(line.tokens) == len(tokens)
             for token in tokens[len(line.tokens) :]:
-                line.add(token, None, None, None, self._run)
+                line.add(Choice(token), None, None, self._run)
+
+    def _look(self, result: Result) -> None:
+        """Keep the hashes of rows that searches read, for the tokens that they will give out."""
+        for place, work, line, number in self._flights.pop(result.step, ()):
+            if number in self._living:
+                rows = rows_of(work, line, self._living[number].prompt_len, result.outcomes[place])
+                read = self._read.setdefault(number, {})
+                read.update((row.line, row.row_hash) for row in rows if row.row_hash is not None)
 
     def _happen(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -186,7 +207,10 @@ class Stories:
                 case Token(index=index, choice=choice, time=time):
                     if story.first_token_s is None:
                         story.first_token_s = self._since_arrival(story, time)
-                    story.line(index).add(choice.token, choice.row_hash, time, self._step, self._run)
+                    line = story.line(index)
+                    if (read := self._read.get(event.request)) is not None:  # a search's, which is nobody's choice
+                        choice = replace(choice, row_hash=read.get(tuple(line.tokens)))
+                    line.add(choice, time, self._step, self._run)
                 case Admitted(time=time):
                     if story.queued_s is None:
                         story.queued_s, story.cached = self._since_arrival(story, time), event.cached
@@ -199,6 +223,7 @@ class Stories:
                     story.took_s = self._since_arrival(story, time)
                     story.account, story.search = event.account, event.search
                     del self._living[event.request]
+                    self._read.pop(event.request, None)
 
     def _unix_s(self, time: float) -> float | None:
         return None if self._began is None else self._began.unix_s + time - self._began.time

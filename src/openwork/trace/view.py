@@ -21,6 +21,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,16 +32,17 @@ from openwork.run.capture import Examination, Examiner
 from openwork.run.masks import DeadEnd, Masks
 from openwork.run.row import Row
 from openwork.trace.entry import Entry
-from openwork.trace.story import gather as gather_stories
+from openwork.trace.recording import Recording
 from openwork.trace.timeline import timeline
 from openwork.trace.view_costs import Shape, costs_document
 from openwork.trace.view_diff import diff_document, rows_beside
 from openwork.trace.view_others import without
-from openwork.trace.view_request import Journey, gather, request_document
+from openwork.trace.view_request import Gathering, Journey, gather, request_document
 from openwork.trace.view_row import LENS, heads_document, layer_document, row_document, strip_document
 from openwork.trace.view_search import TextOf
 
 MOST_EXAMINED = 2  # sequences whose keys and values are kept
+MOST_LISTED = 500  # requests
 MOST_ROWS = 64  # rows that are kept open
 ROW_BYTES = 64 << 20  # of rows that are kept open
 
@@ -58,23 +60,37 @@ class Lamp:
 
 
 class View:
-    """One request of a recording. ``entries`` gives its lines anew each time.
-
-    Raises RequestError when there is no such request.
-    """
+    """One request of a recording. Raises RequestError when there is no such request."""
 
     def __init__(
-        self, entries: Callable[[], Iterable[Entry]], id: str, lamp: Lamp, may_see: Callable[[str], bool] | None = None
+        self,
+        recording: Recording,
+        id: str,
+        lamp: Lamp,
+        may_see: Callable[[str], bool] | None = None,
+        told: Callable[[str, int, int], None] = lambda stage, done, total: None,
     ) -> None:
-        self._entries = entries
+        self._recording = recording
+        self._told = told  # how far a long answer is: ("reading", bytes, of), ("prefill", rows, of)
         self._lamp = lamp
         self._may_see = may_see or (lambda tenant: True)  # whose other requests may be shown beside this one
-        self.journey = _found(entries, id, self._may_see)
-        self._request = request_document(self.journey, lamp.text_of)
         self._examined: OrderedDict[int, Examination] = OrderedDict()
         self._rows: OrderedDict[tuple[int, int, tuple[int, ...] | None], Row] = OrderedDict()
         self._strips: dict[int, dict[str, Any]] = {}
         self._lock = threading.Lock()
+        self._following, self._gathering = recording.following(id), Gathering(id)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """What was written of the request since, as far as the recording was refreshed; no line is read twice."""
+        is_new = False
+        for entry in self._following.more(partial(self._told, "reading")):
+            self._gathering.take(entry)
+            is_new = True
+        self.journey = _seen(self._gathering.journey, self._may_see)
+        if is_new:
+            self._request = request_document(self.journey, self._lamp.text_of)
+            self._strips.clear()
 
     @property
     def why_dark(self) -> str:
@@ -172,17 +188,19 @@ class View:
         return layer_document(row, layer, self._request["sources"][sequence], self._request["block_size"] or 16)
 
     def _timeline(self) -> dict[str, Any]:
-        document = timeline(self._entries(), *self._window())
+        id = self.journey.story.id
+        window = self._window(self._recording.entries_around(id))
+        document = timeline(self._recording.entries_around(id), *window)
         hidden = {each["id"] for each in document["requests"] if not self._may_see(each["tenant"])}
         return without(document, hidden) if hidden else document
 
-    def _window(self) -> tuple[int, int]:
-        """Steps of the whole recording from a little before this request to a little after it."""
+    def _window(self, entries: Iterable[Entry]) -> tuple[int, int]:
+        """The steps among these lines from a little before this request to a little after it."""
         first = last = None
         place = -1
         own = {(part.run, part.step.number) for part in self.journey.parts}
         run = 0
-        for entry in self._entries():
+        for entry in entries:
             run = getattr(entry, "run", run)
             step = getattr(entry, "step", None)
             if step is not None and not isinstance(step, int):
@@ -192,7 +210,7 @@ class View:
         return (0, 400) if first is None or last is None else (max(0, first - 20), last - max(0, first - 20) + 21)
 
     def _diff(self, other: str) -> dict[str, Any]:
-        journey = _found(self._entries, other, self._may_see)
+        journey = _seen(gather(self._recording.entries_of(other), other), self._may_see)
         beside = request_document(journey, self._lamp.text_of)
         found = diff_document(self._request, beside)
         position = found["row"]
@@ -215,9 +233,9 @@ class View:
     def _examination(self, sequence: int) -> Examination:
         if self.why_dark:
             raise RequestError(self.why_dark)
-        examination = self._examined.get(sequence)
-        if examination is None:
-            examination = self._examined[sequence] = self._examine(self._tokens(sequence))
+        examination, tokens = self._examined.get(sequence), self._tokens(sequence)
+        if examination is None or len(examination.tokens) < len(tokens):  # it has gone on since
+            examination = self._examined[sequence] = self._examine(tokens)
         self._examined.move_to_end(sequence)
         while len(self._examined) > MOST_EXAMINED:
             self._examined.popitem(last=False)
@@ -240,24 +258,25 @@ class View:
 
     def _examine(self, tokens: Sequence[int]) -> Examination:
         assert self._lamp.examiner is not None
-        return self._lamp.examiner.examine(tokens, self._lamp.examine_bytes)
+        examination = self._lamp.examiner.examine(tokens, self._lamp.examine_bytes)
+        examination.told = partial(self._told, "prefill")
+        return examination
 
     def _open_other(self, journey: Journey, position: int) -> Row:
         line = journey.story.lines[journey.indices[0]]
         return self._examine([*journey.request.prompt, *line.tokens]).row(position, layers=(), lens=LENS)
 
 
-def requests_document(entries: Iterable[Entry], may_see: Callable[[str], bool]) -> dict[str, Any]:
-    """All requests of a recording that may be seen, the latest first."""
-    stories = [story for story in gather_stories(entries).values() if may_see(story.tenant)]
+def requests_document(recording: Recording, may_see: Callable[[str], bool] | None = None) -> dict[str, Any]:
+    """The latest requests of a recording that may be seen, the last first. ``left_out`` counts those before them."""
+    stories, left_out = recording.latest(MOST_LISTED, may_see or (lambda tenant: True))
     records = [story.as_record() for story in reversed(stories)]
     for record in records:
         del record["number"]  # it counts those of others too
-    return {"requests": records}
+    return {"requests": records, "left_out": left_out}
 
 
-def _found(entries: Callable[[], Iterable[Entry]], id: str, may_see: Callable[[str], bool]) -> Journey:
-    journey = gather(entries(), id)
+def _seen(journey: Journey | None, may_see: Callable[[str], bool]) -> Journey:
     if journey is None or not may_see(journey.story.tenant):  # what is another's is as if it were not there
         raise RequestError("names no request of this recording", "openwork trace ls shows what there is.", param="id")
     return journey

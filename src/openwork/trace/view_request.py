@@ -66,37 +66,59 @@ class Journey:
 
 def gather(entries: Iterable[Entry], id: str) -> Journey | None:
     """Everything that concerns one request; None when it is not there, or its prompt is gone."""
-    stories = Stories()
-    began: Began | None = None
-    journey: Journey | None = None
-    number: int | None = None  # of the request, in this process
-    steps: dict[int, Part] = {}
+    gathering = Gathering(id)
     for entry in entries:
-        stories.tell(entry)
+        gathering.take(entry)
+    return gathering.journey
+
+
+class Gathering:
+    """``take`` the lines of a recording, as they come; ``journey`` is what they say of one request so far."""
+
+    def __init__(self, id: str) -> None:
+        self._id = id
+        self._stories = Stories()
+        self._began: Began | None = None
+        self._journey: Journey | None = None
+        self._number: int | None = None  # of the request, in this process
+        self._steps: dict[int, Part] = {}
+
+    @property
+    def journey(self) -> Journey | None:
+        """None when the request is not there, or its prompt is gone."""
+        return None if self._journey is None or self._journey.story.request is None else self._journey
+
+    def take(self, entry: Entry) -> None:
+        self._stories.tell(entry)
         match entry:
             case Began():
-                began, number = entry, None
-                steps.clear()
-            case Submitted() if entry.name == id and not entry.error:
-                number = entry.number
-                journey = journey or Journey(stories.by_id[id], began)
-                journey.story = stories.by_id[id]
-            case Planned() | Ran() | Failed() | Waited() | Cancelled() if journey is not None and began is not None:
-                offset = began.unix_s - began.time
-                step = entry.result.step if isinstance(entry, Ran) else None
-                if isinstance(entry, Planned):
-                    step = entry.step.number
-                    if (part := _part(entry, number, began.run, offset)) is not None:
-                        journey.parts.append(part)
-                        steps[step] = part
-                elif isinstance(entry, Ran) and step in steps:
-                    steps[step].elapsed_s = entry.result.elapsed_s
-                elif isinstance(entry, Failed) and entry.step in steps:
-                    steps[entry.step].failed = "the step failed"
-                journey.events += [(e.time + offset, step, e) for e in entry.events if e.request == number]
+                self._began, self._number = entry, None
+                self._steps.clear()
+            case Submitted() if entry.name == self._id and not entry.error:
+                story = self._stories.by_id[self._id]
+                self._number = entry.number
+                self._journey = self._journey or Journey(story, self._began)
+                self._journey.story = story
+            case Planned() | Ran() | Failed() | Waited() | Cancelled() if self._journey is not None:
+                self._happen(entry, self._journey)
             case _:
                 pass
-    return None if journey is None or journey.story.request is None else journey
+
+    def _happen(self, entry: Planned | Ran | Failed | Waited | Cancelled, journey: Journey) -> None:
+        if self._began is None:
+            return
+        offset, number = self._began.unix_s - self._began.time, self._number
+        step = entry.result.step if isinstance(entry, Ran) else None
+        if isinstance(entry, Planned):
+            step = entry.step.number
+            if (part := _part(entry, number, self._began.run, offset)) is not None:
+                journey.parts.append(part)
+                self._steps[step] = part
+        elif isinstance(entry, Ran) and step in self._steps:
+            self._steps[step].elapsed_s = entry.result.elapsed_s
+        elif isinstance(entry, Failed) and entry.step in self._steps:
+            self._steps[entry.step].failed = "the step failed"
+        journey.events += [(e.time + offset, step, e) for e in entry.events if e.request == number]
 
 
 def _part(entry: Planned, number: int | None, run: int, offset: float) -> Part | None:

@@ -20,6 +20,7 @@ from openwork.core.request import Limits, Request, SamplingParams
 from openwork.core.search import Search
 from openwork.core.terms import Tenant, Terms
 from openwork.kv.saved import Saved
+from openwork.trace.coding.decided import DecidedReader
 from openwork.trace.coding.happened import EventReader
 from openwork.trace.coding.mirror import Asked, Line, Mirror, Slot
 from openwork.trace.coding.plain import Reader, Table
@@ -28,6 +29,7 @@ from openwork.trace.coding.pseudonym import Reader as WordReader
 from openwork.trace.coding.results import ResultReader
 from openwork.trace.coding.shape import (
     CANCELLED,
+    DECIDED,
     FAILED,
     HEAD,
     KEY,
@@ -55,6 +57,7 @@ class Decoder:
         self.is_sure = True
         self._has_tokens = has_tokens
         self._records = Reader(table)
+        self._says_why = "row_hashes" in table.get("Outcome", ())  # older logs do not: whatever was waited for
         self._words: WordReader = KnownIds(vocab_size) if has_tokens else StandIns(vocab_size)
         self._events = EventReader(self.mirror, self._words, self._records)
         steps = StepReader(self.mirror, self._words, self._records, self._events)
@@ -69,6 +72,7 @@ class Decoder:
             WAITED: self._waited,
             RAN: results.read,
             FAILED: self._failed,
+            DECIDED: DecidedReader(self.mirror, self._words).read,
         }
 
     def lose(self) -> None:
@@ -161,7 +165,9 @@ class Decoder:
         return Restored(time, tuple(records))
 
     def _waited(self, time: float, body: Bytes) -> Waited:
-        return Waited(time, self._events.read(body.rest(), time))
+        said = body.rest()
+        events = self._events.read(said or (), time)
+        return Waited(time, events, said is None or (not self._says_why and not events))
 
     def _failed(self, time: float, body: Bytes) -> Failed:
         step, message, events = body.rest()

@@ -17,8 +17,10 @@ from openwork.core.request import Request
 from openwork.core.sequence import Sequence
 from openwork.core.step import Result, Step
 from openwork.core.terms import Tenant, Terms
+from openwork.decode.strategy import Generation
 from openwork.kv.saved import Saved
 from openwork.trace.coding import private
+from openwork.trace.coding.decided import DecidedWriter
 from openwork.trace.coding.happened import EventWriter
 from openwork.trace.coding.mirror import Asked, Mirror
 from openwork.trace.coding.plain import plain
@@ -51,6 +53,7 @@ class Encoder:
         self._events = EventWriter(self.mirror, self._words, keeps_tokens)
         self._steps = StepWriter(self.mirror, self._words, self._events)
         self._results = ResultWriter(self.mirror, self._words, self._events, keeps_tokens)
+        self._decided = DecidedWriter(self.mirror, self._words)
 
     def submitted(
         self,
@@ -120,11 +123,15 @@ class Encoder:
     def planned(self, time: float, step: Step, sequences: Line_of[Sequence], events: Line_of[Event]) -> bytes:
         return self._steps.write(time, step, sequences, events)
 
-    def waited(self, time: float, events: Line_of[Event]) -> bytes:
-        return rare(WAITED, time, self._events.plain(events, time))
+    def waited(self, time: float, events: Line_of[Event], for_guess: bool) -> bytes:
+        # Nothing else happens in a plan that waits for a guess.
+        return rare(WAITED, time, None if for_guess else self._events.plain(events, time))
 
     def ran(self, time: float, result: Result, events: Line_of[Event]) -> bytes:
         return self._results.write(time, result, events)
+
+    def decided(self, time: float, number: int, generation: Generation, worths: Mapping[int, float]) -> bytes:
+        return self._decided.write(time, number, generation, worths)
 
     def failed(self, time: float, step: int, message: str, events: Line_of[Event]) -> bytes:
         self.mirror.flights.pop(step, None)
@@ -132,5 +139,6 @@ class Encoder:
 
     def key(self, time: float) -> bytes:
         """A picture of what reader and writer know, from which a reader can begin."""
+        self._decided.forget()
         how = {asked.number: self._how(asked.request) for asked in self.mirror.asked.values()}
         return rare(KEY, time, [self.mirror.picture(), how])

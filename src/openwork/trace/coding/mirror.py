@@ -46,10 +46,12 @@ class Asked:
     scores: dict[int, Logprob] = field(default_factory=dict)  # for the reader: of the prompt
     is_search: bool = False
     is_whole: bool = True
+    num_agreed: int = 0  # for the reader: tokens that a search decided on
     ends: frozenset[int] = field(init=False)  # tokens that may end a line
+    stops: frozenset[int] = field(init=False)  # and its text; kept, for a request makes it anew each time
 
     def __post_init__(self) -> None:
-        self.ends = self.request.end_ids
+        self.ends, self.stops = self.request.end_ids, self.request.stop_ids
 
     def line(self, index: int) -> Line:
         """One of its sequences; a new one begins behind the prompt, where others of them have been."""
@@ -83,6 +85,7 @@ class Slot:
     score: tuple[int, int, int] | None = None  # targets, top, first
     drafts: tuple[int, ...] = ()
     among: tuple[int, ...] | None = None  # for the reader: the places that tokens asked for have in the log
+    compares: bool = False  # for the writer: it is of a search that compares tokens
 
     @property
     def position(self) -> int:

@@ -89,7 +89,7 @@ class KnownIds:
         return list(words), None
 
     def next(self, place: Place, word: int) -> int:
-        return self.walk(place, (word,))[0][0]
+        return word if word < self._vocab_size else self.walk(place, (word,))[0][0]
 
     def after(self, place: Place, token: int) -> Place:
         return None

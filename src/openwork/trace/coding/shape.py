@@ -16,7 +16,7 @@ import msgspec
 
 from openwork.core.errors import TraceError
 
-BEGAN, KEY, SUBMITTED, CANCELLED, PINNED, REPLACED, RESTORED, PLANNED, WAITED, RAN, FAILED = range(1, 12)
+BEGAN, KEY, SUBMITTED, CANCELLED, PINNED, REPLACED, RESTORED, PLANNED, WAITED, RAN, FAILED, DECIDED = range(1, 13)
 HEAD = struct.Struct("<Bd")
 REAL = struct.Struct("<d")
 
@@ -61,7 +61,11 @@ class Bytes:
         return part
 
     def byte(self) -> int:
-        return self.take(1)[0]
+        at = self.at
+        if at >= len(self.data):
+            raise TraceError("it ends in the middle of something")
+        self.at = at + 1
+        return self.data[at]
 
     def number(self) -> int:
         found = shift = 0

@@ -8,7 +8,6 @@ shorthand goes as it is.
 from __future__ import annotations
 
 from collections.abc import Sequence as Line_of
-from dataclasses import replace
 from typing import Any, get_type_hints
 
 from openwork.core.errors import TraceError
@@ -121,7 +120,9 @@ class StepWriter:
             self._blocks(out, line.blocks, blocks)
             line.blocks = blocks
         sure = len(work.tokens) + work.is_pending
+        search = sequence.request.search
         slot = Slot(line, work.start, sure, num_draws, len(drafts))
+        slot.compares = search is not None and search.compares_tokens
         slots.append(slot)
         if more:
             self._more(out, more, work, rest, line, slot)
@@ -198,9 +199,19 @@ class StepReader:
             turn = turn + 1 if own is None else own + 1
         mirror.order = [work.sequence for work in works]
         mirror.flights[number] = slots
+        lines = self._lines(works, slots)
         events = self._events.read(body.rest(), time) if flags & HAS_EVENTS else ()
         owners = tuple((slot.line.number, slot.line.index) for slot in slots)
-        return Planned(time, Step(number, tuple(works), copies, why), events, owners)
+        return Planned(time, Step(number, tuple(works), copies, why), events, owners, lines)
+
+    def _lines(self, works: list[Work], slots: list[Slot]) -> tuple[tuple[int, ...] | None, ...]:
+        lines = tuple(
+            tuple(slot.line.tokens[asked.prompt_len :])
+            if (asked := self.mirror.asked[slot.line.number]).is_search and (work.expand or work.score)
+            else None
+            for work, slot in zip(works, slots, strict=True)
+        )
+        return lines if any(line is not None for line in lines) else ()
 
     def _why(self, body: Bytes, flags: int) -> Why:
         if not flags & SAME_WHY:
@@ -237,10 +248,12 @@ class StepReader:
         slots.append(slot)
         line.end = slot.position
         assert line.sequence is not None
-        work = Work(line.sequence, start, tokens, is_pending, line.blocks)
         more = self._more(body, slot, asked) if flags & HAS_MORE else {}
-        draws = tuple(_draw(asked, line, slot, place) for place in range(slot.num_draws))
-        return replace(work, draws=draws, **more)
+        if slot.num_draws == 1:
+            draws: tuple[Draw, ...] = (_draw(asked, line, slot, line.index),)
+        else:
+            draws = tuple(_draw(asked, line, slot, index) for index in range(slot.num_draws))
+        return Work(line.sequence, start, tokens, is_pending, line.blocks, draws, **more)
 
     def _line(self, body: Bytes, sequence: int) -> Line:
         line = self.mirror.by_sequence.get(sequence)
@@ -286,16 +299,9 @@ class StepReader:
         return found
 
 
-def _draw(asked: Asked, line: Line, slot: Slot, place: int) -> Draw:
+def _draw(asked: Asked, line: Line, slot: Slot, index: int) -> Draw:
     """What a sequence asks of its last row, as its strategy would."""
-    params = asked.request.params
-    return Draw(
-        params=params,
-        index=place if slot.num_draws > 1 else line.index,
-        position=slot.position,
-        generated=slot.position - asked.prompt_len,
-        stop_ids=asked.request.stop_ids,
-        history=tuple(line.tokens) if params.has_penalties else (),
-        prompt_len=asked.prompt_len,
-        output=() if params.constraint is None else tuple(line.tokens[asked.prompt_len :]),
-    )
+    params, position, prompt_len = asked.request.params, slot.start + slot.sure, asked.prompt_len
+    history = tuple(line.tokens) if params.has_penalties else ()
+    output = () if params.constraint is None else tuple(line.tokens[prompt_len:])
+    return Draw(params, index, position, position - prompt_len, asked.stops, history, prompt_len, output)

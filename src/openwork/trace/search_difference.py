@@ -1,0 +1,81 @@
+"""SearchDifference: the first thing of a search that is not as it was recorded, and what came of its replay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from openwork.trace.schedule import SHOWN, first_difference
+from openwork.trace.searched import Line
+
+What = Literal["logits", "choice", "answer"]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchDifference:
+    """The first thing that is not as it was recorded: a row that was read behind ``line``, or the answer as a whole.
+
+    logits  the row is another       choice  what was read in it is, or where the search looked
+    answer  what it concluded, or what its reader was given
+    """
+
+    what: What
+    line: Line | None  # tokens behind the prompt; None: the answer
+    token: int | None  # the one that would follow, counted from 0
+    position: int | None  # of the row
+    recorded: str
+    found: str
+    layer: int | None = None  # where this machine disagrees with itself
+    op: str | None = None
+    sequence: int | None = None  # of the answer
+    finding: str = ""  # what was tried, and what that says
+
+
+@dataclass(frozen=True, slots=True)
+class SearchVerdict:
+    """What came of a replay: ``rows`` were read and compared, ``unhashed`` of them without a hash, and an answer of so
+    many ``tokens``."""
+
+    id: str
+    tokens: int
+    rows: int
+    unhashed: int
+    first_difference: SearchDifference | None
+
+    @property
+    def equal(self) -> bool:
+        return self.first_difference is None
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        first = self.first_difference
+        return {
+            "id": self.id,
+            "equal": self.equal,
+            "tokens": self.tokens,
+            "rows": self.rows,
+            "unhashed": self.unhashed,
+            "first_difference": None
+            if first is None
+            else {each.name: getattr(first, each.name) for each in fields(first)},
+        }
+
+
+def differs(
+    what: What, line: Line | None, behind: int, recorded: str, found: str, finding: str = "", index: int | None = None
+) -> SearchDifference:
+    """``line`` None: no row, but the answer."""
+    token = None if line is None else len(line)
+    position = None if line is None else behind - 1 + len(line)
+    return SearchDifference(what, line, token, position, recorded, found, sequence=index, finding=finding)
+
+
+def pair(recorded: Any, found: Any, name: str) -> tuple[str, str]:
+    """The first place where two things differ, as text."""
+    where, one, other = first_difference(recorded, found, name) or (name, recorded, found)
+    return f"{where} {short(one)}", f"{where} {short(other)}"
+
+
+def short(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
