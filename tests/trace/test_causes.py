@@ -91,3 +91,14 @@ def test_the_cause_that_was_put_there_is_named_first(name):
 def test_where_nothing_happened_nothing_is_named():
     document = report(Stage(blocks=2000).serve(CALM), simulates=False)
     assert not document["findings"] and document["headline"] == "Nobody waited long."
+
+
+def test_what_might_have_helped_is_told_where_it_is_known():
+    incident = INCIDENTS["a tenant's long answers fill the memory"]
+    document = report(Stage(**incident.how).serve(incident.arrivals))
+    twice = next(each for each in document["what_if"] if each["label"] == "twice the blocks")
+    counts = next(each for each in twice["figures"] if each["name"] == "preemptions")
+    assert counts["what_if"] < counts["measured"] / 2 and counts["is_good"]
+    assert twice["text"].startswith("Simulated, with twice the blocks: ") and "of tenant chat alone" in twice["text"]
+    assert all(each["text"] for each in document["what_if"])
+    assert not report(Stage(blocks=2000).serve(CALM))["what_if"]
