@@ -30,7 +30,7 @@ from openwork.trace.figures import Counting, Figures
 from openwork.trace.tempo import Tempo
 from openwork.trace.watch import WatchedCache
 
-_Line = tuple[float, int, int, Arrival | Timed | float]  # when, which first, place, what
+_Line = tuple[float, int, int, Arrival | Timed | float]  # when, which kind first, its number, what
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class _Simulation:
         recorded = self._recorded
         known = [(place, arrival) for place, arrival in enumerate(recorded.arrivals) if place not in self._after]
         lines: list[_Line] = [
-            *((other.at_s, 0, -1, other) for other in recorded.others),
+            *((other.at_s, 0, number, other) for number, other in enumerate(recorded.others)),
             *((ended_s, 1, number, began_s) for number, (ended_s, began_s) in enumerate(recorded.restarts)),
             *((arrival.at_s, 2, place, arrival) for place, arrival in known),
         ]
