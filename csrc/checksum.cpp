@@ -70,11 +70,12 @@ void Device::hash_rows(const float* x, std::int64_t rows, std::int64_t size, std
 void Device::stamp(const StepRows& rows, std::int64_t layer, Op op, const float* x, std::int64_t size) {
   if (!rows.points) return;
   const auto count = static_cast<std::int64_t>(rows.stamped.size());
+  const auto bytes = static_cast<std::int64_t>(sizeof(float)) * size;
   std::uint32_t* points = rows.points + 1 + kOps * layer + static_cast<std::int64_t>(op);
   split(count, 1, count * size, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t i = begin; i < end; i++) {
       const float* row = x + rows.stamped[static_cast<std::size_t>(i)] * size;
-      const std::uint64_t hash = pages_sum(kernels_, reinterpret_cast<const char*>(row), static_cast<std::int64_t>(sizeof(float)) * size, 0);
+      const std::uint64_t hash = pages_sum(kernels_, reinterpret_cast<const char*>(row), bytes, 0);
       points[i * rows.num_points] = static_cast<std::uint32_t>(hash);
     }
   });

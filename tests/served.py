@@ -53,7 +53,7 @@ class Served:
         **load,
     ):
         self.directory = directory
-        self._layers = layers
+        self._layers = layers if keeps else None
         self.random = Random(seed)
         settings = LoadSettings(**{"threads": 2, "context": 160} | load)
         self._open = lambda: self._life(model, _with_blocks(model, settings, blocks))

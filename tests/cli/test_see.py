@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from serve.edge import get
+from serve.edge import Answers, get, read_all
 from serve.processes import Running, children, is_alive
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="Linux")
@@ -37,6 +37,23 @@ def complete(server, num_tokens):
     status, _, body = answered(server, b"/v1/completions", asked)
     assert status == 200
     return json.loads(body)
+
+
+def test_a_server_that_leaves_does_not_wait_for_a_row_that_is_computed(server):
+    first = complete(server, 4)
+    [engine] = children(server.process.pid)
+    path = b"/see/api/requests/%s/" % first["id"].encode()
+    assert answered(server, path + b"request")[0] == 200
+    [looker] = set(children(server.process.pid)) - {engine}
+    os.kill(looker, signal.SIGSTOP)  # it computes, for ever
+    with server.dial() as client:
+        client.sendall(get(path + b"row/0/5"))
+        assert answered(server, path + b"progress")[0] == 200
+        server.signal(signal.SIGTERM)
+        status, _, body = Answers(read_all(client)).only()
+    assert status == 503 and json.loads(body)["error"]["code"] == "microscope_unavailable"
+    assert server.end() == 0, "nobody was cut off"
+    assert not is_alive(looker)
 
 
 def test_the_microscope_dies_and_the_server_does_not_notice(server):

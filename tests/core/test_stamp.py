@@ -7,7 +7,6 @@ from openwork.core.stamp import (
     OF_LAYER,
     Place,
     first_difference,
-    first_in_common,
     num_points,
     point,
 )
@@ -27,9 +26,3 @@ def test_each_point_has_its_place():
 def test_stamps_of_other_models_are_not_compared():
     with pytest.raises(ValueError, match="zip"):
         first_difference((1,) * num_points(2), (1,) * num_points(3))
-
-
-def test_the_first_token_that_both_have_stamped():
-    one, other = [(1,), None, (1,), (1,), (1,)], [None, (1,), (1,), None, (1,)]
-    assert [first_in_common(one, other, first) for first in range(6)] == [2, 2, 2, 4, 4, None]
-    assert first_in_common(one, [None] * 9) is None

@@ -1,6 +1,7 @@
 """/see: off unless allowed, behind the same keys, each tenant its own requests, and nothing of the operator's told."""
 
 import json
+import threading
 from dataclasses import replace
 
 import looked_into
@@ -16,7 +17,7 @@ from openwork.core.step import Choice
 from openwork.core.terms import Terms
 from openwork.serve.keys import digest_of, parse_keys
 from openwork.serve.see import InThread, See
-from openwork.trace.desk import MOST_VIEWS
+from openwork.trace.desk import MOST_VIEWS, Desk
 from openwork.trace.log import FlightRecorder
 from openwork.trace.recording import Recording
 from openwork.trace.view import Lamp
@@ -158,6 +159,36 @@ def test_a_branch_is_asked_of_the_engine_as_the_caller(of_alice, lamp):
             {"token": 1.5},
         ):
             assert get(it, path, KEYS["alice"], "POST", body).status == 400
+    see.close()
+
+
+def test_how_far_a_long_answer_is_is_told_at_once_and_to_its_asker_alone(of_alice, lamp, monkeypatch):
+    begun, go_on, answer = threading.Event(), threading.Event(), Desk.answer
+
+    def slowly(self, question):
+        if question.kind == "document":
+            self._told("prefill", 512, 2000)
+            begun.set()
+            assert go_on.wait(60)
+        return answer(self, question)
+
+    monkeypatch.setattr(Desk, "answer", slowly)
+    it, see = edge(of_alice, lamp, grants())
+    nothing = {"stage": "", "done": 0, "total": 0}
+
+    def far(key, id=ALONE):
+        return get(it, f"/see/api/requests/{id}/progress", key).json()
+
+    with it:
+        asking = threading.Thread(target=get, args=(it, f"/see/api/requests/{ALONE}/request", KEYS["alice"]))
+        asking.start()
+        assert begun.wait(60)
+        assert far(KEYS["alice"]) == {"stage": "prefill", "done": 512, "total": 2000}
+        assert far(KEYS["alice"], BOUND) == far(KEYS["bob"]) == nothing
+        assert get(it, f"/see/api/requests/{ALONE}/progress").status == 401
+        go_on.set()
+        asking.join()
+        assert far(KEYS["alice"]) == nothing
     see.close()
 
 

@@ -15,12 +15,13 @@ from openwork.core.search import Beam, BestFirst, Budget, Choose, Search
 from openwork.core.step import Candidates, Choice, Copy, Draw, Expand, Outcome, Result, Score, Step, Why, Work
 from openwork.core.terms import Terms
 from openwork.decode.strategy import Generation, Leaf
+from openwork.trace.coding import results
 from openwork.trace.coding.decode import Decoder
 from openwork.trace.coding.encode import Encoder
 from openwork.trace.coding.plain import Reader, others, plain, table, unknown
 from openwork.trace.coding.pseudonym import END, Hashes, Ids, KnownIds, StandIns
 from openwork.trace.coding.results import KNOWN as OF_OUTCOME
-from openwork.trace.coding.shape import WAITED, rare
+from openwork.trace.coding.shape import WAITED, Bytes, rare
 from openwork.trace.coding.steps import KNOWN as OF_WORK
 from openwork.trace.entry import WRITTEN, Began, Waited
 
@@ -213,3 +214,15 @@ def test_ids_beyond_the_vocabulary_are_refused():
     words, _ = Ids().walk(None, (1, 60))
     with pytest.raises(TraceError, match="0 to 49"):
         KnownIds(50).walk(None, memoryview(words).cast("I"))
+
+
+def test_stamps_come_back_and_what_is_none_is_refused():
+    choices = [Choice(1), Choice(2, stamp=(7, 2**32 - 1)), Choice(3), Choice(4, stamp=(9,) * 300), Choice(5, stamp=())]
+    said = results._stamps(choices)
+    assert results._read_stamps(Bytes(said), 5) == {1: (7, 2**32 - 1), 3: (9,) * 300, 4: ()}
+    assert results._stamps([Choice(1), Choice(2)]) == b""
+    with pytest.raises(TraceError, match="of no token"):
+        results._read_stamps(Bytes(said), 4)
+    for cut in range(len(said)):
+        with pytest.raises(TraceError):
+            results._read_stamps(Bytes(said[:cut]), 5)

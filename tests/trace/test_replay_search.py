@@ -11,7 +11,6 @@ from openwork.core.errors import TraceError
 from openwork.core.settings import LoadSettings
 from openwork.decode.strategy import Spent
 from openwork.testing.checkpoint import write_checkpoint
-from openwork.trace.entry import Began
 from openwork.trace.recording import Recording
 from openwork.trace.replay_search import replay_search
 from openwork.trace.searched import lives_of
@@ -23,15 +22,14 @@ class Searched:
     """The searches of a recording, and what replays them."""
 
     def __init__(self, directory, model=None, **load):
-        recording = Recording.open(directory)
+        recording = self.recording = Recording.open(directory)
         assert recording.damage == ()
         self.examines = examiner(model, LoadSettings(**CONTEXT | load))
-        self.entries = list(recording.entries())
-        self.began = {entry.run: entry for entry in self.entries if isinstance(entry, Began)}
+        self.began = {began.run: began for began in recording.processes}
         self.stories = [each for each in recording.requests() if each.request.search is not None]
 
     def lives(self, story):
-        return lives_of(self.entries, story.id)
+        return lives_of(self.recording.entries_of(story.id), story.id)
 
     def replay(self, story, token=None, lives=None):
         lives = self.lives(story) if lives is None else lives

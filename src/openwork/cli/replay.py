@@ -78,7 +78,7 @@ def _replayed(recording: Recording, story: Story, step: int | None, model: str |
     examines = examiner(model or began.model, settings, bars, began.contract_id)
     if request.search is None:
         return replay(examines, began, story, step)
-    return replay_search(examines, began, story, lives_of(recording.entries(), story.id), step)
+    return replay_search(examines, began, story, lives_of(recording.entries_of(story.id), story.id), step)
 
 
 def _began(recording: Recording, story: Story) -> Began:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from openwork.serve.callers import Callers
     from openwork.serve.gate import App
     from openwork.serve.logs import Log
+    from openwork.serve.see import See
     from openwork.serve.settings import ServeSettings
     from openwork.serve.texts import Language
 
@@ -55,6 +56,7 @@ class Serving:
         self._socket = bind(settings)
         self._address = self._socket.getsockname()[:2]
         self._language: Language | None = None
+        self._see: See | None = None
         self._closers: list[Callable[[], None]] = []
 
     def run(self) -> int:
@@ -81,6 +83,7 @@ class Serving:
                 bounds=asdict(self._bounds),
                 keys_file=self._keys_file,
                 on_ready=self._announce,
+                on_leaving=self._leave,
             )
             return await server.run(self._socket)
 
@@ -117,10 +120,15 @@ class Serving:
         if self._settings.allow_see:
             from openwork.cli.lighting import see_of
 
-            see = see_of(self._service, engine)
-            self._closers.append(see.close)
-            more = [*more, *see.routes()]
+            self._see = see_of(self._service, engine)
+            self._closers.append(self._see.close)
+            more = [*more, *self._see.routes()]
         return make_app(service, more)
+
+    def _leave(self) -> None:
+        """What is looked into is not waited for, as those who are being served are."""
+        if self._see is not None:
+            self._see.close()
 
     def _warn(self, log: Log) -> None:
         if self._keys_file is not None:

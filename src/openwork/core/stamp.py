@@ -10,7 +10,6 @@ is there is missed at one point once in 2^32, and met again at the next. It does
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 EMBED = "embed"
@@ -55,9 +54,3 @@ def first_difference(one: Stamp, other: Stamp) -> Place | None:
             layer, op = divmod(at - 1, len(OF_LAYER))
             return Place(layer, OF_LAYER[op]) if at else Place(0, EMBED)
     return None
-
-
-def first_in_common(ones: Sequence[Stamp | None], others: Sequence[Stamp | None], first: int = 0) -> int | None:
-    """The first token from ``first`` on of which both lines have a stamp; None: there is none."""
-    pairs = enumerate(zip(ones, others, strict=False))
-    return next((at for at, pair in pairs if at >= first and None not in pair), None)

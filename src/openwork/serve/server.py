@@ -50,6 +50,7 @@ class Server:
     make_app      the routes of the API, given the engine and those of the operator
     keys_file     read again on SIGHUP; ``callers`` has its content already
     on_ready      called when requests are taken
+    on_leaving    called when none are any more
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Server:
         bounds: Mapping[str, Any],
         keys_file: Path | None = None,
         on_ready: Callable[[AsyncEngine], None] = lambda engine: None,
+        on_leaving: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = settings
         self._callers = callers
@@ -74,6 +76,7 @@ class Server:
         self._make_app = make_app
         self._keys_file = keys_file
         self._on_ready = on_ready
+        self._on_leaving = on_leaving
         self._engine: AsyncEngine | None = None
         self._signals: list[int] = []
         self._stop, self._hurry = asyncio.Event(), asyncio.Event()
@@ -189,6 +192,7 @@ class Server:
         error = from_exception(EngineUnavailable("", state="draining"))
         self._gate.closed = error
         self._log.write("draining", requests=len(self._gate.visits), seconds=self.settings.drain_s)
+        self._on_leaving()
         draining = asyncio.create_task(self._drain(self._engine))
         hurried = asyncio.create_task(self._hurry.wait())
         await asyncio.wait((draining, hurried), timeout=self.settings.drain_s, return_when=asyncio.FIRST_COMPLETED)

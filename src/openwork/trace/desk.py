@@ -105,7 +105,7 @@ class Desk:
                 raise RequestError("names no request of this recording", param="id")
             view = View(recording, question.id, self._light(), _only(question.tenant), self._told)
             self._views[key] = view
-        elif not view.journey.story.is_over:
+        else:
             view.refresh()
         self._views.move_to_end(key)
         while len(self._views) > MOST_VIEWS:

@@ -118,7 +118,7 @@ class Index:
 
     def stretches(self, id: str, before_bytes: int = 0) -> list[list[Part]]:
         """The parts in which a request lived, those of each of its processes without a gap; with those before them if
-        its process began at most ``before_bytes`` earlier."""
+        their file begins at most ``before_bytes`` earlier: there the schedule can be replayed from."""
         found: list[list[Part]] = []
         by_run: dict[int, list[Part]] = {}
         for part in self.parts_of.get(id, ()):
@@ -128,8 +128,9 @@ class Index:
             first, last = every.index(own[0]), every.index(own[-1])
             while last + 1 < len(every) and every[last + 1].may_hold_the_end_of(own[-1].requests[id]):
                 last += 1
-            if every[0].file.segment.number == 0 and sum(part.num_bytes for part in every[:first]) <= before_bytes:
-                first = 0
+            head = next(place for place in range(first, -1, -1) if every[place].is_first)
+            if sum(part.num_bytes for part in every[head:first]) <= before_bytes:
+                first = head
             found.append(every[first : last + 1])
         return found
 

@@ -210,7 +210,9 @@ class View:
         return (0, 400) if first is None or last is None else (max(0, first - 20), last - max(0, first - 20) + 21)
 
     def _diff(self, other: str) -> dict[str, Any]:
-        journey = _seen(gather(self._recording.entries_of(other), other), self._may_see)
+        owner = self._recording.tenant_of(other)
+        is_seen = owner is not None and self._may_see(owner)  # what is not is not even read
+        journey = _seen(gather(self._recording.entries_of(other), other) if is_seen else None, self._may_see)
         beside = request_document(journey, self._lamp.text_of)
         found = diff_document(self._request, beside)
         position = found["row"]
