@@ -73,6 +73,9 @@ class Knowing:
     def odds(self, most):
         return [0.999**place for place in range(1, min(most, len(self._line) - self._known) + 1)]
 
+    def prepare(self, num):
+        pass
+
     def propose(self, num):
         return tuple(self._line[self._known : self._known + num])
 

@@ -38,6 +38,9 @@ class Kept:
         self.log = FlightRecorder(settings, about or began(), self.told.append)
         self.entries = [self.log._began]
 
+    def attend(self, scheduler):
+        self.log.attend(scheduler)
+
     def submitted(self, time, number, name, request, so_far, error):
         kept = None if so_far is None else {index: tuple(tokens) for index, tokens in so_far.items()}
         own = str(number) if self.log.run == 0 else f"{self.log.run}-{number}"

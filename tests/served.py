@@ -73,7 +73,9 @@ class Served:
         self._lives += 1
         guesses = SpeculationSettings(max_draft=4) if self._lives % 2 else None
         schedule = ScheduleSettings(self.random.choice([9, 17, 40]), max_running=8, speculation=guesses)
-        record = RecordSettings(directory=str(self.directory), keeps_prompts=self._keeps, layers=self._layers)
+        record = RecordSettings(
+            directory=str(self.directory), keeps_prompts=self._keeps, layers=self._layers if self._keeps else None
+        )
         self.wired = wire(model, settings, schedule, AdmissionSettings(), Tenants(), record=record)
         recorder = make_recorder(record, self.wired, pytest.fail)
         self.engine = Engine(Loop(self.wired.scheduler, self.wired.runner, self.wired.clock, recorder))

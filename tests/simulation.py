@@ -76,6 +76,9 @@ class Guesser:
         odd = self.draw.choice([0.2, 0.6, 0.99])
         return [odd**place for place in range(1, self.draw.randint(0, most) + 1)]
 
+    def prepare(self, num):
+        pass
+
     def propose(self, num):
         tokens = list(self.sequence.tokens)
         assert self.num_known == len(tokens), "it was not told of all tokens"

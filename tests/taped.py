@@ -45,6 +45,7 @@ class Tape(list):
             self.close()
             self.recorder = FlightRecorder(self.record, began)
         if self.recorder is not None:
+            self.recorder.attend(scheduler)
             scheduler.hear(self.recorder.decided)
         for name in ("add", "cancel", "pin", "plan", "commit", "fail"):
             setattr(scheduler, name, getattr(self, f"_{name}")(getattr(scheduler, name)))
@@ -89,9 +90,9 @@ class Tape(list):
 
     def _pin(self, pin):
         def taped(terms, tokens, now, until):
-            entry = Pinned(now, terms, tuple(tokens), until)
+            entry, num_tokens = Pinned(now, terms, tuple(tokens), until), pin(terms, tokens, now, until)
             self.keep(entry, lambda recorder: recorder.pinned(now, terms, tuple(tokens), until))
-            return pin(terms, tokens, now, until)
+            return num_tokens
 
         return taped
 

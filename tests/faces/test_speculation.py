@@ -46,6 +46,9 @@ class Eager:
     def odds(self, most):
         return [0.999**place for place in range(1, most + 1)]
 
+    def prepare(self, num):
+        pass
+
     def propose(self, num):
         foretold = self._ngram.propose(num) if self._ngram.odds(1) else ()
         guess = [*foretold, *(self._draw.choice(self._recent) for _ in range(num - len(foretold)))]

@@ -14,6 +14,7 @@ from incidents.house import GOLDEN
 from incidents.serving import answers, as_bytes, eventually, read_all, request
 
 table = Table("Concurrency and timing")
+GRAMMAR_BYTES = 64 << 20  # that the compiled constraints of an engine's process may take (text/guide.py)
 LONG = {"prompt": "The little dog", "max_tokens": 480, "ignore_eos": True}
 
 
@@ -180,6 +181,42 @@ def salts(house):
         found = list(pool.map(lambda body: house.post(COMPLETIONS, body), bodies))
     assert {answer.status for answer in found} == {200}
     assert all(answer.json["usage"]["prompt_tokens_details"]["cached_tokens"] == 0 for answer in found)
+
+
+def a_grammar(number: int) -> dict:
+    """One that no other number has: a schema, a pattern, or a grammar of a few rules."""
+    match number % 3:
+        case 0:
+            properties = {f"p{number}_{i}": {"type": "string", "maxLength": number} for i in range(8)}
+            return {"json": {"type": "object", "properties": properties, "additionalProperties": False}}
+        case 1:
+            return {"regex": f"([a-z]{{1,{number + 1}}} ){{0,30}}{number}"}
+        case _:
+            return {"grammar": f'start: ("{number}" | word)+\nword: /[a-e]{{1,{number + 1}}}/ " "'}
+
+
+def many_grammars(house, count):
+    """Half of them, and as many again: all are compiled, and the second half finds the cache as large as it gets."""
+
+    def one(number):
+        return house.post(COMPLETIONS, completion(structured_outputs=a_grammar(number), max_tokens=6))
+
+    with ThreadPoolExecutor(16) as pool:
+        first = list(pool.map(one, range(count // 2)))
+        half = house.resident_bytes()
+        second = list(pool.map(one, range(count // 2, count)))
+    assert {answer.status for answer in (*first, *second)} == {200}
+    assert house.resident_bytes() <= half + GRAMMAR_BYTES, f"{house.resident_bytes() - half:,} bytes more"
+
+
+@table.case("Q25", "60 requests, each with a grammar of its own", "bounded memory")
+def some_grammars(house):
+    many_grammars(house, 60)
+
+
+@table.case("Q25", "1,000 requests, each with a grammar of its own", "bounded memory", needs_long=True)
+def thousand_grammars(house):
+    many_grammars(house, 1000)
 
 
 @table.case("Q26", "the same prompt under two cache salts", "nothing is cached across them")

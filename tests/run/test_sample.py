@@ -11,7 +11,7 @@ from openwork import SamplingParams
 from openwork.core.step import Draw, Expand
 from openwork.ops.cpu import Cpu, available
 from openwork.ops.reference import Reference
-from openwork.run.sample import candidates, choose, logprobs
+from openwork.run.sample import _adjust, candidates, choose, logprobs
 
 OPS = {"reference": Reference()} | ({"cpu": Cpu()} if available() else {})
 
@@ -83,6 +83,33 @@ def test_presence_and_frequency_look_at_the_output_only(ops):
     assert choose(ops, logits, twice).token == 1, "0.4 twice is more than the 0.5 between them"
     once = draw(temperature=0, frequency_penalty=0.4, history=[0], prompt_len=0)
     assert choose(ops, logits, once).token == 0
+
+
+@given(
+    st.lists(st.integers(0, 7), max_size=30),
+    st.integers(0, 30),
+    st.sampled_from([1.0, 1.3, 3.0]),
+    st.sampled_from([0.0, 0.7, -2.0]),
+    st.sampled_from([0.0, 1.5, -0.4]),
+)
+def test_penalties_are_those_of_each_token_to_the_bit(history, prompt_len, repetition, frequency, presence):
+    how = draw(
+        history=history,
+        prompt_len=min(prompt_len, len(history)),
+        repetition_penalty=repetition,
+        frequency_penalty=frequency,
+        presence_penalty=presence,
+    )
+    logits = row(0.3, -0.7, 0.0, -0.0, 2.5, 1e-3, -3.0, 0.1)
+    wanted = logits.copy()
+    for token in range(len(logits)):
+        count = np.float32(history[how.prompt_len :].count(token))
+        if token in history and repetition != 1:
+            by = np.float32(repetition)
+            wanted[token] = wanted[token] / by if wanted[token] > 0 else wanted[token] * by
+        if count:
+            wanted[token] = wanted[token] - np.float32(frequency) * count - np.float32(presence)
+    assert _adjust(logits, how, None, withholds=False).tobytes() == wanted.tobytes()
 
 
 def test_repetition_penalty_looks_at_prompt_and_output(ops):

@@ -126,8 +126,29 @@ def test_a_mark_that_is_a_special_token_is_written_as_one(api, form, marks):
     model = api(form, "", marks)
     answer = model.chat(tools=TOOLS, tool_choice=named("weather"), max_tokens=400, return_token_ids=True).json()
     assert check_calls(answer["choices"][0]) == ["weather"] and answer["prompt_token_ids"][-1] == 259
-    refused = model.chat(tools=[tool(strict=True)])
-    assert refused.status_code == 400 and refused.json()["error"]["param"] == "tools"
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize(
+    ("form", "marks"),
+    [("hermes", ("<tool_call>", "</tool_call>")), ("hermes", ("<tool_call>",)), ("mistral", ("[TOOL_CALLS]",))],
+)
+def test_a_strict_tool_whose_mark_is_a_special_token_is_called_right_or_not_at_all(api, form, marks, is_stream):
+    model = api(form, "", marks)
+    asked = {"tools": [tool(strict=True)], "max_tokens": 300, "parallel_tool_calls": False}
+
+    def answer(**more):
+        said = model.chat(**asked, **more, stream=is_stream)
+        assert said.status_code == 200, said.text
+        return joined(said)[0][0] if is_stream else said.json()["choices"][0]
+
+    free = answer(logit_bias=liking(b"abc"))
+    assert not free["message"].get("tool_calls") and free["message"]["content"]
+    assert check_calls(answer(logit_bias={"259": 100, "258": 50})) == ["weather"]
+    called = answer(logit_bias={"259": 100, "258": 50}, response_format=FORMAT)
+    assert check_calls(called) == ["weather"]
+    said = answer(logit_bias=liking(b"{"), response_format=FORMAT)
+    jsonschema.validate(json.loads(said["message"]["content"]), SCHEMA)
 
 
 @pytest.mark.parametrize("form", ["hermes", "pythonic"])

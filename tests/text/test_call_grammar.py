@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 
 import jsonschema
 import pytest
@@ -40,26 +41,35 @@ FORMS = list(TOOL_FORMATS.values())
 
 
 def grammar(form, is_parallel=True, special=()):
-    return CallGrammar(form, TOOLS, lambda mark: mark in special, is_parallel)
+    """``special`` marks have the first ids behind the bytes."""
+    return CallGrammar(form, TOOLS, dict(zip(special, range(256, 260), strict=False)).get, is_parallel)
 
 
-def walk(constraint, seed, most=600):
+def walk(constraint, seed, most=600, special=()):
     """A text drawn from a constraint byte by byte, and whether it is whole."""
     drawn, matcher, text = random.Random(seed), compile_constraint(VOCABULARY, constraint), bytearray()
     while len(text) < most:
         mask = matcher.compute_bitmask()
-        allowed = [byte for byte in range(256) if mask[byte // 8] >> byte % 8 & 1]
+        allowed = [token for token in range(256 + len(special)) if mask[token // 8] >> token % 8 & 1]
         if not allowed or (matcher.is_accepting() and drawn.random() < 0.3):
             break
-        byte = drawn.choice([byte for byte in allowed if byte in b'"}])' or drawn.random() < 0.5] or allowed)
-        assert matcher.consume_tokens([byte])
-        text.append(byte)
+        likely = [token for token in allowed if token > 255 or token in b'"}])' or drawn.random() < 0.5]
+        token = drawn.choice(likely or allowed)
+        if token < 256 and allowed[-1] > 255 and drawn.random() < 0.5:
+            token = allowed[-1]
+        assert matcher.consume_tokens([token])
+        text += bytes([token]) if token < 256 else special[token - 256].encode()
     return text.decode(errors="replace"), matcher.is_accepting()
 
 
-def accepts(constraint, text):
+def accepts(constraint, text, special=()):
+    """``text`` in which special marks are tokens, and all else is bytes."""
     matcher = compile_constraint(VOCABULARY, constraint)
-    return matcher.consume_tokens(list(text.encode())) and matcher.is_accepting()
+    parts = re.split("(" + "|".join(map(re.escape, special)) + ")", text) if special else [text]
+    tokens = [
+        token for part in parts for token in ([256 + special.index(part)] if part in special else list(part.encode()))
+    ]
+    return matcher.consume_tokens(tokens) and matcher.is_accepting()
 
 
 def read(form, text, opening=""):
@@ -108,26 +118,63 @@ def test_a_mark_that_is_a_special_token_opens_the_reply(form):
             calls, content = read(form, text, made.opening)
             assert calls and not content.strip()
             check_calls(calls)
-    with pytest.raises(RequestError, match="special token"):
-        made.free()
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
-def test_a_free_reply_says_anything_and_calls_right(form):
-    right = {
-        HERMES: '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>',
-        LLAMA: '{"name": "weather", "parameters": {"city": "Oslo"}}',
-        MISTRAL: '[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "Oslo"}}]',
-        PYTHONIC: '[weather(city="Oslo")]',
-    }[form]
-    made = grammar(form).free(THINK)
+RIGHT = {
+    HERMES: '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>',
+    LLAMA: '{"name": "weather", "parameters": {"city": "Oslo"}}',
+    MISTRAL: '[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "Oslo"}}]',
+    PYTHONIC: '[weather(city="Oslo")]',
+}
+
+
+def specials(form):
+    """The ways in which the marks of a form may be special tokens."""
+    marks = (form.marks[0], form.end) if form.end else form.marks
+    return [(), marks, *((marks[:1], marks[1:]) if form.end else ())]
+
+
+@pytest.mark.parametrize(
+    ("form", "special"), [(form, special) for form in FORMS for special in specials(form)], ids=lambda each: str(each)
+)
+def test_a_free_reply_says_anything_and_calls_right(form, special):
+    right, made = RIGHT[form], grammar(form, special=special).free(THINK)
     for text in ("", "Hello.", "a < b", "It is <b>.\n\n", right):
-        assert accepts(made, text), text
-    assert not accepts(made, right.replace("Oslo", "Rome")) and not accepts(made, right.replace("weather", "other"))
+        assert accepts(made, text, special), text
+    for wrong in (right.replace("Oslo", "Rome"), right.replace("weather", "other")):
+        assert not accepts(made, wrong, special)
+        # Spelled out, the mark is read as one: so it may not be.
+        assert not accepts(made, wrong)
     if form.is_anywhere:
-        assert accepts(made, "Let me see. " + right)
-        assert not accepts(made, "Let me see. " + right.replace("Oslo", "Rome"))
+        assert accepts(made, "Let me see. " + right, special)
+        assert not accepts(made, "Let me see. " + right.replace("Oslo", "Rome"), special)
+        one = grammar(form, is_parallel=False, special=special).free(THINK)
+        for text, is_one in ((f"a {right} b", True), (f"a {right} b {right}", False)):
+            assert accepts(made, text, special) and accepts(one, text, special) == is_one
     assert read(form, right) == ([("weather", {"city": "Oslo"})], "")
+
+
+@pytest.mark.parametrize(
+    ("form", "special"), [(form, special) for form in (HERMES, MISTRAL) for special in specials(form)[1:3]], ids=str
+)
+def test_what_a_free_grammar_with_special_marks_lets_through_is_read_as_it_says(form, special):
+    counts = set()
+    for seed in range(60):
+        text, is_whole = walk(grammar(form, special=special).free(), seed, special=special)
+        if is_whole:
+            calls, _ = read(form, text)
+            check_calls(calls)
+            counts.add(len(calls))
+    assert {0, 1, 2} <= counts
+
+
+@pytest.mark.parametrize("special", [(), *specials(HERMES)[1:]], ids=str)
+def test_calls_with_special_marks_or_an_answer(special):
+    for form in (HERMES, MISTRAL):
+        own = tuple(mark for mark in special if mark in (*form.marks, form.end)) or form.marks
+        made = grammar(form, special=own).free(answer=ANSWER)
+        assert accepts(made, RIGHT[form], own) and accepts(made, '{"ok":true}', own)
+        assert not accepts(made, RIGHT[form].replace("Oslo", "Rome"), own) and not accepts(made, "Hello.", own)
 
 
 @pytest.mark.parametrize("form", [HERMES, MISTRAL, PYTHONIC], ids=lambda form: form.name)
@@ -161,7 +208,7 @@ def test_where_calls_have_no_mark_there_is_no_answer_beside_them():
     ],
 )
 def test_what_cannot_be_put_in_words_names_the_tool(form, parameters, said):
-    made = CallGrammar(form, [Tool("f", parameters, "tools[3].function.parameters")], lambda mark: False)
+    made = CallGrammar(form, [Tool("f", parameters, "tools[3].function.parameters")], lambda mark: None)
     with pytest.raises(RequestError, match=said) as caught:
         made.forced()
     assert caught.value.param == "tools[3].function.parameters"

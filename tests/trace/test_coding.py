@@ -106,7 +106,7 @@ SPECIAL = {
     ("Repetition", "min_pattern_size"): 2,
     ("Repetition", "max_pattern_size"): 6,
     ("Constraint", "source"): "{}",
-    ("Constraint", "kind"): "json_schema",
+    ("Constraint", "kind"): "lark",
     ("ScheduleSettings", "max_step_tokens"): 300,
     ("ScheduleSettings", "stretch"): 1.5,
     ("CacheSettings", "block_size"): 32,

@@ -21,7 +21,7 @@ from openwork.kv.cache import KVCache
 from openwork.schedule.scheduler import Scheduler
 from openwork.testing.echo import EchoRunner, VirtualClock, successor
 from openwork.trace import log
-from openwork.trace.entry import Began, Planned, Ran, Submitted
+from openwork.trace.entry import Began, Pictured, Planned, Ran, Submitted
 from openwork.trace.recording import Recording
 from openwork.trace.schedule import check
 
@@ -71,6 +71,8 @@ def test_flipped_bytes_cost_only_what_rests_on_them(seed, tmp_path, monkeypatch)
     assert recording.damage and all(path.name in each for each in recording.damage)
     truth = {(type(each), each.time, getattr(each, "number", None)): each for each in kept.entries}
     for entry in read:
+        if isinstance(entry, Pictured):
+            continue
         true = truth[type(entry), entry.time, getattr(entry, "number", None)]
         if isinstance(entry, Submitted | Began):
             assert entry == true

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -46,6 +47,7 @@ def check(directory: Directory, as_json: Json = False) -> None:
             "steps": checked.steps,
             "requests": checked.requests,
             "unread": checked.unread,
+            "since": list(checked.since),
             "gaps": list(checked.gaps),
             "differences": [str(each) for each in checked.differences],
         }
@@ -55,6 +57,9 @@ def check(directory: Directory, as_json: Json = False) -> None:
             f"{checked.steps} steps of {checked.requests} requests in {checked.processes} engine processes replayed: "
             f"{'all equal' if not checked.differences else 'a difference'}\n"
         )
+        for unix_s in checked.since:
+            begin = f"{datetime.fromtimestamp(unix_s):%Y-%m-%d %H:%M:%S}"
+            terminal.write(f"replayed from a picture of {begin} on: what was before is not in the recording\n")
         for text in (*map(str, checked.differences), *checked.gaps):
             terminal.write(f"{text}\n")
         if checked.unread:

@@ -21,6 +21,7 @@ MAX_REGEX_BYTES = 4 << 10
 MAX_DEPTH = 32  # objects and lists inside one another, as a schema is written
 MAX_VALUES = 1024  # of one enum, or choices
 MAX_MARK = 64  # characters
+MAX_SPECIAL_IDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +29,15 @@ class Constraint:
     """``kind`` says what ``source`` is: a JSON schema, a regular expression, a JSON list of texts, a Lark grammar.
 
     ``before`` are the marks around any text that may come first, such as a model's reasoning; an empty first mark says
-    that this text has begun already, so that the second one has to come. The functions below make a constraint from
-    what is at hand. Raises RequestError, its param the kind.
+    that this text has begun already, so that the second one has to come. A grammar may name special tokens, which no
+    text holds: <mark0> is the first of ``special_ids``, and so on. The functions below make a constraint from what is
+    at hand. Raises RequestError, its param the kind.
     """
 
     kind: Kind
     source: str
     before: tuple[str, str] | None = None
+    special_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -46,6 +49,9 @@ class Constraint:
             _check_choices(_read(self.kind, self.source))
         if self.before is not None and not (self.before[1] and max(map(len, self.before)) <= MAX_MARK):
             raise RequestError(f"the marks before it must have up to {MAX_MARK} characters", param=self.kind)
+        are_ids = all(isinstance(each, int) and 0 <= each < 2**31 for each in self.special_ids)
+        if self.special_ids and not (self.kind == "lark" and are_ids and len(self.special_ids) <= MAX_SPECIAL_IDS):
+            raise RequestError(f"only a grammar names special tokens, at most {MAX_SPECIAL_IDS}", param=self.kind)
 
     @staticmethod
     def json_schema(schema: Mapping[str, Any] | bool | str) -> Constraint:
@@ -70,9 +76,9 @@ class Constraint:
         return Constraint("choice", _write("choice", list(options)))
 
     @staticmethod
-    def lark(grammar: str) -> Constraint:
+    def lark(grammar: str, special_ids: Iterable[int] = ()) -> Constraint:
         """A sentence of a context-free grammar in Lark's syntax, from its rule ``start``."""
-        return Constraint("lark", grammar)
+        return Constraint("lark", grammar, None, tuple(special_ids))
 
 
 def _check_size(kind: Kind, source: Any) -> None:

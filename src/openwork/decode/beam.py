@@ -61,7 +61,7 @@ class BeamSearch:
         self._looked = self._generations = 0
 
     def begin(self) -> Generation:
-        return Generation((Leaf(0, (), self._expand(()), fresh=0),))
+        return Generation((self.leaf(0),))
 
     def decide(self, answers: Mapping[int, Answer], spent: Spent) -> Generation | SearchReport:
         self._generations += 1
@@ -76,11 +76,17 @@ class BeamSearch:
         used_up = self._how.budget.used_up(self._looked, self._num_finished, spent.tokens, spent.seconds)
         if used_up is not None:
             return self._report(used_up)
-        leaves = (Leaf(each.node, each.tokens, self._expand(each.tokens), 1, each.parent) for each in lines)
-        return Generation(tuple(leaves), self._agreed(lines))
+        return Generation(tuple(map(self._leaf, lines)), self._agreed(lines))
+
+    def leaf(self, node: int) -> Leaf:
+        return next(self._leaf(line) for group in self._groups for line in group.running if line.node == node)
 
     def worth(self, node: int) -> float | None:
         return None
+
+    def _leaf(self, line: _Line) -> Leaf:
+        fresh = 0 if line.parent is None else 1
+        return Leaf(line.node, line.tokens, self._expand(line.tokens), fresh, line.parent)
 
     def _expand(self, line: tuple[int, ...]) -> Expand:
         without = self._request.end_ids if len(line) < self._request.params.min_tokens else frozenset[int]()

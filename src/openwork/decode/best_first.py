@@ -72,7 +72,7 @@ class BestFirstSearch:
     # -- deciding ------------------------------------------------------------------------------------------------
 
     def begin(self) -> Generation:
-        return Generation((self._leaf(0),))
+        return Generation((self.leaf(0),))
 
     def decide(self, answers: Mapping[int, Answer], spent: Spent) -> Generation | SearchReport:
         self._generations += 1
@@ -128,9 +128,9 @@ class BestFirstSearch:
                 parent.logprob + child.logprob,
             )
         self._nodes.append(node)
-        return self._leaf(len(self._nodes) - 1)
+        return self.leaf(len(self._nodes) - 1)
 
-    def _leaf(self, node: int) -> Leaf:
+    def leaf(self, node: int) -> Leaf:
         it, params = self._nodes[node], self._request.params
         may_end = len(it.line) >= params.min_tokens
         top = max(LISTED, it.listed * _MORE)

@@ -55,7 +55,7 @@ class Choosing:
     # -- deciding ------------------------------------------------------------------------------------------------
 
     def begin(self) -> Generation:
-        return Generation((self._leaf(0),))
+        return Generation((self.leaf(0),))
 
     def decide(self, answers: Mapping[int, Answer], spent: Spent) -> Generation | SearchReport:
         self._generations += 1
@@ -68,7 +68,7 @@ class Choosing:
             return self._report(used_up)
         leaves: list[Leaf] = []
         while len(leaves) < self._how.at_once and self._is_open():
-            leaves.append(self._leaf(self._frontier.pop()))
+            leaves.append(self.leaf(self._frontier.pop()))
         return Generation(tuple(leaves))
 
     def worth(self, node: int) -> float | None:
@@ -82,7 +82,7 @@ class Choosing:
     def _is_wanted(self, bound: float) -> bool:
         return self._how.score_all or self._best is None or bound >= self._best[0]
 
-    def _leaf(self, node: int) -> Leaf:
+    def leaf(self, node: int) -> Leaf:
         it = self._trie.nodes[node]
         line = self._trie.line(node)
         if self._is_tip(node):  # its last token is what is asked for

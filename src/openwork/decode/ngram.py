@@ -39,6 +39,10 @@ class Proposer(Protocol):
         """For each token that would be guessed, at most so many: how likely it and all before it are right."""
         ...
 
+    def prepare(self, num: int) -> None:
+        """It will be asked for so many when all others have been told the same: for who can make them together."""
+        ...
+
     def propose(self, num: int) -> tuple[int, ...]:
         """That many tokens, of those there are odds for; perhaps fewer, where making them takes time."""
         ...
@@ -80,6 +84,9 @@ class Ngram:
                 break
             found.append(odds)
         return found
+
+    def prepare(self, num: int) -> None:
+        pass
 
     def propose(self, num: int) -> tuple[int, ...]:
         known, guess = len(self._tokens), list[int]()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from openwork.core.request import Request
 from openwork.decode.beam import BeamSearch
 from openwork.decode.best_first import BestFirstSearch
@@ -28,3 +30,9 @@ class Strategies:
 
     def searching(self, number: int, request: Request) -> SearchStrategy:
         return strategy_of(request)
+
+    def going_on(
+        self, number: int, request: Request, search: SearchStrategy, given: Sequence[int], num_agreed: int
+    ) -> SearchStrategy:
+        """Of a search that is under way: its reader has these tokens, and it has agreed on so many."""
+        return search

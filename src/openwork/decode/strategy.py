@@ -122,6 +122,10 @@ class SearchStrategy(Protocol):
         """The next generation, by the answers of all leaves of this one; or the end."""
         ...
 
+    def leaf(self, node: int) -> Leaf:
+        """The leaf that it has named for a node, once more."""
+        ...
+
     def worth(self, node: int) -> float | None:
         """What a line that goes on from an answered node may score; None: none will. Asked after ``decide``."""
         ...

@@ -52,6 +52,8 @@ class Loop:
         self._before = before
         self._last_s = 0.0  # what the last step took
         self._in_flight: deque[tuple[Step, Any]] = deque()  # oldest first; more than one only after an interrupt
+        if recorder is not None:
+            recorder.attend(scheduler)
 
     @property
     def is_idle(self) -> bool:
@@ -84,15 +86,16 @@ class Loop:
     def pin(self, terms: Terms, tokens: Line[int], seconds: float) -> int:
         """Keep what is cached of ``tokens`` for a time, as Scheduler.pin."""
         now = self.clock.now()
+        num_tokens = self.scheduler.pin(terms, tokens, now, now + seconds)
         if self._recorder is not None:
             self._recorder.pinned(now, terms, tokens, now + seconds)
-        return self.scheduler.pin(terms, tokens, now, now + seconds)
+        return num_tokens
 
     def replace_tenants(self, known: Mapping[str, Tenant]) -> None:
         """Let a new list of tenants take effect."""
+        self.scheduler.cache.tenants.replace(known)
         if self._recorder is not None:
             self._recorder.replaced(self.clock.now(), known)
-        self.scheduler.cache.tenants.replace(known)
 
     # -- turning -------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from openwork.core.request import Request
 from openwork.core.sequence import Sequence
 from openwork.core.step import Result, Step
 from openwork.core.terms import Tenant, Terms
+from openwork.schedule.scheduler import Scheduler
 from openwork.schedule.searches import Hear
 
 
@@ -50,6 +51,10 @@ class Recorder(Protocol):
     A step comes before the runner has it, so that a crash leaves its cause behind. It raises nothing: an engine does
     not fail because of what is written about it.
     """
+
+    def attend(self, scheduler: Scheduler) -> None:
+        """Whose lines come: each when the scheduler has done what it says. It may be looked at then, and only then."""
+        ...
 
     def submitted(
         self,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence as Line_of
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,6 +28,34 @@ _FORGET = 0.995  # what one token later is left of what the trials have taught
 _PRIOR, _PRIOR_WEIGHT = 0.75, 2.0  # how often a guess is right before one was tried, as if so many had been
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """How may a line go on? ``blocks`` have room for it and for ``most`` guesses."""
+
+    line: tuple[int, ...]
+    blocks: tuple[int, ...]
+    most: int
+
+
+@dataclass(slots=True, eq=False)
+class _Thread:
+    """A line that is being guessed for. ``first`` is the block in which the next row is written."""
+
+    ask: Ask
+    computed: int
+    first: int
+    before: int  # what stands before that block, as one number
+    line: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.line = self.ask.line
+
+    @property
+    def end(self) -> int:
+        """How far it is computed next."""
+        return min(len(self.line), self.computed + MOST_ROWS)
+
+
 class Drafter:
     """``kv`` has the blocks of the large model's cache, bound to the same ops; guesses are ids below ``vocab_size``.
 
@@ -38,41 +67,70 @@ class Drafter:
         self._model = model
         self._kv = kv
         self._vocab_size = vocab_size
+        self._expected: list[Ask] = []
+        self._guessed: dict[Ask, tuple[int, ...]] = {}
         self._held: dict[int, tuple[int, tuple[int, ...]]] = {}  # block -> what stands before it, and its tokens
 
-    def guess(self, line: tuple[int, ...], blocks: Line_of[int], most: int) -> tuple[int, ...]:
-        """Greedily, the tokens that follow: as many, or fewer; none while there is much to catch up with.
+    def expect(self, ask: Ask) -> None:
+        """This will be asked for in a moment, when all that will be are known: they are computed together then."""
+        self._expected.append(ask)
 
-        ``blocks`` have room for the line and the guesses.
-        """
-        most = min(most, self._model.spec.max_positions - len(line))
-        if most < 1:
-            return ()  # beyond its window
-        valid, first, before = self._find(line, blocks)
-        end = min(len(line), valid + MOST_ROWS)
-        hidden = self._forward(line, valid, end, blocks)
-        known = len(line)
-        began, computed = time.perf_counter(), end
-        while end == known and len(line) - known < most:
-            (token,), (is_finite,) = (found.tolist() for found in self._model.best(hidden[-1:]))
-            if not is_finite or not 0 <= token < self._vocab_size:
-                break
-            line = (*line, token)
-            if len(line) - known < most:
-                hidden = self._forward(line, computed, computed + 1, blocks)
-                computed += 1
-        self._remember(line, blocks, first, before, computed)
-        if computed > end:
-            each = (time.perf_counter() - began) / (computed - end)
+    def guess(self, ask: Ask) -> tuple[int, ...]:
+        """Greedily, the tokens that follow: as many, or fewer; none while there is much to catch up with."""
+        if ask not in self._guessed:
+            self._guessed = dict.fromkeys((*self._expected, ask), ())
+            self._expected = []
+            asked = [each for each in self._guessed if self._most(each) > 0]
+            threads = [_Thread(each, *self._find(each.line, each.blocks)) for each in asked]
+            while threads:
+                group, threads = _fitting(threads)
+                self._go_on(group)
+        return self._guessed.pop(ask)
+
+    def _most(self, ask: Ask) -> int:
+        return min(ask.most, self._model.spec.max_positions - len(ask.line))  # not beyond its window
+
+    def _go_on(self, threads: list[_Thread]) -> None:
+        """Catch up with some lines, then guess a token of each at a time."""
+        last = self._forward(threads)
+        began, num_rows = time.perf_counter(), 0
+        going = [thread for thread in threads if thread.computed == len(thread.line)]
+        hidden = last[[place for place, thread in enumerate(threads) if thread.computed == len(thread.line)]]
+        while going:
+            ids, finite = (found.tolist() for found in self._model.best(hidden))
+            left = []
+            for thread, token, is_finite in zip(going, ids, finite, strict=True):
+                if is_finite and 0 <= token < self._vocab_size:
+                    thread.line = (*thread.line, token)
+                    if len(thread.line) - len(thread.ask.line) < self._most(thread.ask):
+                        left.append(thread)
+            going = left
+            if going:
+                hidden = self._forward(going)
+                num_rows += len(going)
+        for thread in threads:
+            self._remember(thread)
+            self._guessed[thread.ask] = thread.line[len(thread.ask.line) :]
+        if num_rows:
+            each = (time.perf_counter() - began) / num_rows
             self.guess_s = _USUAL * self.guess_s + (1 - _USUAL) * each if self.guess_s else each
-        return line[known:]
 
-    def _forward(self, line: tuple[int, ...], start: int, end: int, blocks: Line_of[int]) -> np.ndarray:
-        positions = np.arange(start, end, dtype=np.int32)
-        table = np.array([blocks[: -(-end // self._kv.block_size)]], np.int32)  # (1, blocks)
-        rows = Rows(positions, np.array([0, end - start], np.int32), table, *self._model.cos_sin(positions))
-        ids = np.array(line[start:end], np.int32)
-        return self._model.forward(ids, self._model.ops.bind_rows(rows), self._kv)
+    def _forward(self, threads: list[_Thread]) -> np.ndarray:
+        """Compute what is due of each line; the last row of each (lines, hidden_size)."""
+        ends = [thread.end for thread in threads]
+        counts = [end - thread.computed for thread, end in zip(threads, ends, strict=True)]
+        ids = [token for t, end in zip(threads, ends, strict=True) for token in t.line[t.computed : end]]
+        positions = np.concatenate([np.arange(t.computed, end) for t, end in zip(threads, ends, strict=True)])
+        positions = positions.astype(np.int32)
+        starts = np.cumsum([0, *counts]).astype(np.int32)
+        tables = np.zeros((len(threads), max(-(-end // self._kv.block_size) for end in ends)), np.int32)
+        for row, (thread, end) in enumerate(zip(threads, ends, strict=True)):
+            held = thread.ask.blocks[: -(-end // self._kv.block_size)]
+            tables[row, : len(held)] = held
+            thread.computed = end
+        rows = self._model.ops.bind_rows(Rows(positions, starts, tables, *self._model.cos_sin(positions)))
+        hidden = self._model.forward(np.array(ids, np.int32), rows, self._kv)
+        return hidden[starts[1:] - 1]
 
     # -- what the cache holds ------------------------------------------------------------------------------------
 
@@ -89,11 +147,11 @@ class Drafter:
             before = hash((before, part))
         raise AssertionError("the blocks are fewer than the line needs")
 
-    def _remember(self, line: tuple[int, ...], blocks: Line_of[int], first: int, before: int, computed: int) -> None:
-        size = self._kv.block_size
-        for place in range(first, -(-computed // size)):
-            part = line[place * size : min(computed, (place + 1) * size)]
-            self._held[blocks[place]] = before, part
+    def _remember(self, thread: _Thread) -> None:
+        size, before = self._kv.block_size, thread.before
+        for place in range(thread.first, -(-thread.computed // size)):
+            part = thread.line[place * size : min(thread.computed, (place + 1) * size)]
+            self._held[thread.ask.blocks[place]] = before, part
             before = hash((before, part))
 
 
@@ -132,10 +190,25 @@ class Guesses:
         odd = self._hits / self._trials
         return [odd**place for place in range(1, most + 1)]
 
+    def prepare(self, num: int) -> None:
+        self._drafter.expect(self._ask(num))
+
     def propose(self, num: int) -> tuple[int, ...]:
-        sequence = self._sequence
-        self._guessed = self._drafter.guess(tuple(sequence.tokens), sequence.blocks, num)
+        self._guessed = self._drafter.guess(self._ask(num))
         return self._guessed
+
+    def _ask(self, num: int) -> Ask:
+        return Ask(tuple(self._sequence.tokens), tuple(self._sequence.blocks), num)
+
+
+def _fitting(threads: list[_Thread]) -> tuple[list[_Thread], list[_Thread]]:
+    """As many as one forward pass takes, at least one; and the rest."""
+    num_rows = 0
+    for place, thread in enumerate(threads):
+        num_rows += thread.end - thread.computed
+        if num_rows > MOST_ROWS and place:
+            return threads[:place], threads[place:]
+    return threads, []
 
 
 def _num_common(one: Line_of[int], other: Line_of[int]) -> int:

@@ -124,12 +124,18 @@ def _adjusts(params: SamplingParams) -> bool:
 
 
 def _penalise(row: np.ndarray, history: tuple[int, ...], prompt_len: int, params: SamplingParams) -> None:
-    """In place. Repetition: Keskar et al. 2019 (CTRL), prompt and output; presence and frequency: output only."""
+    """In place. Repetition: Keskar et al. 2019 (CTRL), prompt and output; presence and frequency: output only.
+
+    A token that occurs several times is read, changed and written as often, from the same number to the same number:
+    that is cheaper than to find out which occur. Only how often they do has to be counted.
+    """
     tokens = np.array(history, np.int64)
     if params.repetition_penalty != 1:
-        seen = np.unique(tokens)
-        penalty = np.float32(params.repetition_penalty)
-        row[seen] = np.where(row[seen] > 0, row[seen] / penalty, row[seen] * penalty)
-    generated, counts = np.unique(tokens[prompt_len:], return_counts=True)
-    row[generated] -= np.float32(params.frequency_penalty) * counts.astype(np.float32)
-    row[generated] -= np.float32(params.presence_penalty)
+        penalty, seen = np.float32(params.repetition_penalty), row[tokens]
+        row[tokens] = np.where(seen > 0, seen / penalty, seen * penalty)
+    if params.frequency_penalty:
+        generated, counts = np.unique(tokens[prompt_len:], return_counts=True)
+        row[generated] -= np.float32(params.frequency_penalty) * counts.astype(np.float32)
+    if params.presence_penalty:
+        generated = tokens[prompt_len:]
+        row[generated] = row[generated] - np.float32(params.presence_penalty)

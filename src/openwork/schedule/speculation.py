@@ -13,7 +13,7 @@ who runs. It decides what is tried and never what is chosen: tokens are the same
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from openwork.core.sequence import Sequence
 from openwork.core.settings import SpeculationSettings
@@ -132,20 +132,23 @@ class Speculation:
         candidates = candidates[: draft.rows]
         seconds = self._seconds(draft.works, num_rows, num_rows + len(candidates))
         best = self._best(num_tokens, candidates, seconds)
-        for place, count in Counter(place for _, place, _ in candidates[:best]).items():
-            self._extend(draft, place, count)
+        self._extend(draft, Counter(place for _, place, _ in candidates[:best]))
 
-    def _extend(self, draft: Draft, place: int, count: int) -> None:
-        sequence = self._roster.sequences[draft.works[place].sequence]
-        count = min(count, self._room(sequence))  # others may have taken some of it
-        if not count:
-            return
-        end = sequence.computed + count
-        copies: tuple[Copy, ...] | None = self._cache.grow(sequence, end)
-        assert copies is not None, "there was room for it"
-        drafts = sequence.proposer.propose(count)
-        self._guessing_s += len(drafts) * sequence.proposer.guess_s
-        draft.extend(place, sequence, drafts, copies, self._cache.blocks_for(end))
+    def _extend(self, draft: Draft, place_to_count: Mapping[int, int]) -> None:
+        """Give works so many guesses. All proposers hear of it before the first is asked."""
+        grown: list[tuple[int, Sequence, int, tuple[Copy, ...]]] = []
+        for place, wanted in place_to_count.items():
+            sequence = self._roster.sequences[draft.works[place].sequence]
+            count = min(wanted, self._room(sequence))  # others may have taken some of it
+            if count:
+                copies: tuple[Copy, ...] | None = self._cache.grow(sequence, sequence.computed + count)
+                assert copies is not None, "there was room for it"
+                sequence.proposer.prepare(count)
+                grown.append((place, sequence, count, copies))
+        for place, sequence, count, copies in grown:
+            drafts = sequence.proposer.propose(count)
+            self._guessing_s += len(drafts) * sequence.proposer.guess_s
+            draft.extend(place, sequence, drafts, copies, self._cache.blocks_for(sequence.computed + count))
 
     def _seconds(self, works: list[Work], first: int, last: int) -> list[float]:
         if all(work.num_sure == 1 for work in works):

@@ -86,7 +86,7 @@ class Form:
         constraint, param, span = self.wanted.constraint, self.wanted.param, dialect.span
         is_open = span.is_open_after(prompt)
         marks = (span.end,) if is_open else (span.start, span.end)
-        has_room = not self.opening and not any(_is_special(mark, tokenizer) for mark in marks)
+        has_room = not self.opening and not any(_special_id(mark, tokenizer) is not None for mark in marks)
         if is_open and not has_room:
             raise bad_request(
                 f"{param} cannot be followed here: this model begins with reasoning, and its marks, or those of its "
@@ -163,7 +163,7 @@ def _form_of_calls(dialect: Dialect) -> ToolFormat:
 
 def _with_calls(wanted: Wanted | None, tools: Tools, dialect: Dialect, tokenizer: Tokenizer) -> Form:
     grammar = CallGrammar(
-        _form_of_calls(dialect), tools.known, lambda mark: _is_special(mark, tokenizer), tools.is_parallel
+        _form_of_calls(dialect), tools.known, lambda mark: _special_id(mark, tokenizer), tools.is_parallel
     )
     blame = [Wanted(_bounded(tool), tool.param) for tool in tools.known]
     if tools.is_forced:
@@ -185,6 +185,6 @@ def _bounded(tool: Tool) -> Constraint:
         raise RequestError(words, error.hint, param=tool.param) from None
 
 
-def _is_special(mark: str, tokenizer: Tokenizer) -> bool:
+def _special_id(mark: str, tokenizer: Tokenizer) -> int | None:
     token = tokenizer.token_id(mark) if mark else None
-    return token is not None and tokenizer.is_special(token)
+    return token if token is not None and tokenizer.is_special(token) else None

@@ -4,8 +4,8 @@
     free      it may be any text, and what is called in it is called right; or an answer of a schema in place of calls
 
 The arguments of a call are a JSON document of the tool's schema, or, where models write calls as Python does, keyword
-arguments in the order of its properties. A mark that is a special token cannot be part of a grammar (grammar.py): a
-forced reply is made to begin with it (``opening``), a free one cannot be offered. Replies are read in reply.py.
+arguments in the order of its properties. A mark that is a special token is named in the grammar, as no text holds it; a
+forced reply is made to begin with it (``opening``). Replies are read in reply.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from openwork.core.constraint import Constraint
 from openwork.core.errors import RequestError
 from openwork.text.dialect import Span, ToolFormat
-from openwork.text.grammar import DIALECT, as_lark, json_as_lark
+from openwork.text.grammar import DIALECT, as_lark, as_mark, json_as_lark
 
 _NOTHING: Mapping[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 _DEFINITIONS = ("$defs", "definitions")
@@ -49,23 +49,23 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class CallGrammar:
-    """``is_special`` says of a mark whether it is a special token of the model."""
+    """``special_id`` says of a mark which special token of the model it is; None: none, but text."""
 
     form: ToolFormat
     tools: Sequence[Tool]
-    is_special: Callable[[str], bool]
+    special_id: Callable[[str], int | None]
     is_parallel: bool = True
 
     @property
     def opening(self) -> str:
         """What a forced reply is made to begin with, in place of the grammar."""
         mark = self.form.marks[0] if self.form.is_anywhere else ""
-        return mark if mark and self.is_special(mark) else ""
+        return mark if mark and self.special_id(mark) is not None else ""
 
     def forced(self) -> Constraint:
         """Of what follows the opening. Raises RequestError, its param the tool's, for what cannot be put in words."""
-        mark = "" if self.opening or not self.form.is_anywhere else self.form.marks[0]
-        return Constraint.lark("\n".join([f"start: {self._calls(mark)}", *self._rules()]))
+        begin = [] if self.opening or not self.form.is_anywhere else [self.form.marks[0]]
+        return self._made([f"start: {self._calls(begin)}", *self._rules()])
 
     def free(self, span: Span | None = None, answer: Mapping[str, Any] | None = None) -> Constraint:
         """Calls, or an ``answer`` of a schema; where that is None, any text with calls in it.
@@ -73,13 +73,6 @@ class CallGrammar:
         Where calls have no mark they are the whole reply, and ``span`` is reasoning that the reply may begin with.
         Raises RequestError.
         """
-        if self.opening:
-            raise RequestError(
-                "cannot be made to follow a schema while the model may choose not to call: the mark of its calls is a "
-                "special token",
-                'Make tool_choice "required", or leave strict and response_format out.',
-                param="tools",
-            )
         mark = self.form.marks[0] if self.form.is_anywhere else ""
         rules = self._rules()
         if answer is not None:
@@ -89,41 +82,63 @@ class CallGrammar:
                     'Make tool_choice "required" or "none".',
                     param="tools",
                 )
-            return Constraint.lark("\n".join([f"start: {self._calls(mark)} | {json_as_lark(answer)}", *rules]))
+            begin = [mark] if mark else []
+            return self._made([f"start: {self._calls(begin)} | {json_as_lark(answer)}", *rules])
         if mark:
-            without = f"~/(.|\\n)*{_pattern(mark)}(.|\\n)*/"
-            first = f"start: (free {self._call('')}){'*' if self.is_parallel else '?'} TEXT?"
+            # Nor may text spell the mark, which would be read as if it were one.
+            text = f"TEXT: /(.|\\n)+/ & ~/(.|\\n)*{_pattern(mark)}(.|\\n)*/"
+            often = "*" if self.is_parallel else "?"
+            if self.opening:
+                return self._made([f"start: (TEXT? {self._call([mark])}){often} TEXT?", text, *rules])
             free = f"free[suffix={as_lark(mark)}]: /(.|\\n)*/"
-            return Constraint.lark("\n".join([first, free, f"TEXT: /(.|\\n)+/ & {without}", *rules]))
+            return self._made([f"start: (free {self._call([])}){often} TEXT?", free, text, *rules])
         begins = "\\[" if self.form.notation == "pythonic" else "\\{"
         unlike = "" if span is None else f" & ~/{_pattern(span.start)}(.|\\n)*/"
         text = f"TEXT: /([^{begins} \\n\\t\\r](.|\\n)*)?/{unlike}"
-        return Constraint.lark("\n".join([f"start: {self._calls('')} | TEXT", text, *rules]))
+        return self._made([f"start: {self._calls([])} | TEXT", text, *rules])
 
     # -- the form ----------------------------------------------------------------------------------------------------
 
-    def _calls(self, mark: str) -> str:
-        """One call, or as many as may follow one another."""
-        if self.form.notation in ("list", "pythonic"):
-            open_, close = (f"{mark} [", "]") if self.form.notation == "list" else ("[", "]")
-            more = f"({as_lark(', ')} call)*" if self.is_parallel else ""
-            return f"{as_lark(open_)} call {more} {as_lark(close)}"
-        first = self._call(mark)
-        if not self.is_parallel or (self.form.is_anywhere and not (mark and self._end)):
-            return first
-        return f"{first} ({as_lark(chr(10) if mark else '; ')} {first})*"
+    @property
+    def _marks(self) -> dict[str, int]:
+        """The special tokens that the grammar may name, in their order."""
+        ids = {mark: self.special_id(mark) for mark in (*self.form.marks[:1], self.form.end) if mark}
+        return {mark: token for mark, token in ids.items() if token is not None}
 
-    def _call(self, mark: str) -> str:
+    def _made(self, lines: Sequence[str]) -> Constraint:
+        return Constraint.lark("\n".join(lines), self._marks.values())
+
+    def _words(self, *texts: str) -> str:
+        """Texts one after the other; those that are special tokens by name."""
+        marks, words, plain = list(self._marks), list[str](), ""
+        for text in texts:
+            if text in marks:
+                words += [as_lark(plain)] if plain else []
+                words.append(as_mark(marks.index(text)))
+                plain = ""
+            else:
+                plain += text
+        return " ".join([*words, as_lark(plain)] if plain else words)
+
+    def _calls(self, begin: Sequence[str]) -> str:
+        """One call, or as many as may follow one another; ``begin`` is the mark, unless it has been written."""
+        if self.form.notation in ("list", "pythonic"):
+            open_ = self._words(*begin, " [" if self.form.notation == "list" else "[")
+            more = f"({as_lark(', ')} call)*" if self.is_parallel else ""
+            return f"{open_} call {more} {as_lark(']')}"
+        first = self._call(begin)
+        if not self.is_parallel or (self.form.is_anywhere and not (begin and self.form.end)):
+            return first
+        return f"{first} ({as_lark(chr(10) if begin else '; ')} {first})*"
+
+    def _call(self, begin: Sequence[str]) -> str:
         """A call by itself, with the marks around it."""
         if self.form.notation == "list":
-            return self._calls("")
-        begin = as_lark(mark + "\n") if self.form.is_anywhere else ""
-        return f"{begin} call {as_lark(chr(10) + self._end) if self._end else ''}"
-
-    @property
-    def _end(self) -> str:
-        end = self.form.end if self.form.is_anywhere else ""
-        return "" if self.is_special(end) else end
+            return self._calls(begin)
+        if not self.form.is_anywhere:
+            return "call"
+        end = self._words("\n", self.form.end) if self.form.end else ""
+        return f"{self._words(*begin, chr(10))} call {end}"
 
     def _rules(self) -> list[str]:
         """``call`` and all below it."""

@@ -4,7 +4,7 @@
                   model that likes white space could go on with it for ever
     regex         the whole text matches
     choice        one of the texts, exactly
-    lark          as it is, except that no special token can be named
+    lark          as it is, except that no special token can be named but by <mark0>, <mark1>, ..., of those given
 
 What may come before it (a model's reasoning) is any text up to its end mark, and a little white space.
 
@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
@@ -41,8 +42,8 @@ _JSON: JsonCompileOptions = {
 }
 DIALECT = "x-guidance"  # would let a schema change how it is read
 _UNIMPLEMENTED = re.compile(r"Unimplemented keys: (\[.*\])")
-_SPECIAL = re.compile(r"<[^<>\s]*>")  # how Lark's dialect names one, outside of texts and patterns
-_QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"|/(?:[^/\\\n]|\\.)+/|(?://|#)[^\n]*')
+_QUOTED = r'"(?:[^"\\\n]|\\.)*"|/(?:[^/\\\n]|\\.)+/|(?://|#)[^\n]*'
+_SPECIAL = re.compile(rf"{_QUOTED}|(?P<name><[^<>\s]*>)")  # how Lark's dialect names one, outside of texts and patterns
 _LONGEST = 300  # characters of a reason
 
 
@@ -84,14 +85,26 @@ def _answer(constraint: Constraint) -> dict[str, Any]:
         case "choice":
             return {"lark_grammar": "start: " + " | ".join(map(as_lark, json.loads(constraint.source)))}
         case "lark":
-            named = _SPECIAL.search(_QUOTED.sub('""', constraint.source))
-            if named is not None:
-                raise RequestError(
-                    f"names {named[0][:40]!r}: special tokens are not supported in grammars",
-                    "Write what is meant as text, in quotes.",
-                    param="lark",
-                )
-            return {"lark_grammar": constraint.source}
+            return {"lark_grammar": _SPECIAL.sub(partial(_as_special, constraint.special_ids), constraint.source)}
+
+
+def as_mark(place: int) -> str:
+    """A special token in a grammar, by its place among those that are given."""
+    return f"<mark{place}>"
+
+
+def _as_special(ids: Sequence[int], found: re.Match[str]) -> str:
+    name = found["name"]
+    if name is None:
+        return found[0]
+    place = next((place for place in range(len(ids)) if name == as_mark(place)), None)
+    if place is None:
+        raise RequestError(
+            f"names {name[:40]!r}: special tokens are not supported in grammars",
+            "Write what is meant as text, in quotes.",
+            param="lark",
+        )
+    return f"<[{ids[place]}]>"
 
 
 def as_lark(text: str) -> str:

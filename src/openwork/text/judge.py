@@ -1,10 +1,12 @@
 """Judge: the program that tries constraints, in a process of its own that may die of them.
 
-    {"kind", "source", "before"}  in, one a line        {"error": [message, hint, param] or null}  out, one a line
+    {"kind", "source", "before", "special_ids"}  in, one a line
+    {"error": [message, hint, param] or null}  out, one a line
 
 It bounds its own processor time (for each constraint), its memory and its stack, so that what compiles here compiles
-anywhere; its vocabulary is the 256 bytes, because whether a constraint compiles depends on no other. When it has grown
-it ends and another is started. Only text/trial.py speaks to it.
+anywhere; its vocabulary is the 256 bytes and some special tokens, which stand for whatever a grammar names, because
+whether a constraint compiles depends on no other. When it has grown it ends and another is started. Only text/trial.py
+speaks to it.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ CPU_S = 2
 MEMORY_BYTES = 512 << 20
 STACK_BYTES = 1 << 20  # a thread of the engine has more
 GROWN_BYTES = 192 << 20
+FIRST_SPECIAL, NUM_SPECIAL = 256, 5  # of its vocabulary
 
 
 def main() -> None:
@@ -52,7 +55,9 @@ def _serve() -> None:
 def _try(vocabulary: LLTokenizer, asked: dict[str, Any]) -> list[str] | None:
     try:
         before = asked["before"]
-        constraint = Constraint(asked["kind"], asked["source"], None if before is None else (before[0], before[1]))
+        stand_ins = tuple(FIRST_SPECIAL + place % NUM_SPECIAL for place in range(len(asked["special_ids"])))
+        marks = None if before is None else (before[0], before[1])
+        constraint = Constraint(asked["kind"], asked["source"], marks, stand_ins)
         compile_constraint(vocabulary, constraint)
     except RequestError as error:
         return [error.message.removeprefix(f"{error.param}: "), error.hint, error.param]

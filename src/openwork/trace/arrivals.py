@@ -15,10 +15,11 @@ from openwork.core.output import FinishReason, Logprob
 from openwork.core.request import Request
 from openwork.core.step import Candidates, Expand, Result, Step, Work
 from openwork.core.terms import Tenant, Terms
-from openwork.kv.saved import Saved
+from openwork.kv.saved import Saved, export
 from openwork.schedule.scheduler import Scheduler
+from openwork.trace.coding.thaw import Known
 from openwork.trace.cost import Lap, work_of
-from openwork.trace.entry import Began, Entry, Failed, Pinned, Planned, Ran, Replaced, Restored, Submitted
+from openwork.trace.entry import Began, Entry, Failed, Pictured, Pinned, Planned, Ran, Replaced, Restored, Submitted
 from openwork.trace.figures import Counting
 from openwork.trace.schedule import Rerun, rerun
 from openwork.trace.watch import WatchedCache
@@ -112,6 +113,8 @@ class Collecting:
                 recorded.restored = records
             case Submitted():
                 self._submit(entry)
+            case Pictured(known=known) if known is not None and process is not None:
+                self._join(known, process)
             case Pinned(time=time, terms=terms, tokens=tokens, until=until):
                 recorded.others.append(Timed(time + self._offset, terms, tokens, until - time))
             case Replaced(time=time, tenants=tenants):
@@ -164,6 +167,14 @@ class Collecting:
                 if (place, index) not in self._finished:
                     del tokens[len(entry.so_far.get(index, ())) :]
         self._names[entry.name] = self._places[entry.number] = place
+
+    def _join(self, known: tuple[Known, ...], process: Rerun) -> None:
+        """A replay begins here: with what is cached, and without the requests that are under way."""
+        recorded, missed = self.recorded, sum(each.number not in self._places for each in known)
+        if not recorded.arrivals and recorded.processes == 1:
+            recorded.restored = export(process.cache)
+        if missed:
+            recorded.notes.append(f"Requests that were under way where the recording begins are left out: {missed}.")
 
     def _happen(self, event: Event) -> None:
         place = self._places.get(event.request)

@@ -129,6 +129,8 @@ class Blaming:
     # -- before the first token ----------------------------------------------------------------------------------
 
     def _queue(self, place: int, asked: Asked) -> None:
+        if asked.joined_s is not None:
+            return
         until = asked.admitted_s if asked.admitted_s is not None else asked.ended_s
         if until is None or asked.error or until - asked.arrived_s <= LONG * self.usual_s:
             return

@@ -26,6 +26,7 @@ class Line:
     worked: array[int] = field(default_factory=lambda: array("I"))
     spans: list[tuple[float, str, str]] = field(default_factory=list)  # (since, state, cause), until the next
     computed: int = 0  # positions that were computed for it at some time, or found
+    before: int = 0  # tokens that it had when it was met under way, which are in no step here
     finish: str = ""
     finished_s: float | None = None
 
@@ -43,6 +44,7 @@ class Asked:
     process: int
     number: int
     error: str = ""  # why it was refused
+    joined_s: float | None = None  # it was met under way then: what became of it before is not in the recording
     admitted_s: float | None = None
     ended_s: float | None = None
     cached: int = 0

@@ -1,6 +1,7 @@
 """Entry: one line of a flight recording. Together, in order, the lines are all that a scheduler was ever told.
 
-    Began -> Restored? -> (Submitted | Cancelled | Pinned | Replaced | Planned | Waited | Decided | Ran | Failed)*
+    Began -> Restored? -> (Submitted | Cancelled | Pinned | Replaced | Planned | Waited | Decided | Ran | Failed
+                           | Pictured)*
 
 One Began is one engine process; the next begins anew.
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from openwork.core.event import Admitted, Arrived, Ended, Event, Finished, Preempted, Prefilled, Token
 from openwork.core.output import FinishReason
@@ -152,7 +154,21 @@ class Failed:
     events: tuple[Event, ...] = ()
 
 
-Entry = Began | Restored | Submitted | Cancelled | Pinned | Replaced | Planned | Waited | Decided | Ran | Failed
+@dataclass(frozen=True, slots=True)
+class Pictured:
+    """The whole scheduler as it is here, so that a replay can begin which has not what was before.
+
+    ``known`` are the requests that are under way, where lines before this are missing; None: nothing is.
+    """
+
+    time: float
+    picture: Any = field(compare=False)  # trace.coding.thaw.Picture, which stands above this file
+    known: tuple[Any, ...] | None = field(default=None, compare=False)  # of trace.coding.thaw.Known
+
+
+Entry = (
+    Began | Restored | Submitted | Cancelled | Pinned | Replaced | Planned | Waited | Decided | Ran | Failed | Pictured
+)
 
 # Whatever of these is written field by field: a log says which field has which number (coding/plain.py).
 WRITTEN: tuple[type, ...] = (

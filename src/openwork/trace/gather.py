@@ -14,9 +14,10 @@ from itertools import pairwise
 
 from openwork.core.event import Admitted, Ended, Event, Finished, Preempted, Token
 from openwork.core.step import Step
+from openwork.trace.coding.thaw import Known
 from openwork.trace.cost import work_of
 from openwork.trace.course import Asked, Course, Happened, Line, Sample, Stepped
-from openwork.trace.entry import Began, Cancelled, Entry, Failed, Planned, Ran, Submitted
+from openwork.trace.entry import Began, Cancelled, Entry, Failed, Pictured, Planned, Ran, Submitted
 from openwork.trace.schedule import Rerun, rerun
 from openwork.trace.watch import Move, WatchedCache
 
@@ -64,6 +65,10 @@ class Gathering:
                 self._plan(entry, process)
             case Ran() | Failed():
                 self._land(entry)
+            case Pictured(known=known) if process is not None:
+                for each in known or ():
+                    if each.number not in self._places:
+                        self._join(each, entry.time, process)
             case Cancelled():
                 self._note("cancel", entry.time, entry.number, {"index": entry.index, "reason": entry.reason})
         for event in getattr(entry, "events", ()) if process is None else process.events:
@@ -108,6 +113,28 @@ class Gathering:
             indices = [0] if entry.so_far is None else sorted(entry.so_far) or [0]
             for index in indices:
                 self._line(known, index).spans.append((entry.time + self._offset, "queued", ""))
+
+    def _join(self, known: Known, time: float, process: Rerun) -> None:
+        """A request that is under way where a replay begins."""
+        request, place = known.request, len(self.course.requests)
+        asked = Asked(
+            name=known.name,
+            tenant=request.terms.tenant,
+            arrived_s=known.arrived + self._offset,
+            prompt=len(request.prompt),
+            most=request.max_tokens,
+            is_search=request.search is not None,
+            process=max(0, len(self.course.processes) - 1),
+            number=known.number,
+            joined_s=time + self._offset,
+        )
+        self.course.requests.append(asked)
+        self._names[known.name] = self._places[known.number] = place
+        for sequence in process.scheduler._roster.entries[known.number].living.values():
+            line = self._line(place, sequence.index)
+            line.computed, line.before = sequence.computed, sequence.generated
+            state = "running" if sequence.blocks else "queued"
+            line.spans.append((time + self._offset, state, ""))
 
     def _line(self, place: int, index: int) -> Line:
         lines = self.course.requests[place].lines

@@ -26,6 +26,7 @@ from openwork.core.terms import Tenant, Terms
 from openwork.decode.strategy import Generation
 from openwork.engine.face import Recorded
 from openwork.kv.saved import Saved
+from openwork.schedule.scheduler import Scheduler
 from openwork.trace.coding.encode import Encoder
 from openwork.trace.coding.plain import plain, table
 from openwork.trace.coding.shape import BEGAN, rare
@@ -36,7 +37,39 @@ SEGMENTS = 16  # files that a full recording is spread over: one of them goes at
 LEAST_SEGMENT_BYTES = 64 << 10
 KEY_EVERY_BYTES = 64 << 10  # at least; and so seldom that keys are a small part of all
 KEY_SHARE = 1 / 32
+PICTURE_SHARE = 1 / 200  # of the time, at most, where a file does not begin
+MOST_PICTURES = 1 / 4  # of the bytes, where files are so small that one at each head is more
+MOST_OF_ALL = 1 / 8  # of the room for all files: a picture beyond it is left out
 RETRY_S = 5.0
+
+
+class Album:
+    """When another picture is due: at the head of each file, and wherever they are a small part of bytes and time."""
+
+    def __init__(self) -> None:
+        self._is_open = True
+        self._is_wanted = False  # whatever the time: a file began
+        self._least_bytes = 0  # before which there is none
+        self._next_bytes = 0
+        self._next_s = 0.0
+
+    def turn(self) -> None:
+        """A file begins."""
+        self._is_wanted = True
+
+    def is_due(self, num_bytes: int, now_s: float) -> bool:
+        is_cheap = num_bytes >= self._next_bytes and now_s >= self._next_s
+        return self._is_open and num_bytes >= self._least_bytes and (self._is_wanted or is_cheap)
+
+    def add(self, num_bytes: int, own_bytes: int, took_s: float) -> None:
+        self._is_wanted = False
+        self._least_bytes = num_bytes + int(own_bytes / MOST_PICTURES)
+        self._next_bytes = num_bytes + int(own_bytes / KEY_SHARE)
+        self._next_s = clock.perf_counter() + took_s / PICTURE_SHARE
+
+    def close(self) -> None:
+        """No more of them."""
+        self._is_open = False
 
 
 class FlightRecorder:
@@ -66,6 +99,7 @@ class FlightRecorder:
         self._why = ""  # it does not write
         self._retry_at: float | None = None  # None: never
         self._next_key = 0
+        self._album = Album()
         try:
             self._first()
         except OSError as error:
@@ -85,6 +119,9 @@ class FlightRecorder:
         return Recorded(self._file is not None, self._num_bytes, self._num_failures, self._why)
 
     # -- Recorder ------------------------------------------------------------------------------------------------
+
+    def attend(self, scheduler: Scheduler) -> None:
+        self._encoder.attend(scheduler)
 
     def submitted(
         self,
@@ -122,7 +159,8 @@ class FlightRecorder:
 
     def decided(self, time: float, number: int, generation: Generation, worths: Mapping[int, float]) -> None:
         if not self._encoder.keeps_tokens:  # else it decides so again by itself
-            self._write(time, lambda: self._encoder.decided(time, number, generation, worths))
+            decided = self._encoder.decided
+            self._write(time, lambda: decided(time, number, generation, worths), is_settled=False)
 
     def ran(self, time: float, step: Step, result: Result, events: Line_of[Event]) -> None:
         self._write(time, lambda: self._encoder.ran(time, result, events))
@@ -138,8 +176,11 @@ class FlightRecorder:
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    def _write(self, time: float, encode: Callable[[], bytes]) -> None:
-        """Encode a line, whether or not it can be written: what follows is said against it."""
+    def _write(self, time: float, encode: Callable[[], bytes], is_settled: bool = True) -> None:
+        """Encode a line, whether or not it can be written: what follows is said against it.
+
+        ``is_settled``: the scheduler has done what it says, so that a file may begin behind it, with a picture.
+        """
         if self._why and self._retry_at is None:
             return
         try:
@@ -150,13 +191,15 @@ class FlightRecorder:
         try:
             if self._file is None:
                 self._num_lost += 1
-                if self._retry_at is None or clock.monotonic() < self._retry_at:
+                if self._retry_at is None or clock.monotonic() < self._retry_at or not is_settled:
                     return
-                self._next(time)  # its key holds what this line said
+                self._next(time)  # key and picture hold what this line said
                 self._tell_safely(f"recording goes on; {self._num_lost} lines were lost")
                 self._why, self._num_lost = "", 0
                 return
             self._put(frame(body))
+            if not is_settled:
+                return
             if self._file.num_bytes >= self._segment_bytes:
                 self._next(time)
             elif self._file.num_bytes >= self._next_key:
@@ -173,7 +216,25 @@ class FlightRecorder:
         assert self._file is not None
         key = MARK + frame(self._encoder.key(time))
         self._put(key)
+        self._put_picture(time)
         self._next_key = self._file.num_bytes + max(KEY_EVERY_BYTES, int(len(key) / KEY_SHARE))
+
+    def _put_picture(self, time: float) -> None:
+        """A picture of the scheduler, at the head of a file and wherever it costs next to nothing."""
+        assert self._file is not None
+        begin = clock.perf_counter()
+        if not self._album.is_due(self._num_bytes, begin):
+            return
+        try:
+            picture = self._encoder.picture(time)
+        except Exception as error:  # a fault of ours: what was recorded so far has not needed one
+            self._album.close()
+            self._tell_safely(f"no more pictures: {type(error).__name__}: {error}. A replay begins with the process.")
+            return
+        if picture is not None:
+            if len(picture) <= self._max_bytes * MOST_OF_ALL:
+                self._put(frame(picture))
+            self._album.add(self._num_bytes, len(picture), clock.perf_counter() - begin)
 
     def _stop(self, why: str, is_final: bool) -> None:
         if self._file is not None:
@@ -215,6 +276,7 @@ class FlightRecorder:
         else:
             self._file = self._open(self._number + 1)
             self._number += 1
+        self._album.turn()
         self._put_key(time)
 
     def _open(self, number: int) -> SegmentFile:

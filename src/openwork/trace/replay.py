@@ -96,7 +96,7 @@ def check(story: Story, token: int | None = None) -> Request:
     what, request = f"request {story.id}", story.request
     if story.error:
         raise TraceError(f"{what} was not accepted: {story.error}", "Nothing was computed for it.")
-    if request is None or not story.is_whole:
+    if request is None or not story.is_known:
         raise TraceError(f"a part of {what} is not in the recording", "Give the recording more room on disk.")
     if not story.has_tokens:
         raise TraceError(

@@ -10,23 +10,26 @@ no model. Whoever wants to see what the scheduler saw (the timeline, the report)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from openwork.core.errors import OpenworkError
-from openwork.core.event import Ended, Event
+from openwork.core.event import Admitted, Ended, Event
 from openwork.core.settings import CacheSettings
 from openwork.core.step import Step
 from openwork.core.terms import Tenants
 from openwork.kv.cache import KVCache
 from openwork.kv.saved import restore
 from openwork.schedule.scheduler import Scheduler
+from openwork.trace.coding.thaw import NotThawed
+from openwork.trace.compare import first_difference, short
 from openwork.trace.entry import (
     Began,
     Cancelled,
     Decided,
     Entry,
     Failed,
+    Pictured,
     Pinned,
     Planned,
     Ran,
@@ -38,7 +41,6 @@ from openwork.trace.entry import (
 from openwork.trace.told import Told, ToldStrategies
 
 MakeCache = Callable[[CacheSettings, Tenants], KVCache]
-SHOWN = 200  # characters of a value that differs
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,8 @@ class Difference:
 
     def __str__(self) -> str:
         return (
-            f"process {self.process}, {self.line}: {self.where} was {_short(self.recorded)}, "
-            f"and is {_short(self.replayed)} in the replay"
+            f"process {self.process}, {self.line}: {self.where} was {short(self.recorded)}, "
+            f"and is {short(self.replayed)} in the replay"
         )
 
 
@@ -70,7 +72,8 @@ class Checked:
     requests: int  # those that went on in another process counted once
     differences: tuple[Difference, ...] = ()
     gaps: tuple[str, ...] = ()  # where lines are missing; nothing after one can be compared
-    unread: int = 0  # lines that were not compared: after a difference or a gap, or without their beginning
+    unread: int = 0  # lines that were not compared: after a difference or a gap, or before the first picture
+    since: tuple[float, ...] = ()  # from where a replay went on with a picture; seconds of the calendar
 
     @property
     def is_equal(self) -> bool:
@@ -104,11 +107,28 @@ class Rerun:
         self.landed: Step | None = None  # the step whose result the last line brought
         self.difference: Difference | None = None  # the first; nothing may be fed after it
         self.gap = ""  # what is missing before the last line; nor after this
+        self.since: float | None = None  # when it was pictured; None: it was told from its beginning
+        self.lost = ""  # what is missing before that, where it is not the beginning
+        self.is_told = False
         self._num_steps = 0
+
+    @classmethod
+    def from_picture(cls, began: Began, pictured: Pictured, process: int = 0, make_cache: MakeCache = KVCache) -> Rerun:
+        """One that goes on from a picture, as from its beginning. Raises NotThawed."""
+        if began.cache != pictured.picture.cache:
+            raise NotThawed("a picture is of a cache of another size")
+        self = cls(began, process, make_cache)
+        self.in_flight = pictured.picture.restore(self.scheduler)
+        self._num_steps, self.since = pictured.picture.step, pictured.time
+        return self
+
+    def is_at(self, pictured: Pictured) -> bool:
+        """Whether it has come to where a picture was taken, as far as can be told."""
+        return pictured.known is None and self._num_steps == pictured.picture.step
 
     def feed(self, entry: Entry) -> None:
         """Do again what a line says was done."""
-        self.events, self.step, self.landed = [], None, None
+        self.events, self.step, self.landed, self.is_told = [], None, None, True
         try:
             self.difference = self._do(entry)
         except (AssertionError, LookupError, OpenworkError, ValueError) as error:
@@ -141,6 +161,8 @@ class Rerun:
                 return self._land(entry)
             case Began():
                 raise ValueError("a process begins once")
+            case Pictured():  # it has come here by itself
+                pass
         return None
 
     def _submit(self, entry: Submitted) -> Difference | None:
@@ -159,6 +181,8 @@ class Rerun:
         self._num_steps += 1
         self._told.plan(entry.step)
         self.step, self.events = self.scheduler.plan(entry.time)
+        if self.since is not None:
+            self._recall(entry.events, self.since)
         line = f"step {entry.step.number}"
         found = first_difference(entry.step, self.step, "step")
         found = found or self._compare(entry.events)
@@ -166,11 +190,26 @@ class Rerun:
             self.in_flight[self.step.number] = self.step
         return None if found is None else self._differs(line, *found)
 
+    def _recall(self, recorded: tuple[Event, ...], since: float) -> None:
+        """What was evicted before a picture is not in it: that something is missing for that is taken as recorded."""
+        for place, (was, now) in enumerate(zip(recorded, self.events, strict=False)):
+            if not isinstance(was, Admitted) or not isinstance(now, Admitted) or was.miss is None or now.miss is None:
+                continue
+            is_before = was.miss.cause == "evicted" and was.miss.time is not None and was.miss.time <= since
+            if is_before and was.miss.token == now.miss.token:
+                tally = self.scheduler._roster.entries[now.request].tally
+                if tally.miss is now.miss:
+                    tally.miss = was.miss
+                self.events[place] = replace(now, miss=was.miss)
+
     def _land(self, entry: Ran | Failed) -> Difference | None:
         number = entry.result.step if isinstance(entry, Ran) else entry.step
         line = f"the result of step {number}"
         if self.in_flight and number > (oldest := next(iter(self.in_flight))):  # results come in order
             self.gap = f"process {self.process}: the result of step {oldest} is missing"
+            return None
+        if number >= self._num_steps:
+            self.gap = f"process {self.process}: lines are missing before the result of step {number}"
             return None
         self.landed = self.in_flight.pop(number, None)
         if self.landed is None:
@@ -200,18 +239,37 @@ def rerun(entries: Iterable[Entry], make_cache: MakeCache = KVCache) -> Iterator
     """Every line of a recording, and the process that was told it again.
 
     None: its beginning is not in the recording, lines are missing, or it has begun to differ. The first line that
-    differs comes with its process, whose ``difference`` says how; the first behind a gap likewise, and ``gap``.
+    differs comes with its process, whose ``difference`` says how; the first behind a gap likewise, and ``gap``. Behind
+    a gap, and where the beginning is gone, it goes on at the next picture, with a process that has ``since``.
     """
-    num_processes, current = 0, None
+    num_processes = 0
+    began: Began | None = None  # None: nothing can begin before the next
+    current: Rerun | None = None
     for entry in entries:
         if isinstance(entry, Began):
-            current = Rerun(entry, num_processes, make_cache)
+            began, current = entry, Rerun(entry, num_processes, make_cache)
             num_processes += 1
+        elif isinstance(entry, Pictured):
+            if began is not None and (current is None or not current.is_at(entry)):
+                current = _thawed(current or Rerun(began, num_processes - 1, make_cache), entry, make_cache)
         elif current is not None:
             current.feed(entry)
         yield entry, current
         if current is not None and (current.difference is not None or current.gap):
+            began = began if current.difference is None else None
             current = None
+
+
+def _thawed(before: Rerun, pictured: Pictured, make_cache: MakeCache) -> Rerun:
+    """The process that goes on from a picture; or the one before, with a gap, where it cannot be thawed."""
+    try:
+        process = Rerun.from_picture(before.began, pictured, before.process, make_cache)
+    except NotThawed as error:
+        before.gap = f"process {before.process}: {error}"
+        return before
+    if before.is_told:
+        process.lost = f"process {before.process}: lines are missing before step {pictured.picture.step}"
+    return process
 
 
 def check(entries: Iterable[Entry]) -> Checked:
@@ -219,42 +277,24 @@ def check(entries: Iterable[Entry]) -> Checked:
     processes = steps = requests = unread = 0
     differences: list[Difference] = []
     gaps: list[str] = []
+    since: list[float] = []
     for entry, process in rerun(entries):
         if process is None:
-            unread += 1
+            unread += not isinstance(entry, Pictured)
         elif process.gap:
             gaps.append(process.gap)
             unread += 1
         elif process.difference is not None:
             differences.append(process.difference)
+        elif isinstance(entry, Pictured) and process.since == entry.time:
+            since.append(process.began.unix_s + entry.time - process.began.time)
+            gaps += [process.lost] if process.lost else []
         else:
             processes += isinstance(entry, Began)
             steps += isinstance(entry, Planned)
             requests += isinstance(entry, Submitted) and entry.so_far is None
-    return Checked(processes, steps, requests, tuple(differences), tuple(gaps), unread)
-
-
-def first_difference(recorded: Any, replayed: Any, where: str) -> tuple[str, Any, Any] | None:
-    """The first place in which two values differ, depth first, and what stands there; None when they are equal."""
-    if recorded == replayed:
-        return None
-    if is_dataclass(recorded) and type(recorded) is type(replayed):
-        for each in fields(recorded):
-            one, other = getattr(recorded, each.name), getattr(replayed, each.name)
-            if one != other:
-                return first_difference(one, other, f"{where}.{each.name}")
-    is_alike = isinstance(recorded, tuple) and isinstance(replayed, tuple) and len(recorded) == len(replayed)
-    if is_alike and any(is_dataclass(each) for each in recorded):
-        for place, (one, other) in enumerate(zip(recorded, replayed, strict=True)):
-            if one != other:
-                return first_difference(one, other, f"{where}[{place}]")
-    return where, recorded, replayed
+    return Checked(processes, steps, requests, tuple(differences), tuple(gaps), unread, tuple(since))
 
 
 def _without_words(event: Event) -> Event:
     return replace(event, search=None) if isinstance(event, Ended) else event
-
-
-def _short(value: Any) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= SHOWN else text[:SHOWN] + "..."

@@ -17,7 +17,8 @@ from openwork.core.request import Request
 from openwork.core.stamp import Stamp
 from openwork.core.step import Choice, Result, Work
 from openwork.trace.coding.mirror import Asked, Mirror
-from openwork.trace.entry import Began, Cancelled, Entry, Failed, Planned, Ran, Submitted, Waited
+from openwork.trace.coding.thaw import Known
+from openwork.trace.entry import Began, Cancelled, Entry, Failed, Pictured, Planned, Ran, Submitted, Waited
 from openwork.trace.searched import rows_of
 
 
@@ -61,6 +62,7 @@ class Story:
     tenant: str = ""
     has_tokens: bool = True  # its tokens are the real ids
     is_whole: bool = True  # nothing of it is missing from the recording
+    is_known: bool = True  # its prompt and all its tokens are there, if not what became of each
     error: str = ""  # why it was not accepted
     lives: int = 1  # processes that had it
     arrived_unix_s: float | None = None
@@ -137,12 +139,15 @@ class Stories:
                     read = [(at, work, line, owner[0]) for at, (work, line, owner) in works if line is not None]
                     self._flights[entry.step.number] = read
                 self._happen(entry.events)
+            case Pictured():
+                for known in entry.known or ():
+                    self._recall(known)
 
     def lose(self) -> None:
         """Lines are missing from here on: of whatever is under way, and of what comes before ``rejoin``."""
         self._is_sure = False
         for story in self._living.values():
-            story.is_whole = False
+            story.is_whole = story.is_known = False
 
     def rejoin(self, mirror: Mirror) -> None:
         """Lines are missing before this; these requests are under way behind the gap."""
@@ -156,11 +161,28 @@ class Stories:
             story = self.by_id[asked.name] = Story(asked.name, asked.number, self._run)
             story.prompt_len, story.tenant = asked.prompt_len, asked.request.terms.tenant
             story.has_tokens = self._began is None or self._began.has_tokens
-        story.is_whole = False
+        story.is_whole = story.is_known = False
         for index, line in (asked.said if asked.is_search else asked.lines).items():
             known = story.line(index)
             known.num_missing = line.length - asked.prompt_len - len(known.tokens)
         return story
+
+    def _recall(self, known: Known) -> None:
+        """What a picture knows of a request that is under way: its prompt, and its tokens so far."""
+        story = self._living.get(known.number)
+        if story is None:
+            return
+        story.request = story.request or known.request
+        for index, tokens in known.answers.items():
+            if not tokens:
+                continue
+            line = story.line(index)
+            if line.tokens != tokens[: len(line.tokens)]:
+                return  # of a log that keeps no tokens: what was read before the gap has other stand-ins
+            for token in tokens[len(line.tokens) :]:
+                line.add(Choice(token), None, None, self._run)
+            line.num_missing = 0
+        story.is_known = known.has_all
 
     def _submit(self, entry: Submitted) -> None:
         story = self.by_id.get(entry.name)

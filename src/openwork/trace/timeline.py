@@ -113,7 +113,7 @@ def _requests(course: Course, steps: range) -> list[dict[str, Any]]:
 
 
 def _request(place: int, asked: Asked, course: Course) -> dict[str, Any]:
-    firsts = [line.tokens[0] for line in asked.lines.values() if line.tokens]
+    firsts = [line.tokens[0] for line in asked.lines.values() if line.tokens and not line.before]
     stalls = {} if asked.account is None else dict(asked.account.stalls)
     return {
         "id": place,
@@ -134,7 +134,7 @@ def _request(place: int, asked: Asked, course: Course) -> dict[str, Any]:
         "lines": [
             {
                 "index": index,
-                "generated": len(line.tokens),
+                "generated": line.before + len(line.tokens),
                 "finish": line.finish,
                 "spans": [list(s) for s in line.spans],
             }

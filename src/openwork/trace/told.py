@@ -22,7 +22,7 @@ from openwork.core.sequence import Sequence
 from openwork.core.step import Choice, Step
 from openwork.decode.sampling import Sampling
 from openwork.decode.search import Strategies, strategy_of
-from openwork.decode.strategy import Answer, Continue, Generation, SearchStrategy, Spent, Stop, Strategy
+from openwork.decode.strategy import Answer, Continue, Generation, Leaf, SearchStrategy, Spent, Stop, Strategy
 from openwork.trace.entry import Decided
 
 SURE = 1e9  # odds that no cost outweighs
@@ -101,6 +101,9 @@ class _Proposer:
         count = most if self._told.is_waiting else len(self._told.drafts.get(self._id, ()))
         return [SURE] * min(most, count)
 
+    def prepare(self, num: int) -> None:
+        pass
+
     def propose(self, num: int) -> tuple[int, ...]:
         return self._told.drafts[self._id][:num]
 
@@ -114,6 +117,12 @@ class ToldStrategies(Strategies):
 
     def searching(self, number: int, request: Request) -> SearchStrategy:
         return _Searching(self._told, number, strategy_of(request))
+
+    def going_on(
+        self, number: int, request: Request, search: SearchStrategy, given: Line[int], num_agreed: int
+    ) -> SearchStrategy:
+        assert request.search is not None
+        return _Searching(self._told, number, search).going_on(given, num_agreed, request.search.compares_tokens)
 
 
 class _Drawing(Sampling):
@@ -140,6 +149,15 @@ class _Searching:
         self._worths: dict[int, int] | None = None  # by node; None: nobody said
         self._given = list(told.so_far.pop(number, ()))  # tokens that were given out before or by an engine before
         self._num_agreed = 0
+        self._is_told = False  # what it does: then it is what was said, or its end
+
+    def going_on(self, given: Line[int], num_agreed: int, is_told: bool) -> _Searching:
+        """It is under way."""
+        self._given, self._num_agreed, self._is_told = list(given), num_agreed, is_told
+        return self
+
+    def leaf(self, node: int) -> Leaf:
+        return self._search.leaf(node)
 
     def begin(self) -> Generation:
         return self._search.begin()
@@ -147,9 +165,9 @@ class _Searching:
     def decide(self, answers: Mapping[int, Answer], spent: Spent) -> Generation | SearchReport:
         told = self._told.decided.pop(self._number, None)
         if told is not None:
-            self._worths = dict(told.worths)
+            self._worths, self._is_told = dict(told.worths), True
             return self._agreed(told.generation)
-        if self._worths is None:
+        if not self._is_told:
             decision = self._search.decide(answers, spent)
             if isinstance(decision, Generation):
                 return self._agreed(decision)

@@ -33,6 +33,7 @@ from openwork.trace.coding.shape import (
     FAILED,
     HEAD,
     KEY,
+    PICTURE,
     PINNED,
     PLANNED,
     RAN,
@@ -43,7 +44,8 @@ from openwork.trace.coding.shape import (
     Bytes,
 )
 from openwork.trace.coding.steps import StepReader
-from openwork.trace.entry import Cancelled, Entry, Failed, Pinned, Replaced, Restored, Submitted, Waited
+from openwork.trace.coding.thaw import NotThawed, Picture, fill
+from openwork.trace.entry import Cancelled, Entry, Failed, Pictured, Pinned, Replaced, Restored, Submitted, Waited
 
 MAX_TOKENS = 1 << 26  # of a line that is not there, for which zeros stand
 ALONE = {SUBMITTED, PINNED, REPLACED, RESTORED}  # they rest on nothing before them
@@ -55,6 +57,7 @@ class Decoder:
     def __init__(self, table: Table, has_tokens: bool, vocab_size: int) -> None:
         self.mirror = Mirror()
         self.is_sure = True
+        self._is_whole = True  # False from an error to the next picture
         self._has_tokens = has_tokens
         self._records = Reader(table)
         self._says_why = "row_hashes" in table.get("Outcome", ())  # older logs do not: whatever was waited for
@@ -77,7 +80,7 @@ class Decoder:
 
     def lose(self) -> None:
         """Lines are missing here."""
-        self.is_sure = False
+        self.is_sure = self._is_whole = False
 
     def decode(self, line: bytes) -> Entry | None:
         """The entry of a line; None for a key, and for what rests on lines that are missing."""
@@ -89,11 +92,13 @@ class Decoder:
                     self._key(body.rest())
                     self.is_sure = True
                 return None
-            if kind not in self._kinds:
+            if kind not in self._kinds and kind != PICTURE:
                 raise TraceError(f"it is of kind {kind}, which this version does not know")
             if not self.is_sure and kind not in ALONE:
                 return None
-            return self._kinds[kind](time, body)
+            return self._picture(time, body) if kind == PICTURE else self._kinds[kind](time, body)
+        except NotThawed:
+            raise  # nothing rests on it
         except (OpenworkError, msgspec.MsgspecError, struct.error) as error:
             self.lose()
             raise TraceError(f"a line cannot be read: {str(error)[:200]}") from error
@@ -123,6 +128,11 @@ class Decoder:
         if not error:
             self.mirror.submit(asked)
         return Submitted(time, number, name, request, so_far, error)
+
+    def _request(self, prompt: list[int], place: Any, about: Any) -> Request:
+        params, limits, terms, search = about
+        how, known, served = self._how(params, limits, terms)
+        return Request(tuple(prompt), how, known, served, self._search(search, place))
 
     def _how(self, params: Any, limits: Any, terms: Any) -> tuple[SamplingParams, Limits, Terms]:
         how: SamplingParams = self._records.read(SamplingParams, params)
@@ -175,6 +185,15 @@ class Decoder:
         return Failed(time, step, message, self._events.read(events, time))
 
     # -- beginning anew ------------------------------------------------------------------------------------------
+
+    def _picture(self, time: float, body: Bytes) -> Pictured:
+        picture = Picture(body, self._words, self._records, self._request)
+        if self._is_whole:
+            return Pictured(time, picture)
+        known = picture.requests()
+        fill(self.mirror, known, self._words)
+        self._is_whole = True
+        return Pictured(time, picture, tuple(known))
 
     def _key(self, picture: Any) -> None:
         (order, why, next_step, asked, flights), how = picture

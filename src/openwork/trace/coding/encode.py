@@ -19,10 +19,12 @@ from openwork.core.step import Result, Step
 from openwork.core.terms import Tenant, Terms
 from openwork.decode.strategy import Generation
 from openwork.kv.saved import Saved
+from openwork.schedule.scheduler import Scheduler
 from openwork.trace.coding import private
 from openwork.trace.coding.decided import DecidedWriter
 from openwork.trace.coding.happened import EventWriter
 from openwork.trace.coding.mirror import Asked, Mirror
+from openwork.trace.coding.picture import PictureWriter
 from openwork.trace.coding.plain import plain
 from openwork.trace.coding.pseudonym import Hashes, Ids, Place, Writer
 from openwork.trace.coding.results import ResultWriter
@@ -31,6 +33,7 @@ from openwork.trace.coding.shape import (
     FAILED,
     HEAD,
     KEY,
+    PICTURE,
     PINNED,
     REPLACED,
     RESTORED,
@@ -53,6 +56,7 @@ class Encoder:
         self._events = EventWriter(self.mirror, self._words, keeps_tokens)
         self._steps = StepWriter(self.mirror, self._words, self._events)
         self._results = ResultWriter(self.mirror, self._words, self._events, keeps_tokens)
+        self._pictures = PictureWriter(self.mirror, self._words, keeps_tokens)
         self._decided = DecidedWriter(self.mirror, self._words)
 
     def submitted(
@@ -67,6 +71,8 @@ class Encoder:
         words, place = self._words.walk(self._words.root, request.prompt)
         asked = Asked(number, name, request, len(request.prompt), place)
         asked.is_search = request.search is not None
+        about = [*self._how(request), self._search(asked)]
+        asked.words, asked.how = words, pack(about)
         parts = [words]
         begun: dict[int, int] | None = None if so_far is None else {}
         for index, tokens in (so_far or {}).items():
@@ -75,10 +81,9 @@ class Encoder:
             words, place = self._words.walk(asked.place, tokens)
             parts.append(words)
             line = asked.saying(index) if asked.is_search else asked.line(index)
-            line.length, line.place = asked.prompt_len + len(tokens), place
+            line.length, line.place, line.words = asked.prompt_len + len(tokens), place, bytearray(words)
         out = bytearray(HEAD.pack(SUBMITTED, time))
-        how = [number, name, error, *self._how(request), self._search(asked), asked.prompt_len, begun]
-        put_bytes(out, pack(how))
+        put_bytes(out, pack([number, name, error, *about, asked.prompt_len, begun]))
         out += b"".join(parts)
         if not error:
             self.mirror.submit(asked)
@@ -121,6 +126,7 @@ class Encoder:
         return rare(RESTORED, time, said)
 
     def planned(self, time: float, step: Step, sequences: Line_of[Sequence], events: Line_of[Event]) -> bytes:
+        self._pictures.planned(step)
         return self._steps.write(time, step, sequences, events)
 
     def waited(self, time: float, events: Line_of[Event], for_guess: bool) -> bytes:
@@ -128,6 +134,7 @@ class Encoder:
         return rare(WAITED, time, None if for_guess else self._events.plain(events, time))
 
     def ran(self, time: float, result: Result, events: Line_of[Event]) -> bytes:
+        self._pictures.landed(result.step)
         return self._results.write(time, result, events)
 
     def decided(self, time: float, number: int, generation: Generation, worths: Mapping[int, float]) -> bytes:
@@ -135,6 +142,7 @@ class Encoder:
 
     def failed(self, time: float, step: int, message: str, events: Line_of[Event]) -> bytes:
         self.mirror.flights.pop(step, None)
+        self._pictures.landed(step)
         return rare(FAILED, time, [step, message, self._events.plain(events, time)])
 
     def key(self, time: float) -> bytes:
@@ -142,3 +150,12 @@ class Encoder:
         self._decided.forget()
         how = {asked.number: self._how(asked.request) for asked in self.mirror.asked.values()}
         return rare(KEY, time, [self.mirror.picture(), how])
+
+    def attend(self, scheduler: Scheduler) -> None:
+        """Whose state pictures are of."""
+        self._pictures.attend(scheduler)
+
+    def picture(self, time: float) -> bytes | None:
+        """A picture of the scheduler, from which a replay can begin; None where it would cost too much now."""
+        said = self._pictures.take()
+        return None if said is None else rare(PICTURE, time, said)

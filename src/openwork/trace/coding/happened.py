@@ -74,7 +74,8 @@ class EventWriter:
         own = line if line.index == event.index else asked.line(event.index)
         own.length += 1
         if not self._keeps_tokens:
-            _, own.place = self._words.walk(own.place, (event.choice.token,))
+            words, own.place = self._words.walk(own.place, (event.choice.token,))
+            own.words += words
 
     def _said(self, out: bytearray, event: Token) -> None:
         """A token that a search gives out, which is nobody's choice."""
@@ -83,7 +84,9 @@ class EventWriter:
         put(out, SAID)
         for number in (event.request, event.index, event.position):
             put(out, number)
-        out += self._words.next(line.place, (event.choice.token,), asked.ends).tobytes()
+        word = self._words.next(line.place, (event.choice.token,), asked.ends).tobytes()
+        out += word
+        line.words += word
         _, line.place = self._words.walk(line.place, (event.choice.token,))
         line.length += 1
 

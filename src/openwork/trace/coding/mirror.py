@@ -29,6 +29,7 @@ class Line:
     sequence: int | None = None
     end: int = 0  # of the positions that were computed last
     blocks: tuple[int, ...] = ()
+    words: bytearray = field(default_factory=bytearray)  # for the writer: of what stands behind the prompt
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +42,8 @@ class Asked:
     prompt_len: int
     place: Place  # where its prompt ends
     prompt: list[int] = field(default_factory=list)  # for the reader
+    words: bytes = b""  # for the writer: of the prompt
+    how: bytes = b""  # for the writer: what else it says of itself
     lines: dict[int, Line] = field(default_factory=dict)
     said: dict[int, Line] = field(default_factory=dict)  # of a search: what it gives out, which are no lines of its own
     scores: dict[int, Logprob] = field(default_factory=dict)  # for the reader: of the prompt

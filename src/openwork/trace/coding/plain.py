@@ -96,6 +96,9 @@ class Reader:
         if origin is tuple:
             readers = [self._reader(kind) for kind in inner]
             return lambda value: tuple(read(part) for read, part in zip(readers, value, strict=True))
+        if origin is list:
+            each = self._reader(inner[0])
+            return lambda value: list(map(each, _checked(value, list)))
         if origin is frozenset:
             each = self._reader(inner[0])
             return lambda value: frozenset(map(each, _checked(value, list)))

@@ -17,6 +17,7 @@ import msgspec
 from openwork.core.errors import TraceError
 
 BEGAN, KEY, SUBMITTED, CANCELLED, PINNED, REPLACED, RESTORED, PLANNED, WAITED, RAN, FAILED, DECIDED = range(1, 13)
+PICTURE = 32
 HEAD = struct.Struct("<Bd")
 REAL = struct.Struct("<d")
 

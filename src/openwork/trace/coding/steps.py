@@ -114,6 +114,8 @@ class StepWriter:
             words, line.place = self._words.walk(line.place, grown)
             out += words
             line.length += len(grown)
+            if line.place is not None:  # words that cannot be made again
+                line.words += words
         if not is_row:
             put(out, len(work.tokens))
         if not flags & SAME_BLOCKS:
