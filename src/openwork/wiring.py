@@ -179,6 +179,8 @@ def make_recorder(
         tenants=wired.scheduler.cache.tenants.known,
         version=VERSION,
         weights=wired.examiner.fingerprint(),
+        step_bytes=info.read_bytes_per_token,
+        position_bytes=wired.kv.num_bytes // wired.cache.capacity,
     )
     return FlightRecorder(record, began, tell, insists)
 

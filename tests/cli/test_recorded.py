@@ -28,6 +28,20 @@ def test_what_if_is_answered_beside_what_was_measured(run, directory):
     document = json.loads(run("trace", "what-if", directory, "--policy", "priority", "--fair", "--json").stdout)
     assert document["asked"]["order"] == "priority" and document["asked"]["is_fair"]
     assert {each["name"] for each in document["figures"]} >= {"first_token_p99_s", "gap_p99_s", "hit_rate"}
+    assert all(set(each) >= {"interval", "is_good"} for each in document["figures"])
+
+
+def test_values_are_swept_side_by_side(run, directory):
+    words = ("--sweep", "kv-blocks=0.5x,1x", "--sweep", "stretch=1.5,none", "--tenant", "a:weight=2,max_running=3")
+    done = run("trace", "what-if", directory, *words, "--clients", "answers", "--disturbances", "none")
+    assert done.exit_code == 0, done.stderr
+    assert all(
+        f"kv-blocks {one}, stretch {other}" in done.stdout for one in ("0.5x", "1x") for other in ("1.5", "none")
+    )
+    document = json.loads(run("trace", "what-if", directory, *words, "--json").stdout)
+    assert document["kind"] == "openwork.sweep" and len(document["rows"]) == 4
+    twice = run("trace", "what-if", directory, "--sweep", "step-rows=1", "--max-running", "4")
+    assert "cannot be" in twice.stdout
 
 
 @pytest.mark.parametrize(
@@ -37,6 +51,13 @@ def test_what_if_is_answered_beside_what_was_measured(run, directory):
         (["--kv-blocks", "0x"], "kv-blocks"),
         (["--stretch", "-1"], "stretch"),
         (["--next-token-ms", "soon"], "next-token-ms"),
+        (["--prefix-cache", "perhaps"], "prefix-cache"),
+        (["--max-running", "-2"], "max-running"),
+        (["--speculate", "luck"], "speculate"),
+        (["--tenant", "chat:wait=2"], "tenant"),
+        (["--sweep", "kv-blocks"], "NAME=VALUE"),
+        (["--sweep", "colour=red"], "colour"),
+        (["--sweep", "policy=loud"], "policy"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(run, directory, words, said):

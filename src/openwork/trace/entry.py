@@ -47,6 +47,8 @@ class Began:
     version: str = ""
     run: int = 0  # counts the engine processes that were recorded in one place
     weights: int | None = None  # the model's fingerprint (run/capture.py)
+    step_bytes: int = 0  # of weights, read in a step of one row; 0: not known
+    position_bytes: int = 0  # of keys and values at one position
 
 
 @dataclass(frozen=True, slots=True)

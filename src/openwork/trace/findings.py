@@ -4,7 +4,7 @@
     prompts    tokens, or a place in a step, waited while long prompts were computed: whose
     evictions  what had been computed was computed again, because it was evicted: for whose sake
     places     requests waited because as many ran as may
-    restart    an engine process ended, and its requests waited for the next
+    restart    an engine process ended: its requests waited for the next, and what had been cached was computed again
     failures   steps failed
     machine    steps took longer than their size explains, as when something else ran beside
 
@@ -31,9 +31,11 @@ KIND_OF = {
     "rows": "prompts",
     "places": "places",
     "restart": "restart",
+    "lost": "restart",
     "machine": "machine",
 }  # causes that pass by themselves, "prefix" and "result", are nobody's fault
-LEAST_SHARE = 0.02  # of all that was waited: less is no finding
+LEAST_SHARE = 0.05  # of all that was waited: less is no finding
+LEAST_OF_ALL = 0.01  # of the time that requests took, all together: less is no finding either
 MOST_NAMED = 3  # requests that are named as being in the way
 
 
@@ -53,11 +55,14 @@ class Finding:
 
 
 def findings(course: Course, blames: Sequence[Blame]) -> list[Finding]:
-    """What is worth saying, the costliest first; the machine's part last, for nobody can be asked to mend it."""
-    total = sum(blame.seconds for blame in blames)
-    found = [_merged(kind, culprit, own, course) for (kind, culprit), own in _grouped(blames).items()]
-    kept = [each for each in found if each.seconds >= LEAST_SHARE * total or each.kind == "restart"]
-    return sorted([*kept, *_failures(course)], key=lambda each: (each.kind == "machine", -each.seconds))
+    """What is worth saying, the costliest first."""
+    grouped = _grouped(blames)
+    total = sum(blame.seconds for own in grouped.values() for blame in own)
+    took = sum(asked.ended_s - asked.arrived_s for asked in course.requests if asked.ended_s is not None)
+    least = max(LEAST_SHARE * total, LEAST_OF_ALL * took)
+    found = [_merged(kind, culprit, own, course) for (kind, culprit), own in grouped.items()]
+    kept = [each for each in found if each.seconds >= least or each.kind == "restart"]
+    return sorted([*kept, *_failures(course)], key=lambda each: -each.seconds)
 
 
 def culprits(found: Sequence[Finding]) -> list[dict[str, Any]]:
@@ -78,7 +83,7 @@ def headline(found: Sequence[Finding]) -> str:
     if not found:
         return "Nobody waited long."
     first = next(iter(culprits(found)), None)
-    if first is None or not first["tenant"]:
+    if first is None or not first["tenant"] or first["seconds"] < found[0].seconds:
         return found[0].text
     kinds = ", ".join(f"{kind} {span(seconds)}" for kind, seconds in first["by_kind"].items())
     who = whose(first["tenant"])
@@ -152,13 +157,26 @@ def _told(finding: Finding, course: Course) -> Finding:
             f"As many sequences ran as may (max_running), most of them of {who}; waiting took {span(finding.seconds)}."
         )
     elif finding.kind == "restart":
-        text = f"The engine's process ended and another took over; its requests waited {span(finding.seconds)}."
+        text = (
+            f"The engine's process ended and another took over; requests waited {span(finding.seconds)}{_lost(course)}."
+        )
     else:
         text = (
             f"Steps took longer than their size explains, {span(finding.seconds)} of waiting in all: something else "
             "ran on the machine."
         )
     return replace(finding, text=f"{text}{_worst(finding, course)}")
+
+
+def _lost(course: Course) -> str:
+    """What had been cached when a process ended, and was asked for again."""
+    lost = [asked.lost for asked in course.requests if asked.lost]
+    if not lost:
+        return ""
+    return (
+        f" for it and for what had been in its prefix cache: {sum(lost):,} prompt tokens of {len(lost)} requests were "
+        "computed a second time"
+    )
 
 
 def _worst(finding: Finding, course: Course) -> str:

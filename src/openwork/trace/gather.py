@@ -45,6 +45,7 @@ class Gathering:
         self._in_flight: dict[int, int] = {}  # number of a step -> place
         self._guessed: dict[int, list[int]] = {}  # number of a step -> which of its works have guesses
         self._at = 0  # place of the step that the line in hand belongs to
+        self._cache: WatchedCache | None = None  # of the process in hand
         self._every = 1  # steps between two samples
 
     def take(self, entry: Entry, process: Rerun | None) -> None:
@@ -58,6 +59,7 @@ class Gathering:
         match entry:
             case Began():
                 self._begin(entry)
+                self._outlive(process)
             case Submitted():
                 self._submit(entry)
             case Planned():
@@ -81,6 +83,14 @@ class Gathering:
         self._offset = at - began.time
         self._places, self._in_flight = {}, {}
         self.course.processes.append((at, began))
+
+    def _outlive(self, process: Rerun | None) -> None:
+        """What the last process had cached is gone, as far as both were replayed."""
+        cache = None if process is None else process.cache
+        assert cache is None or isinstance(cache, WatchedCache)
+        if cache is not None and self._cache is not None:
+            cache.outlive(self._cache)
+        self._cache = cache
 
     def _submit(self, entry: Submitted) -> None:
         request = entry.request
@@ -250,7 +260,11 @@ class Gathering:
             asked.admitted_s = event.time + self._offset
             asked.cached, asked.miss = event.cached, event.miss
             if process is not None and isinstance(process.cache, WatchedCache):
-                asked.again.update(process.cache.again.get((event.request, event.index), {}))
+                for tenant, count in process.cache.again.get((event.request, event.index), {}).items():
+                    if tenant is None:
+                        asked.lost += count
+                    else:
+                        asked.again[tenant] += count
         line.spans.append((event.time + self._offset, "running", ""))
         miss = None if event.miss is None else event.miss.cause
         about = {"index": event.index, "cached": event.cached, "miss": miss}

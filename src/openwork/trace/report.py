@@ -18,7 +18,7 @@ gave them: it is for the operator alone. Every number is measured, counted in th
                     (blocks in a stretch of neighbours), by_tenant {held_mean, held_peak}, growth [[s, held]], text[]
     prefix          prompt_tokens, hit_tokens, evicted [{sake, owner, blocks}], misses {cause: requests}, by_tenant,
                     text[]
-    what_if[]       label, figures (see trace/whatif.py), text
+    what_if[]       label, figures (see trace/whatif.py), text: only where something can be said that is worth acting on
     notes[]
 """
 
@@ -29,30 +29,23 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from openwork.core.errors import OpenworkError, RequestError
+from openwork.core.errors import RequestError
 from openwork.trace import cost
 from openwork.trace.arrivals import Collecting, Recorded
 from openwork.trace.blame import Blaming
 from openwork.trace.course import Course
 from openwork.trace.entry import Entry
-from openwork.trace.findings import Finding, culprits, findings, headline, span, whose
+from openwork.trace.findings import Finding, culprits, findings, headline, whose
 from openwork.trace.gather import Gathering
+from openwork.trace.remedies import remedies
 from openwork.trace.schedule import rerun
 from openwork.trace.vain import guesses_document
 from openwork.trace.watch import WatchedCache
-from openwork.trace.whatif import Change, answer
 
 VERSION = 1
 MOST_SIMULATED = 100_000  # steps of a recording whose settings are tried out unasked
-MOST_TRIED = 3  # findings
 GROWTH_POINTS = 64
 MOST_PAIRS = 8  # of tenants, in the text
-REMEDIES: dict[str, tuple[tuple[str, Change], ...]] = {
-    "memory": (("twice the blocks", Change(blocks_factor=2.0)), ("tenants taking turns", Change(is_fair=True))),
-    "prompts": (("steps stretched by prompts to 1.5 times at most", Change(stretch=1.5)),),
-    "evictions": (("twice the blocks", Change(blocks_factor=2.0)),),
-    "places": (("tenants taking turns", Change(is_fair=True)),),
-}
 
 
 def report(entries: Iterable[Entry], simulates: bool = True) -> dict[str, Any]:
@@ -64,15 +57,14 @@ def report(entries: Iterable[Entry], simulates: bool = True) -> dict[str, Any]:
     course, recorded = gathering.course, collecting.close()
     if not course.requests:
         raise RequestError("the recording holds no request", "Nothing was asked, or it is gone.", param="record")
-    steps = [step for step in course.steps if step.elapsed_s > 0]
     try:
-        costs = cost.fit([step.work for step in steps], [step.elapsed_s for step in steps], recorded.between)
+        costs = cost.fit(recorded.laps, cost.usual(recorded.began))
     except RequestError as error:
         return _document(course, recorded, [], [], [*recorded.notes, str(error)])
     found = findings(course, Blaming(course, costs).lay())
     tried, notes = [], list(recorded.notes)
     if simulates and len(course.steps) <= MOST_SIMULATED:
-        tried = _tried(found, recorded)
+        tried = remedies(found, recorded)
     elif simulates:
         notes.append(f"With more than {MOST_SIMULATED:,} steps other settings are simulated only when asked for.")
     return _document(course, recorded, found, tried, notes)
@@ -124,41 +116,6 @@ def _finding(finding: Finding, course: Course) -> dict[str, Any]:
         "worst": worst,
         "text": finding.text,
     }
-
-
-def _tried(found: list[Finding], recorded: Recorded) -> list[dict[str, Any]]:
-    """What might have helped against the costliest findings, each thing once."""
-    tried: dict[str, dict[str, Any]] = {}
-    for finding in found[:MOST_TRIED]:
-        for label, change in REMEDIES.get(finding.kind, ()):
-            if label in tried:
-                continue
-            try:
-                document = answer(recorded, change)
-            except OpenworkError:  # such settings cannot be, or there is too little to go by
-                continue
-            figures = {each["name"]: each for each in document["figures"]}
-            tried[label] = {"label": label, "figures": document["figures"], "text": _would(label, figures)}
-    return list(tried.values())
-
-
-def _would(label: str, figures: dict[str, dict[str, Any]]) -> str:
-    parts = []
-    for name, title in (
-        ("first_token_p99_s", "the first token's 99th percentile"),
-        ("gap_p99_s", "that between tokens"),
-    ):
-        each = figures[name]
-        if None not in (each["what_if"], each["as_recorded"], each["measured"]):
-            parts.append(
-                f"{title} {span(each['what_if'])} (simulated as it was: {span(each['as_recorded'])}; measured: "
-                f"{span(each['measured'])})"
-            )
-    counts = figures["preemptions"]
-    parts.append(
-        f"{counts['what_if']} preemptions (as it was: {counts['as_recorded']}; measured: {counts['measured']})"
-    )
-    return f"Simulated, with {label}: {', '.join(parts)}."
 
 
 # -- where memory and hits went --------------------------------------------------------------------------------------

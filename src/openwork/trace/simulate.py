@@ -1,6 +1,6 @@
 """simulate: the same arrivals before the same scheduler under other settings, each step taking what such steps took.
 
-    arrivals, in their time -> Scheduler (other settings) -> steps -> StepCost -> a virtual clock -> Figures
+    arrivals, in their time -> Scheduler (other settings) -> steps -> StepCost, Tempo -> a virtual clock -> Figures
 
 It guarantees that every request gets the tokens it got in the recording and ends where it ended there: by contract the
 bits do not depend on the schedule, so only times, hits and preemptions can differ. What it does not know: that a client
@@ -11,28 +11,44 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from random import Random
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from openwork.core.errors import OpenworkError
-from openwork.core.event import Arrived, Event, Token
+from openwork.core.event import Arrived, Ended, Event, Finished, Token
 from openwork.core.output import FinishReason, Logprob
-from openwork.core.settings import AdmissionSettings, CacheSettings, ScheduleSettings
 from openwork.core.step import Candidates, Choice, Outcome, Result, Step, Work
 from openwork.core.terms import Tenants
 from openwork.engine.loop import Loop
 from openwork.kv.saved import restore
 from openwork.schedule.scheduler import Scheduler
 from openwork.trace.arrivals import Arrival, Recorded, Timed, key
+from openwork.trace.change import Settings
+from openwork.trace.conversation import Follows
 from openwork.trace.cost import StepCost, work_of
 from openwork.trace.figures import Counting, Figures
+from openwork.trace.tempo import Tempo
 from openwork.trace.watch import WatchedCache
+
+_Line = tuple[float, int, int, Arrival | Timed | float]  # when, which kind first, its number, what
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the simulated steps run on."""
+
+    cost: StepCost
+    tempo: Tempo
 
 
 def simulate(
-    recorded: Recorded, cost: StepCost, cache: CacheSettings, schedule: ScheduleSettings, admission: AdmissionSettings
+    recorded: Recorded, machine: Machine, settings: Settings, follows: Mapping[int, Follows] | None = None
 ) -> Figures:
-    """What would have come of the recorded arrivals under these settings."""
-    return _Simulation(recorded, cost, cache, schedule, admission).run()
+    """What would have come of the recorded arrivals under these settings.
+
+    Those that ``follows`` names, by place, come when they have been answered; the others when they came.
+    """
+    return _Simulation(recorded, machine, settings, follows or {}).run()
 
 
 class _Clock:
@@ -50,67 +66,100 @@ class _Clock:
 
 class _Simulation:
     def __init__(
-        self,
-        recorded: Recorded,
-        cost: StepCost,
-        cache: CacheSettings,
-        schedule: ScheduleSettings,
-        admission: AdmissionSettings,
+        self, recorded: Recorded, machine: Machine, settings: Settings, follows: Mapping[int, Follows]
     ) -> None:
         self._recorded = recorded
+        self._machine = machine
+        self._settings = settings
         self._clock = _Clock()
-        self._tenants = Tenants(recorded.began.tenants if recorded.began is not None else {})
-        self._cache = WatchedCache(cache, self._tenants)
-        self._scheduler = Scheduler(schedule, self._cache, admission)
-        self._runner = _Runner(recorded, cost, self._clock, self._scheduler)
-        self._loop = Loop(self._scheduler, self._runner, self._clock)
+        self._tenants = Tenants(settings.tenants)
         self._counting = Counting()
-        self._given: dict[tuple[int, int], int] = {}  # (place, index) -> tokens
+        self._living: dict[int, dict[int, int]] = {}  # place -> tokens given, by index of sequences not finished
+        self._after: Mapping[int, Follows] = follows
+        self._next: dict[int, list[int]] = {}  # place -> those that come after it has been answered
+        for place, each in follows.items():
+            self._next.setdefault(each.place, []).append(place)
         self._cuts: list[tuple[float, int, int, FinishReason]] = []  # those that come at a time, a heap
-        if recorded.restored and recorded.began is not None and cache.prefix:
+        self._script = self._planned()
+        self._begin()
+        if recorded.restored and recorded.began is not None and settings.cache.prefix:
             restore(self._cache, recorded.restored, recorded.began.vocab_size)
 
+    def _begin(self) -> None:
+        """An engine, as it begins."""
+        self._cache = WatchedCache(self._settings.cache, self._tenants)
+        self._scheduler = Scheduler(self._settings.schedule, self._cache, self._settings.admission)
+        self._runner = _Runner(self._recorded, self._machine, self._clock, self._scheduler)
+        self._loop = Loop(self._scheduler, self._runner, self._clock)
+
     def run(self) -> Figures:
-        script: deque[tuple[float, int, Arrival | Timed]] = deque(
-            sorted(
-                [
-                    *((arrival.at_s, place, arrival) for place, arrival in enumerate(self._recorded.arrivals)),
-                    *((other.at_s, -1, other) for other in self._recorded.others),
-                ],
-                key=lambda each: each[:2],
-            )
-        )
+        script = self._script
         while script or not self._loop.is_idle:
             if self._loop.is_idle:
                 self._clock.wait(script[0][0])
             while script and script[0][0] <= self._clock.now():
-                _, place, what = script.popleft()
-                self._arrive(place, what) if isinstance(what, Arrival) else self._tell(what)
+                _, _, place, what = heapq.heappop(script)
+                if isinstance(what, Arrival):
+                    self._arrive(place, what)
+                elif isinstance(what, Timed):
+                    self._tell(what)
+                else:
+                    self._restart(what)
             self._cut_in_time()
             self._see(self._loop.turn())
-        self._counting.steps = self._runner.num_steps
+        self._counting.steps += self._runner.num_steps
         return self._counting.figures()
+
+    def _planned(self) -> list[_Line]:
+        """What comes at a time that is known from the beginning, a heap."""
+        recorded = self._recorded
+        known = [(place, arrival) for place, arrival in enumerate(recorded.arrivals) if place not in self._after]
+        lines: list[_Line] = [
+            *((other.at_s, 0, number, other) for number, other in enumerate(recorded.others)),
+            *((ended_s, 1, number, began_s) for number, (ended_s, began_s) in enumerate(recorded.restarts)),
+            *((arrival.at_s, 2, place, arrival) for place, arrival in known),
+        ]
+        return sorted(lines, key=lambda line: line[:3])
+
+    def _restart(self, until_s: float) -> None:
+        """The engine's process ends here as it did, and its requests go on in the next."""
+        self._counting.steps += self._runner.num_steps
+        self._begin()
+        self._clock.wait(until_s)
+        for place in sorted(self._living):
+            arrival = self._recorded.arrivals[place]
+            given = {index: arrival.tokens.get(index, [])[:count] for index, count in self._living[place].items()}
+            self._see(self._scheduler.add(place, arrival.request, self._clock.now(), given))
 
     def _tell(self, what: Timed) -> None:
         now = self._clock.now()
         if what.tenants is not None:
-            self._tenants.replace(what.tenants)
+            self._tenants.replace({**what.tenants, **self._settings.tenants})
         elif what.terms is not None:
             self._scheduler.pin(what.terms, what.tokens, now, now + what.lasts_s)
 
     def _arrive(self, place: int, arrival: Arrival) -> None:
-        request = arrival.request
+        # As in a recording, it has come when the loop takes it in.
+        request, now = arrival.request, self._clock.now()
         try:
-            events = self._scheduler.add(place, request, arrival.at_s)
+            events = self._scheduler.add(place, request, now)
         except OpenworkError:
             self._counting.refused.append(request.terms.tenant)
+            self._answered(place)
             return
+        self._living[place] = {}
         tenant, is_search = request.terms.tenant, request.search is not None
-        self._counting.arrive(place, arrival.at_s, tenant, len(request.prompt), is_search)
+        self._counting.arrive(place, now, tenant, len(request.prompt), is_search)
         for index, (given, after_s, reason) in arrival.cuts.items():
             if is_search or not given:
-                heapq.heappush(self._cuts, (arrival.at_s + after_s, place, index, reason))
+                heapq.heappush(self._cuts, (now + after_s, place, index, reason))
         self._see(events)
+
+    def _answered(self, place: int) -> None:
+        """Whoever waited for this answer reads it and asks on."""
+        for each in self._next.get(place, ()):
+            at_s = self._clock.now() + self._after[each].pause_s
+            heapq.heappush(self._script, (at_s, 2, each, self._recorded.arrivals[each]))
 
     def _cut_in_time(self) -> None:
         while self._cuts and self._cuts[0][0] <= self._clock.now():
@@ -126,9 +175,14 @@ class _Simulation:
             if isinstance(event, Arrived):
                 continue
             cut = self._recorded.arrivals[event.request].cuts.get(event.index) if isinstance(event, Token) else None
-            if isinstance(event, Token):
-                whose = event.request, event.index
-                given = self._given[whose] = self._given.get(whose, 0) + 1
+            if isinstance(event, Ended):
+                self._living.pop(event.request, None)
+                self._answered(event.request)
+            elif isinstance(event, Finished):
+                self._living.get(event.request, {}).pop(event.index, None)
+            elif isinstance(event, Token):
+                lines = self._living.setdefault(event.request, {})
+                given = lines[event.index] = lines.get(event.index, 0) + 1
                 if cut is not None and given >= cut[0]:
                     left += self._scheduler.cancel(event.request, self._clock.now(), event.index, cut[2])
                 if cut is not None and given > cut[0]:
@@ -139,26 +193,25 @@ class _Simulation:
 class _Runner:
     """Answers as was recorded, and takes as long as such steps took."""
 
-    def __init__(self, recorded: Recorded, cost: StepCost, clock: _Clock, scheduler: Scheduler) -> None:
+    def __init__(self, recorded: Recorded, machine: Machine, clock: _Clock, scheduler: Scheduler) -> None:
         self._recorded = recorded
-        self._cost = cost
+        self._machine = machine
         self._clock = clock
         self._scheduler = scheduler
-        self._random = Random(0)  # the same question has the same answer
         self._free_at = 0.0
         self.num_steps = 0
 
     def submit(self, step: Step) -> tuple[float, Result]:
         self.num_steps += 1
-        seconds = self._cost.draw(work_of(step), self._random)
+        cost, start = self._machine.cost, max(self._clock.now(), self._free_at)
+        self._free_at = self._machine.tempo.end(start, cost.seconds(work_of(step)))
+        took = self._free_at - start
         outcomes = tuple(self._outcome(work) for work in step.works)
-        return self._clock.now(), Result(step.number, outcomes, seconds)
+        return self._free_at, Result(step.number, outcomes, max(took - cost.pause_s, took / 2))
 
     def collect(self, ticket: tuple[float, Result]) -> Result:
-        submitted, result = ticket
-        self._free_at = max(submitted, self._free_at) + self._cost.between_s + result.elapsed_s
-        self._clock.wait(self._free_at)
-        return result
+        self._clock.wait(ticket[0])
+        return ticket[1]
 
     def close(self, wait: bool = True) -> None:
         """There is nothing to let go of."""

@@ -48,7 +48,7 @@ class WatchedCache(KVCache):
     """``moves`` are those since they were last taken.
 
     ``again`` says of each sequence that begins, by request and index, how many of its tokens were cached once, by the
-    tenant for whom they were evicted.
+    tenant for whom they were evicted; None: they were in the cache of an engine's process that ended.
     """
 
     def __init__(self, settings: CacheSettings, tenants: Tenants | None = None) -> None:
@@ -56,10 +56,10 @@ class WatchedCache(KVCache):
         self.moves: list[Move] = []
         self.num_evicted = 0
         self.for_whom: Sequence | None = None
-        self.again: dict[tuple[int, int], dict[str, int]] = {}
+        self.again: dict[tuple[int, int], dict[str | None, int]] = {}
         self.eviction = _WatchedEviction(settings.block_size, self.pool, self.tenants, self)
         self.tree = self.eviction.tree
-        self._gone: dict[int, str] = {}  # hash of a line of tokens whose last block was evicted -> for which tenant
+        self._gone: dict[int, str | None] = {}  # hash of a line of tokens whose last block went -> for which tenant
 
     def take_moves(self) -> list[Move]:
         """Everything since the last time."""
@@ -131,10 +131,19 @@ class WatchedCache(KVCache):
             if len(self._gone) > MOST_GONE:
                 del self._gone[next(iter(self._gone))]
 
+    def outlive(self, other: WatchedCache) -> None:
+        """The process of another cache has ended, and all that was in it is gone."""
+        lines: dict[int, int] = {}  # serial of a node -> hash of its line
+        for node in other.tree:
+            above = 0 if node.parent is None else lines.get(node.parent.serial, 0)
+            if len(node.tokens) == self.block_size:
+                lines[node.serial] = hash((above or node.namespace, node.tokens))
+        self._gone = {**other._gone, **dict.fromkeys(lines.values(), None)}
+
     # -- questions -----------------------------------------------------------------------------------------------
 
-    def _count_again(self, sequence: Sequence, cached: int) -> dict[str, int]:
-        found: dict[str, int] = {}
+    def _count_again(self, sequence: Sequence, cached: int) -> dict[str | None, int]:
+        found: dict[str | None, int] = {}
         line, size = 0, self.block_size
         for at in range(0, len(sequence.tokens) - size + 1, size):
             line = hash((line or sequence.request.terms.realm, tuple(sequence.tokens[at : at + size])))

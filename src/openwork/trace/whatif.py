@@ -1,13 +1,18 @@
 """What-if: the same arrivals under other settings, with step costs measured from the recording; what would have been.
 
 Nothing simulated is given out alone. Beside each figure stand the one that was measured, the one simulated under the
-recorded settings, and how far those two lie apart: that is how far the answer may be trusted. The document:
+recorded settings, and an interval: what comes of fits that the same steps might as well have led to, of the same slow
+moments at other times, and of how far simulations of the recorded settings stray from what was measured. The document:
 
-    kind, version   "openwork.what-if", 1
+    kind, version   "openwork.what-if", 2
     recorded        the settings under which it was recorded; ``asked`` those that were asked for
-    cost            the fit: base_s, single_row_s, ..., between_s, steps, error, total_error (see StepCost)
-    figures[]       name, measured, as_recorded (simulated under the recorded settings), what_if (simulated), off
-                    (as_recorded / measured - 1), change (what_if / as_recorded - 1); null where there is none
+    assumed         clients: "times" (requests come when they came) | "answers" (who goes on from an answer waits for
+                    it), conversations: how many do; disturbances: "same" | "none"
+    cost            rates {part: seconds} (see trace/cost.py), pause_s, steps, error, most_rows, disturbed (part of the
+                    time of steps beyond twice what they should take)
+    figures[]       name, measured, as_recorded (simulated under the recorded settings), what_if (simulated), interval
+                    [low, high], is_good, off (as_recorded / measured - 1), change (what_if / as_recorded - 1); null
+                    where there is none
     by_tenant       name -> figures[]
     notes[]         what could not be taken into account
 """
@@ -15,18 +20,23 @@ recorded settings, and how far those two lie apart: that is how far the answer m
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
+from functools import cached_property
+from random import Random
+from typing import Any, Literal
 
 from openwork.core.errors import RequestError
-from openwork.core.settings import AdmissionSettings, CacheSettings, First, Order, ScheduleSettings
-from openwork.trace import cost
+from openwork.trace import tempo
 from openwork.trace.arrivals import Recorded, collect
-from openwork.trace.entry import Began, Entry
+from openwork.trace.change import Change, Settings
+from openwork.trace.conversation import Follows, conversations
+from openwork.trace.cost import PARTS, fit, usual
+from openwork.trace.entry import Entry
 from openwork.trace.figures import Figures
-from openwork.trace.simulate import simulate
+from openwork.trace.simulate import Machine, simulate
 
-VERSION = 1
+VERSION = 2
+Clients = Literal["times", "answers"]
 NAMES = (
     "requests",
     "refused",
@@ -43,110 +53,152 @@ NAMES = (
     "evicted",
     "steps",
 )
+MOST_DRAWN = 5  # simulations beside the one of the same moments
+TOKENS_DRAWN = 200_000  # that they may come to, all together: of a long recording fewer are drawn, two at least
+GOOD = 0.5  # of a figure, that its interval may be wide, and it is still worth acting on
+FEW = 3  # of what is counted, the same
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """Other settings; None leaves one as it was recorded. ``unbounded`` names those that are to have no bound."""
+class Oracle:
+    """Answers about one recording: what is common to its answers is simulated once. Raises RequestError."""
 
-    prefix: bool | None = None
-    blocks: int | None = None
-    blocks_factor: float | None = None  # times as many as there were
-    max_step_tokens: int | None = None
-    max_running: int | None = None
-    order: Order | None = None
-    is_fair: bool | None = None
-    first: First | None = None
-    next_token_s: float | None = None
-    stretch: float | None = None
-    patience_s: float | None = None
-    unbounded: frozenset[str] = frozenset()  # of "stretch", "next_token_s"
+    def __init__(self, recorded: Recorded, clients: Clients = "times", is_calm: bool = False) -> None:
+        if recorded.began is None or not recorded.arrivals:
+            raise RequestError(
+                "the recording holds no request from its beginning on",
+                "The oldest parts are gone: record more.",
+                param="record",
+            )
+        self._recorded = recorded
+        self._began = recorded.began
+        self._clients = clients
+        self._is_calm = is_calm
+        self.settings = Settings.of(recorded.began)
+        self._prior = usual(recorded.began)
+        self.cost = fit(recorded.laps, self._prior)
+        self._same = Machine(self.cost, tempo.as_it_was(recorded.laps, self.cost, is_calm))
 
-    def cache(self, was: CacheSettings) -> CacheSettings:
-        """The cache that is asked for. Raises RequestError."""
-        blocks = was.num_blocks if self.blocks is None else self.blocks
-        if self.blocks_factor is not None:
-            blocks = round(was.num_blocks * self.blocks_factor)
-        if blocks < 1:
-            raise RequestError(f"comes to {blocks}; there must be at least one block", param="kv_blocks")
-        return replace(was, num_blocks=blocks, prefix=was.prefix if self.prefix is None else self.prefix)
+    @cached_property
+    def _conversations(self) -> dict[int, Follows]:
+        return conversations(self._recorded.arrivals)
 
-    def schedule(self, was: ScheduleSettings) -> ScheduleSettings:
-        """The schedule that is asked for. Raises OpenworkError, saying what it must be."""
-        names = (
-            "max_step_tokens",
-            "max_running",
-            "order",
-            "is_fair",
-            "first",
-            "next_token_s",
-            "stretch",
-            "patience_s",
-        )
-        asked = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return replace(was, **{**asked, **dict.fromkeys(self.unbounded)})
+    @cached_property
+    def _drawn(self) -> list[Machine]:
+        """The machine as the same steps might as well have shown it."""
+        laps, machines = self._recorded.laps, []
+        tokens = sum(len(line) for arrival in self._recorded.arrivals for line in arrival.tokens.values())
+        until_s = 2 * max((lap.start_s + lap.took_s for lap in laps), default=0.0)
+        for number in range(max(2, min(MOST_DRAWN, TOKENS_DRAWN // max(1, tokens)))):
+            draw = Random(number)  # the same question has the same answer
+            cost = replace(fit(laps, self._prior, draw), pause_s=self.cost.pause_s)
+            machines.append(Machine(cost, tempo.as_it_might_be(laps, cost, draw, until_s, self._is_calm)))
+        return machines
+
+    @cached_property
+    def _as_recorded(self) -> tuple[Figures, list[Figures]]:
+        return self._simulated(self.settings)
+
+    def _simulated(self, settings: Settings) -> tuple[Figures, list[Figures]]:
+        follows = self._conversations if self._clients == "answers" else {}
+        settings = self._guessing(settings)
+        same = simulate(self._recorded, self._same, settings, follows)
+        return same, [simulate(self._recorded, machine, settings, follows) for machine in self._drawn]
+
+    def _guessing(self, settings: Settings) -> Settings:
+        """Guesses follow from the tokens: without them there are none."""
+        guesses = settings.schedule.speculation
+        if guesses is None or (self._began.has_tokens and guesses.draft_model is None):
+            return settings
+        return replace(settings, schedule=replace(settings.schedule, speculation=None))
+
+    def answer(self, change: Change) -> dict[str, Any]:
+        """The document. Raises OpenworkError for impossible settings."""
+        asked = change.of(self.settings)
+        measured = self._recorded.counting.figures()
+        before, after = self._as_recorded, self._simulated(asked)
+        return {
+            "kind": "openwork.what-if",
+            "version": VERSION,
+            "recorded": self.settings.flat(),
+            "asked": asked.flat(),
+            "assumed": {
+                "clients": self._clients,
+                "conversations": len(self._conversations),
+                "disturbances": "none" if self._is_calm else "same",
+            },
+            "cost": {
+                "rates": dict(zip(PARTS, self.cost.rates, strict=True)),
+                "pause_s": self.cost.pause_s,
+                "steps": self.cost.steps,
+                "error": self.cost.error,
+                "most_rows": self.cost.most_rows,
+                "disturbed": tempo.disturbed(self._recorded.laps, self.cost),
+            },
+            "figures": _compared(measured, before, after),
+            "by_tenant": {
+                name: _compared(_of(measured, name), _each_of(before, name), _each_of(after, name))
+                for name in measured.by_tenant
+            },
+            "notes": [*self._recorded.notes, *self._notes(asked)],
+        }
+
+    def _notes(self, asked: Settings) -> list[str]:
+        recorded, began, notes = self._recorded, self._began, []
+        if recorded.num_left_out:
+            notes.append(
+                f"{recorded.num_left_out} requests were refused then; what they would have been answered is not known."
+            )
+        if recorded.processes > 1:
+            notes.append(f"There were {recorded.processes} engine processes; each ends and begins when it did.")
+        speculation = asked.schedule.speculation
+        if speculation is not None and (not began.has_tokens or speculation.draft_model is not None):
+            why = "a draft model's guesses are" if began.has_tokens else "without prompts in the recording that is"
+            notes.append(f"Tokens would be guessed ahead; {why} not simulated.")
+        if not began.has_tokens and any(arrival.request.search is not None for arrival in recorded.arrivals):
+            notes.append("Searches were recorded without tokens.")
+        if asked.schedule.max_step_tokens > self.settings.schedule.max_step_tokens:
+            notes.append(
+                f"Steps may become larger than any that was recorded ({self.cost.most_rows} rows): what those cost is "
+                "taken from smaller ones."
+            )
+        if self._conversations and self._clients == "times":
+            notes.append(
+                f"{len(self._conversations)} requests go on from an earlier answer, and come here when they came: "
+                "--clients answers lets them wait for it."
+            )
+        return notes
 
 
 def what_if(entries: Iterable[Entry], change: Change) -> dict[str, Any]:
     """The document. Raises RequestError when the recording holds too little, OpenworkError for impossible settings."""
-    return answer(collect(entries), change)
+    return Oracle(collect(entries)).answer(change)
 
 
-def answer(recorded: Recorded, change: Change) -> dict[str, Any]:
-    """What would have come of what was recorded, and how far that may be trusted."""
-    began = recorded.began
-    if began is None or not recorded.arrivals:
-        raise RequestError(
-            "the recording holds no request from its beginning on",
-            "The oldest parts are gone: record more.",
-            param="record",
-        )
-    costs = cost.fit(recorded.works, recorded.seconds, recorded.between)
-    cache, schedule = change.cache(began.cache), change.schedule(began.schedule)
-    measured = recorded.counting.figures()
-    before = simulate(recorded, costs, began.cache, _guessing(began.schedule, began), began.admission)
-    after = simulate(recorded, costs, cache, _guessing(schedule, began), began.admission)
-    return {
-        "kind": "openwork.what-if",
-        "version": VERSION,
-        "recorded": settings(began.cache, began.schedule, began.admission),
-        "asked": settings(cache, schedule, began.admission),
-        "cost": {name: value for name, value in asdict(costs).items() if name != "lucks"},
-        "figures": _compared(measured, before, after),
-        "by_tenant": {
-            name: _compared(*(each.by_tenant.get(name, Figures()) for each in (measured, before, after)))
-            for name in measured.by_tenant
-        },
-        "notes": [*recorded.notes, *_notes(recorded, began)],
-    }
+_Simulated = tuple[Figures, list[Figures]]
 
 
-def _guessing(schedule: ScheduleSettings, began: Began) -> ScheduleSettings:
-    """Guesses follow from the tokens: without them there are none."""
-    return schedule if began.has_tokens else replace(schedule, speculation=None)
+def _of(figures: Figures, tenant: str) -> Figures:
+    return figures.by_tenant.get(tenant, Figures())
 
 
-def settings(cache: CacheSettings, schedule: ScheduleSettings, admission: AdmissionSettings) -> dict[str, Any]:
-    """Settings as one flat record."""
-    return {
-        "num_blocks": cache.num_blocks,
-        "block_size": cache.block_size,
-        "prefix": cache.prefix,
-        **asdict(schedule),
-        **asdict(admission),
-    }
+def _each_of(simulated: _Simulated, tenant: str) -> _Simulated:
+    return _of(simulated[0], tenant), [_of(each, tenant) for each in simulated[1]]
 
 
-def _compared(measured: Figures, before: Figures, after: Figures) -> list[dict[str, Any]]:
+def _compared(measured: Figures, before: _Simulated, after: _Simulated) -> list[dict[str, Any]]:
     found = []
     for name in NAMES:
-        was, simulated, would = (getattr(each, name) for each in (measured, before, after))
+        was, simulated, would = (getattr(each, name) for each in (measured, before[0], after[0]))
+        checks = [getattr(each, name) for each in (before[0], *before[1])]
+        interval = _interval(name, was, checks, [would, *(getattr(each, name) for each in after[1])])
         found.append(
             {
                 "name": name,
                 "measured": was,
                 "as_recorded": simulated,
                 "what_if": would,
+                "interval": interval,
+                "is_good": _is_good(name, would, interval),
                 "off": _ratio(simulated, was),
                 "change": _ratio(would, simulated),
             }
@@ -154,22 +206,33 @@ def _compared(measured: Figures, before: Figures, after: Figures) -> list[dict[s
     return found
 
 
+def _interval(
+    name: str, measured: float | None, checks: list[float | None], drawn: list[float | None]
+) -> list[float] | None:
+    """Around the first of ``drawn``: the others, and as far as ``checks`` stray from what they should have come to."""
+    would, known = drawn[0], [each for each in drawn if each is not None]
+    if would is None:
+        return None
+    strays = [each for each in checks if each is not None]
+    if measured is not None and is_counted(name):
+        known += [max(0.0, would + measured - each) for each in strays]
+    elif measured is not None:
+        known += [would * measured / each for each in strays if each > 0]
+    return [min(known), max(known)]
+
+
+def is_counted(name: str) -> bool:
+    """Whether a figure is a number of things, or a part of them, and no time."""
+    return not name.endswith("_s")
+
+
+def _is_good(name: str, would: float | None, interval: list[float] | None) -> bool:
+    if would is None or interval is None:
+        return False
+    low, high = interval
+    least = 0.05 if name == "hit_rate" else FEW if is_counted(name) else 0.0
+    return high - low <= max(GOOD * would, least)
+
+
 def _ratio(one: float | None, other: float | None) -> float | None:
     return None if one is None or not other else one / other - 1
-
-
-def _notes(recorded: Recorded, began: Began) -> list[str]:
-    notes = []
-    if recorded.num_left_out:
-        notes.append(
-            f"{recorded.num_left_out} requests were refused then; what they would have been answered is not known."
-        )
-    if recorded.processes > 1:
-        notes.append(
-            f"There were {recorded.processes} engine processes; the time between two of them is not simulated."
-        )
-    if not began.has_tokens and began.schedule.speculation is not None:
-        notes.append("Tokens were guessed ahead then; without prompts in the recording that is not simulated.")
-    if not began.has_tokens and any(arrival.request.search is not None for arrival in recorded.arrivals):
-        notes.append("Searches were recorded without tokens.")
-    return notes
