@@ -6,9 +6,9 @@ import pytest
 from taped import drawn
 
 from openwork.cli.report import LABELS, SHOWN, as_text
-from openwork.cli.tables import figure
+from openwork.cli.tables import MARKS, compared, figure
 from openwork.trace.report import report
-from openwork.trace.report_page import report_page
+from openwork.trace.report_page import Simulated, report_page
 
 HOSTILE = '<script>alert(1)</script><img src=x>"'
 VOID = {"meta", "line", "rect", "polygon", "polyline"}
@@ -43,7 +43,7 @@ class Page(HTMLParser):
 
 
 def paged(document):
-    return Page(report_page(document, LABELS, SHOWN, figure))
+    return Page(report_page(document, LABELS, SHOWN, figure, Simulated(compared, " ".join(MARKS))))
 
 
 @pytest.fixture(scope="module", params=[3, 4, 5])
@@ -84,3 +84,18 @@ def test_a_recording_without_memory_or_waits_is_a_page_too(document):
     bare = {**document, "memory": None, "findings": [], "culprits": [], "what_if": [], "guesses": None, "notes": []}
     page = paged(bare)
     assert page.open == [] and not any("Memory" in each for each in page.words)
+
+
+def test_a_simulated_figure_stands_with_its_interval_and_with_a_mark_where_that_is_wide(document):
+    one = {"name": "gap_p99_s", "measured": 0.108, "as_recorded": 0.109, "what_if": 0.0385, "off": 0.01, "change": -0.6}
+    figures = [
+        {**one, "interval": [0.0337, 0.0412], "is_good": True},
+        {**one, "name": "gap_max_s", "interval": [0.01, 2.5], "is_good": False},
+    ]
+    bent = {**document, "what_if": [{"label": "twice the blocks", "text": "Simulated.", "figures": figures}]}
+    words = [" ".join(each.split()) for each in paged(bent).words]
+    first = words.index("between tokens, p99", words.index("With twice the blocks"))
+    rest = words[first : first + 13]
+    assert rest[:6] == ["between tokens, p99", "108 ms", "109 ms", "+1%", "38.5 ms (33.7 ms - 41.2 ms)", "-60%"]
+    assert rest[6:] == ["between tokens, most", "108 ms", "109 ms", "+1%", "38.5 ms (10 ms - 2.5 s)", "-60%", "?"]
+    assert " ".join(MARKS) in words and all(mark in as_text(bent) for mark in MARKS)

@@ -11,7 +11,7 @@ import typer
 from openwork.cli import terminal
 from openwork.cli.long import reading
 from openwork.cli.quantity import in_bytes
-from openwork.cli.tables import LABELS, aligned, columns, figure, seconds
+from openwork.cli.tables import LABELS, MARKS, aligned, columns, compared, figure, seconds
 from openwork.core.errors import OpenworkError, RequestError
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -57,9 +57,9 @@ def report(
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
-    from openwork.trace.report_page import report_page
+    from openwork.trace.report_page import Simulated, report_page
 
-    text = report_page(document, LABELS, SHOWN, figure)
+    text = report_page(document, LABELS, SHOWN, figure, Simulated(compared, " ".join(MARKS)))
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -86,6 +86,7 @@ def as_text(document: dict[str, Any]) -> str:
     ]
     for each in document["what_if"]:
         lines += [f"With {each['label']}:", *(f"  {line}" for line in columns(each["figures"])), ""]
+    lines += [*MARKS, ""] if document["what_if"] else []
     lines += _section("Notes", document["notes"])
     return "\n".join(lines).rstrip() + "\n"
 

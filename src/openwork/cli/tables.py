@@ -21,7 +21,10 @@ LABELS = {
     "steps": "steps",
 }
 
-
+MARKS = (  # of simulated figures
+    "In parentheses: from what to what it may be, by other fits to the same steps, slow moments at other times,",
+    "and how far simulations of the recorded settings stray from what was measured. ?: too wide to act on.",
+)
 SWEPT = ("first_token_p50_s", "first_token_p99_s", "gap_p50_s", "gap_p99_s", "output_tok_s", "preemptions", "hit_rate")
 
 
@@ -72,21 +75,25 @@ def _trust(document: dict[str, Any]) -> list[str]:
         f"A step costs what {cost['steps']} recorded ones did, half of them within {cost['error']:.0%} of the fit. "
         f"{cost['disturbed']:.0%} of their time went beyond twice that:",
         f"such moments, in which something else ran on the machine, {moments}. Requests come {come}.",
-        "In parentheses: from what to what it may be, by other fits to the same steps, slow moments at other times,",
-        "and how far simulations of the recorded settings stray from what was measured. ?: too wide to act on.",
+        *MARKS,
         *document["notes"],
     ]
 
 
 def columns(figures: list[dict[str, Any]]) -> list[str]:
-    """One line a figure: measured, simulated as it was and what if, and how far they lie apart."""
+    """One line a figure, as ``compared`` has it."""
+    return aligned(compared(figures))
+
+
+def compared(figures: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """A head, and a row for each figure: measured, simulated as it was and what if, and how far they lie apart."""
     rows: list[tuple[str, ...]] = [("", "measured", "simulated", "off", "what if", "change", "")]
     for each in figures:
         name = each["name"]
         was, simulated = (figure(name, each[key]) for key in ("measured", "as_recorded"))
         would, mark = within(name, each["what_if"], each["interval"]), "" if each["is_good"] else "?"
         rows.append((LABELS[name], was, simulated, percent(each["off"]), would, percent(each["change"]), mark))
-    return aligned(rows)
+    return rows
 
 
 def within(name: str, value: float | None, interval: list[float] | None) -> str:

@@ -11,16 +11,26 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from typing import Any
 
 Figure = Callable[[str, Any], str]  # (name of a figure, its value) -> text in its unit
 WIDE, LEFT = 900, 210  # of charts, in units of their own
-KEYS = ("measured", "as_recorded", "what_if")  # of a figure that is simulated
 
 
-def report_page(document: dict[str, Any], labels: dict[str, str], shown: Sequence[str], figure: Figure) -> str:
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """How what was simulated is said: what-if figures as rows, the first a head, and what their marks mean."""
+
+    rows: Callable[[list[dict[str, Any]]], Sequence[Sequence[str]]]
+    marks: str
+
+
+def report_page(
+    document: dict[str, Any], labels: dict[str, str], shown: Sequence[str], figure: Figure, simulated: Simulated
+) -> str:
     """``labels`` name figures, ``shown`` are those of the table, ``figure`` says a value in its unit."""
     style = (files("openwork.trace.page") / "report.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
@@ -34,7 +44,7 @@ def report_page(document: dict[str, Any], labels: dict[str, str], shown: Sequenc
         _section("Memory", [] if memory is None else [*_words(memory["text"]), _growth(memory, figure)]),
         _section("Prefix cache", [*_words(prefix["text"]), _hits(prefix)] if prefix["text"] else []),
         _section("Guessed ahead", [] if guesses is None else _words(guesses["text"])),
-        _section("What might have helped (simulated)", _what_if(document["what_if"], labels, figure)),
+        _section("What might have helped (simulated)", _what_if(document["what_if"], simulated)),
         _section("Notes", _words(document["notes"])),
     ]
     return (
@@ -175,11 +185,10 @@ def _hits(prefix: dict[str, Any]) -> str:
     return _bars("Prompt tokens found in the prefix cache, of all", bars, "Found in the cache, and behind it computed.")
 
 
-def _what_if(tried: Sequence[dict[str, Any]], labels: dict[str, str], figure: Figure) -> Iterable[str]:
+def _what_if(tried: Sequence[dict[str, Any]], simulated: Simulated) -> Iterable[str]:
     for each in tried:
+        head, *rows = simulated.rows(each["figures"])
         yield f"<p>{escape(each['text'])}</p>"
-        rows = [
-            [labels.get(own["name"], own["name"]), *(figure(own["name"], own.get(key)) for key in KEYS)]
-            for own in each["figures"]
-        ]
-        yield _table(f"With {each['label']}", ["", "measured", "simulated as it was", "what if"], rows)
+        yield _table(f"With {each['label']}", head, rows)
+    if tried:
+        yield f"<p class=soft>{escape(simulated.marks)}</p>"
