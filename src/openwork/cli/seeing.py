@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,11 @@ from openwork.core.errors import RequestError
 from openwork.core.event import Event
 from openwork.core.request import Limits
 from openwork.core.settings import LoadSettings
+from openwork.trace.coding.thaw import Known
 from openwork.trace.desk import Told
+from openwork.trace.entry import Pictured, Submitted
 from openwork.trace.recording import Recording
-from openwork.trace.view import Lamp, View, requests_document
+from openwork.trace.view import Lamp, View
 from openwork.trace.view_against import Beside
 
 if TYPE_CHECKING:
@@ -91,7 +94,7 @@ class Seeing:
 
     def view(self, id: str, told: Told = lambda stage, done, total: None) -> View:
         """A request, lit by the model as the process that served it had opened it. Raises RequestError."""
-        lamp = self.lamp(self.recording.request(id).run if id in self.recording.ids else None)
+        lamp = self.lamp(self.recording.run_of(id))
         return View(self.recording, id, lamp, told=told, beside=self._beside())
 
     def _beside(self) -> Beside:
@@ -116,15 +119,14 @@ class Seeing:
             return {path: view.document(path) for path in paths}
         from openwork.trace.view_file import file_documents
 
-        return file_documents(view, requests_document(self.recording), 1 << 40, False)[0]
+        return file_documents(view, 1 << 40, False)[0]
 
     def file(self, id: str, max_bytes: int) -> str:
         """A page that holds its documents."""
         from openwork.trace.page import page
         from openwork.trace.view_file import file_documents
 
-        requests = requests_document(self.recording)
-        documents, left_out = file_documents(self.view(id), requests, max_bytes)
+        documents, left_out = file_documents(self.view(id), max_bytes)
         about = {"live": False, "request": id, "left_out": left_out, "can_fork": False, **self._about()}
         return page({**about, "documents": documents}, is_live=False)
 
@@ -189,15 +191,22 @@ class Seeing:
 
     def _load(self, began: Began) -> LoadSettings:
         """As it was loaded when it was recorded. A window in the file may change what positions mean."""
-        stories = map(self.recording.request, self.recording.ids)
-        context = next((story.request.limits.context for story in stories if story.request is not None), None)
         return LoadSettings(
             dtype=began.dtype,
             kv_dtype=began.kv_dtype,
-            context=context,
+            context=self._context,
             threads=self._threads,
             backend=self._backend,
         )
+
+    @cached_property
+    def _context(self) -> int | None:
+        """The window of the first request that is there; None where there is none."""
+        for entry in self.recording.entries():
+            match entry:
+                case Submitted(request=request) | Pictured(known=[Known(request=request), *_]):
+                    return request.limits.context
+        return None
 
     def _began(self, run: int | None = None) -> Began:
         """The beginning of an engine process: of the last one, if none is named or its own is lost."""

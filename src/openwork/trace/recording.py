@@ -70,6 +70,11 @@ class Recording:
         parts = self.index.parts_of.get(id)
         return None if not parts else parts[0].requests[id].tenant
 
+    def run_of(self, id: str) -> int | None:
+        """The engine process that had a request last; None where there is no such request."""
+        parts = self.index.parts_of.get(id)
+        return None if not parts else parts[-1].file.segment.run
+
     @property
     def num_bytes(self) -> int:
         return sum(file.num_bytes for file in self.index.files)

@@ -22,7 +22,7 @@ examinations is bounded. It computes in whatever thread asks, one at a time. Who
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -139,9 +139,10 @@ class View:
                     return self._layer(_whole(sequence), _whole(position), _whole(layer))
         raise RequestError("names no document of a request", param="path")
 
-    def stories(self) -> list[Story]:
-        """Of all requests of the recording."""
-        return self._recording.latest(MOST_LISTED, self._may_see)[0]
+    def stories(self) -> tuple[list[Story], int]:
+        """Of the latest requests of the recording that may be seen, in the order in which they came; how many came
+        before them."""
+        return self._recording.latest(MOST_LISTED, self._may_see)
 
     @property
     def num_layers(self) -> int:
@@ -282,7 +283,12 @@ class View:
 def requests_document(recording: Recording, may_see: Callable[[str], bool] | None = None) -> dict[str, Any]:
     """The latest requests of a recording that may be seen, the last first. ``left_out`` counts those before them."""
     stories, left_out = recording.latest(MOST_LISTED, may_see or (lambda tenant: True))
-    records = [story.as_record() for story in reversed(stories)]
+    return listed(reversed(stories), left_out)
+
+
+def listed(stories: Iterable[Story], left_out: int) -> dict[str, Any]:
+    """The document of these requests; ``left_out`` others are not among them."""
+    records = [story.as_record() for story in stories]
     for record in records:
         del record["number"]  # it counts those of others too
     return {"requests": records, "left_out": left_out}

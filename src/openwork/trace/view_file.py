@@ -10,18 +10,16 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from openwork.trace.view import View
+from openwork.trace.view import View, listed
 from openwork.trace.view_against import most_alike
 
 MOST_DIFFS = 4
 
 
-def file_documents(
-    view: View, requests: dict[str, Any], max_bytes: int, has_layers: bool = True
-) -> tuple[dict[str, Any], str]:
+def file_documents(view: View, max_bytes: int, has_layers: bool = True) -> tuple[dict[str, Any], str]:
     """The documents by path, and a sentence about those that are not among them. Raises what View raises."""
     documents: dict[str, Any] = {path: view.document(path) for path in ("request", "costs", "timeline")}
-    documents["requests"] = _beside(view, requests, documents)
+    documents["requests"] = _beside(view, documents)
     if view.beside.there is not None:
         documents |= _against(view)
     used = sum(_size(each) for each in documents.values())
@@ -62,14 +60,15 @@ def _paths(view: View, has_layers: bool) -> Iterator[str]:
     yield from (f"layer/{s}/{p}/{layer}" for s, p in given for layer in layers)
 
 
-def _beside(view: View, requests: dict[str, Any], documents: dict[str, Any]) -> dict[str, Any]:
+def _beside(view: View, documents: dict[str, Any]) -> dict[str, Any]:
     """The requests whose difference from this one is in the file: those that begin most alike, and one asked for."""
-    own, others = view.journey.story.id, {each["id"]: each for each in requests["requests"] if not each["error"]}
+    stories, left_out = view.stories()
+    own, others = view.journey.story.id, {story.id: story for story in stories if not story.error}
     first = view.beside.first if view.beside.there is None else None
-    alike = most_alike(view.journey, (story for story in view.stories() if story.id in others and story.id != own))
+    alike = most_alike(view.journey, (story for story in stories if story.id in others and story.id != own))
     wanted = [id for id in dict.fromkeys([first, *alike[:MOST_DIFFS]]) if id in others]
     documents.update({f"diff/{id}": view.document(f"diff/{id}") for id in wanted})
-    return {"requests": [others[id] for id in wanted]}
+    return listed((others[id] for id in wanted), left_out + len(stories) - len(wanted))
 
 
 def _against(view: View) -> dict[str, Any]:

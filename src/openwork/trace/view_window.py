@@ -17,11 +17,14 @@ def window_of(entries: Iterable[Entry], journey: Journey) -> tuple[int, int]:
     own = {(part.run, part.step.number) for part in journey.parts}
     place, run = -1, 0
     for entry in entries:
+        if not own:  # a long recording goes on without it
+            break
         run = getattr(entry, "run", run)
         if isinstance(entry, Planned):
             place += 1
             if (run, entry.step.number) in own:
                 first, last = place if first is None else first, place
+                own.remove((run, entry.step.number))
     if first is None or last is None:
         return 0, MOST
     begin = max(0, first - AROUND)
