@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from recorded import simulated
 from taped import drawn
 
 from openwork.core.event import Token
-from openwork.trace import export
-from openwork.trace.entry import Planned, Ran, Submitted
+from openwork.trace import export, log
+from openwork.trace.entry import Pictured, Planned, Ran, Submitted
 from openwork.trace.gather import gather
+from openwork.trace.recording import Recording
 
 sys.path.append(str(Path(__file__).parents[2] / "bench"))
 
@@ -144,3 +146,31 @@ def test_a_strict_reader_finds_every_slice_nested(seed):
     entries = drawn(seed)
     tracks = read_strictly(b"".join(export.as_perfetto(entries)))
     assert any(tid == export.STEPS for _, tid in tracks)
+
+
+@pytest.mark.parametrize("keeps_prompts", [True, False])
+def test_a_recording_that_begins_at_a_picture_has_all_three_forms(keeps_prompts, tmp_path, monkeypatch):
+    monkeypatch.setattr(log, "LEAST_SEGMENT_BYTES", 6000)
+    monkeypatch.setattr(log, "SEGMENTS", 1 << 20)
+    num_joined = 0
+    for seed in range(8):
+        directory = tmp_path / str(seed)
+        simulated(seed, directory, keeps_prompts=keeps_prompts)
+        files = sorted(directory.glob("*.flight"))
+        for path in files[: len(files) // 2]:
+            path.unlink()
+        entries = list(Recording.open(directory).entries())
+        lines = [json.loads(line) for line in export.as_json(entries)]
+        assert [line["line"] for line in lines] == [type(entry).__name__.lower() for entry in entries]
+        for line, entry in zip(lines, entries, strict=True):
+            if isinstance(entry, Pictured):
+                known = {each.name: list(each.request.prompt) for each in entry.known or ()}
+                told = {each["name"]: each["request"]["prompt"] for each in line["known"] or ()}
+                assert told == known and line["step"] == entry.picture.step
+                assert (line["known"] is None) == (entry.known is None)
+                num_joined += len(known)
+        read_strictly(b"".join(export.as_perfetto(entries)))
+        path = tmp_path / f"{seed}.jsonl"
+        path.write_bytes(b"".join(export.as_mooncake(entries)))
+        assert not path.stat().st_size or trace.read(path)
+    assert num_joined > 0, "somebody was under way where a recording begins"

@@ -1,7 +1,7 @@
 """One request read without the rest is what it is in the whole, whatever is damaged; what grows is read once."""
 
 import shutil
-from itertools import pairwise
+from itertools import count, pairwise
 from random import Random
 
 import pytest
@@ -17,8 +17,10 @@ from openwork.kv.cache import KVCache
 from openwork.schedule.scheduler import Scheduler
 from openwork.testing.echo import EchoRunner, VirtualClock, successor
 from openwork.trace import log, segments
-from openwork.trace.entry import Began
+from openwork.trace.entry import Began, Pictured
 from openwork.trace.recording import Recording
+from openwork.trace.schedule import check
+from openwork.trace.timeline import timeline
 from openwork.trace.view_journey import Gathering, gather
 from openwork.trace.view_request import request_document
 
@@ -103,6 +105,26 @@ def test_only_the_stretch_of_a_request_is_decoded(tmp_path):
     assert recording.tenant_of("cmpl-4") == "t1"
     with pytest.raises(TraceError, match="no request 'none'"):
         recording.request("none")
+
+
+def test_what_lies_around_a_request_begins_at_a_picture_and_can_be_replayed(tmp_path, monkeypatch):
+    keys = count()
+    monkeypatch.setattr(log.Album, "is_due", lambda self, num_bytes, now_s: next(keys) % 3 == 1)
+    monkeypatch.setattr("openwork.trace.recording.AROUND_BYTES", 9000)
+    monkeypatch.setattr(log, "LEAST_SEGMENT_BYTES", 60_000)
+    it = Serving(tmp_path)
+    it.serve(60)
+    it.end()
+    recording = Recording.open(tmp_path)
+    total = sum(1 for _ in recording.entries())
+    for id in ("cmpl-30", "cmpl-45", "cmpl-59"):
+        around, own = list(recording.entries_around(id)), list(recording.entries_of(id))
+        assert isinstance(around[1], Pictured) and len(own) <= len(around) < total / 3
+        checked = check(around)
+        assert checked.is_equal and checked.steps > 10, checked
+        told = timeline(around)
+        assert told["replay"]["is_equal"] and id in {each["name"] for each in told["requests"]}
+        assert told["memory"] is not None
 
 
 def test_the_latest_are_listed_for_whoever_may_see_them(tmp_path):

@@ -21,7 +21,7 @@ import msgspec
 
 from openwork.trace.arrivals import Arrival, collect
 from openwork.trace.course import Asked, Course, Stepped
-from openwork.trace.entry import Entry
+from openwork.trace.entry import Entry, Pictured
 from openwork.trace.gather import gather
 
 MOONCAKE_BLOCK = 512  # tokens that one hash id stands for
@@ -31,9 +31,29 @@ _encode = msgspec.json.Encoder().encode
 
 
 def as_json(entries: Iterable[Entry]) -> Iterator[bytes]:
-    """Every line of the recording as a JSON object and a newline."""
+    """Every line of the recording as a JSON object and a newline; of a picture, which requests are under way there."""
     for entry in entries:
-        yield _encode({"line": type(entry).__name__.lower(), **msgspec.to_builtins(entry, str_keys=True)}) + b"\n"
+        told = _pictured(entry) if isinstance(entry, Pictured) else msgspec.to_builtins(entry, str_keys=True)
+        yield _encode({"line": type(entry).__name__.lower(), **told}) + b"\n"
+
+
+def _pictured(entry: Pictured) -> dict[str, Any]:
+    """``step`` is the number of the next one. ``known`` is null where the lines before tell as much."""
+    known = (
+        None
+        if entry.known is None
+        else [
+            {
+                "number": each.number,
+                "name": each.name,
+                "arrived": each.arrived,
+                "request": msgspec.to_builtins(each.request, str_keys=True),
+                "answers": {str(index): list(tokens) for index, tokens in each.answers.items()},
+            }
+            for each in entry.known
+        ]
+    )
+    return {"time": entry.time, "step": entry.picture.step, "known": known}
 
 
 def as_mooncake(entries: Iterable[Entry]) -> Iterator[bytes]:

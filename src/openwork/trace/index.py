@@ -15,7 +15,7 @@ from typing import Any
 
 from openwork.core.errors import TraceError
 from openwork.trace.coding.plain import Reader, Table
-from openwork.trace.coding.shape import BEGAN, HEAD, KEY, SUBMITTED, Bytes
+from openwork.trace.coding.shape import BEGAN, HEAD, KEY, PICTURE, SUBMITTED, Bytes
 from openwork.trace.entry import Began
 from openwork.trace.segments import Segment, SegmentReader, segments
 
@@ -45,6 +45,7 @@ class Part:
     start: int
     end: int
     requests: dict[str, Known] = field(default_factory=dict)
+    has_picture: bool = False  # behind its key
     in_flight: frozenset[int] = frozenset()  # those of whom a step was in flight when it began, by number
 
     @property
@@ -118,7 +119,8 @@ class Index:
 
     def stretches(self, id: str, before_bytes: int = 0) -> list[list[Part]]:
         """The parts in which a request lived, those of each of its processes without a gap; with those before them if
-        their file begins at most ``before_bytes`` earlier: there the schedule can be replayed from."""
+        they begin with their file or a picture at most ``before_bytes`` earlier: from there the schedule can be
+        replayed."""
         found: list[list[Part]] = []
         by_run: dict[int, list[Part]] = {}
         for part in self.parts_of.get(id, ()):
@@ -128,7 +130,7 @@ class Index:
             first, last = every.index(own[0]), every.index(own[-1])
             while last + 1 < len(every) and every[last + 1].may_hold_the_end_of(own[-1].requests[id]):
                 last += 1
-            head = next(place for place in range(first, -1, -1) if every[place].is_first)
+            head = next(place for place in range(first, -1, -1) if every[place].is_first or every[place].has_picture)
             if sum(part.num_bytes for part in every[head:first]) <= before_bytes:
                 first = head
             found.append(every[first : last + 1])
@@ -155,6 +157,7 @@ class Index:
             if kind == KEY and reader.has_mark and file.parts[-1].start < reader.at:
                 file.parts[-1].end = reader.at
                 file.parts.append(Part(file, reader.at, reader.at))
+            file.parts[-1].has_picture |= kind == PICTURE
             if kind in (KEY, SUBMITTED) and file.head is not None:
                 _note(kind, body, file.head, file.parts[-1])
         file.num_bytes = reader.at
