@@ -71,6 +71,30 @@ def test_steps_elsewhere_are_asked_for_and_lead_back(tmp_path, open_page, serve_
     page.settle()
     assert slider.get_attribute("aria-valuenow") == "0" and back.is_hidden()
     assert any("/timeline/" in each for each in page.asked)
+    whole = page.it.locator("#panel-timeline").get_by_text("the whole recording")
+    whole.click()
+    page.settle()
+    assert any("/timeline/all/0/" in each for each in page.asked) and whole.is_hidden()
+    back.click()
+    page.settle()
+    assert back.is_hidden() and not whole.is_hidden()
+
+
+def test_requests_that_are_not_listed_are_counted(live, open_page):
+    """The server is played here: it has more requests than it lists."""
+    page = open_page(live)
+
+    def longer(route):
+        told = route.fetch().json()
+        route.fulfill(json=told | {"left_out": 1500})
+
+    page.it.route("**/api/requests", longer)
+    page.it.goto("about:blank")  # it keeps its key to itself, and forgets it when it is loaded again
+    page.it.goto(live)
+    page.it.wait_for_selector("html[data-ready=true]")
+    page.press("9")
+    assert "1,500 others of this recording are not listed here." in page.text("#panel-diff")
+    assert "1,500 before these" in page.it.locator("#request").inner_html()
 
 
 def test_a_long_answer_says_how_far_it_is(live, open_page):

@@ -253,6 +253,21 @@ def test_others_are_not_there_for_a_tenant(recording, lamp):
     assert requests_document(recording, lambda tenant: tenant == "alice") == {"requests": [], "left_out": 0}
 
 
+def test_the_whole_recording_is_a_timeline_of_its_own(look, monkeypatch):
+    view = look(BOUND)
+    whole = view.document("timeline/all/0/1000")
+    assert view.document("timeline/0/1000")["window"] == whole["window"], "of a short recording all is around"
+    monkeypatch.setattr("openwork.trace.recording.AROUND_BYTES", 0)
+    around = view.document("timeline/0/1000")
+    assert (
+        around["window"]["total"] <= whole["window"]["total"] == view.document("timeline/all/0/1000")["window"]["total"]
+    )
+    assert [each["place"] for each in view.document("timeline/all/3/5")["steps"]] == [3, 4, 5, 6, 7]
+    for path in ("timeline/all/0", "timeline/all/x/3", "timeline/whole/0/3", "timeline/all/0/3/1"):
+        with pytest.raises(RequestError):
+            view.document(path)
+
+
 def test_a_file_is_bounded_and_says_what_is_left_out(recording, look):
     whole, _ = file_documents(look(BOUND), 1 << 30)
     part, said = file_documents(look(BOUND), 400_000)

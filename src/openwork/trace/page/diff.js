@@ -110,7 +110,7 @@
   see.views.push({
     key: "diff", title: "Two runs, bit by bit",
     build(root) {
-      const select = h("select", { id: "beside", class: "ask" }), out = h("div", { class: "plates" }), choose = h("p", {}, h("label", { for: "beside" }, "Beside "), select);
+      const select = h("select", { id: "beside", class: "ask" }), out = h("div", { class: "plates" }), more = h("span", { class: "note", style: { marginLeft: ".8em" } }), choose = h("p", {}, h("label", { for: "beside" }, "Beside "), select, more);
       root.append(h("div", { class: "plates" }, choose, out));
       let path = null;
       select.addEventListener("change", () => { path = select.value; see.draw(); });
@@ -121,7 +121,8 @@
         const here = list.value ? list.value.requests.filter((r) => r.id !== cursor.told.id && !r.error && r.output_tokens.length) : [], there = against.value ? against.value.requests : [];
         const values = [...there.map((r) => "against/" + r.id), ...here.map((r) => "diff/" + r.id)];
         const wanted = against.value ? "against/" + against.value.beside : page.beside ? "diff/" + page.beside : values[0] || null;
-        return { here, there, values, wanted: values.includes(wanted) ? wanted : values[0] || null, label: against.value && against.value.label, why: list.why || against.why };
+        const left = list.value && here.length ? list.value.left_out : 0;
+        return { here, there, values, left, wanted: values.includes(wanted) ? wanted : values[0] || null, label: against.value && against.value.label, why: list.why || against.why };
       };
       return {
         async draw(cursor, isCurrent) {
@@ -135,6 +136,7 @@
           choose.hidden = path === null;
           if (path === null) { see.caption(["There is no other run to compare with."]); see.fill(out, see.missing(found.why || "This recording has one request. openwork see ID --record DIR --against ID --against-record OTHER lays a run of another recording beside this one.")); return; }
           select.value = path;
+          more.textContent = found.left ? `${see.count(found.left, "other")} of this recording ${found.left === 1 ? "is" : "are"} not listed here.` : "";
           const got = await see.tryGet(path);
           if (!isCurrent()) return;
           if (!got.value) { see.caption([]); see.fill(out, see.missing(got.why)); return; }

@@ -85,9 +85,11 @@
     const found = await see.tryGet("requests"), ids = found.value ? found.value.requests.filter((r) => !r.error && r.output_tokens.length) : [];
     const select = at("request");
     select.parentElement.hidden = !see.documents.isLive || see.documents.page.request !== null;
-    see.fill(select, ids.map((r) => h("option", { value: r.id }, `${r.id} · ${r.prompt_tokens} + ${r.output_tokens.join(" + ")}`)));
+    const left = found.value ? found.value.left_out : 0, { request: fixed, first } = see.documents.page, wanted = fixed || place.request || first || (ids.length ? ids[0].id : null);
+    see.fill(select, [ids.map((r) => h("option", { value: r.id }, `${r.id} · ${r.prompt_tokens} + ${r.output_tokens.join(" + ")}`)),
+      wanted !== null && !ids.some((r) => r.id === wanted) ? h("option", { value: wanted }, wanted) : null,
+      left ? h("option", { disabled: true, value: "" }, `${left.toLocaleString("en")} before these: #request=ID in the address`) : null]);
     select.onchange = () => show(select.value).catch(fail);
-    const { request: fixed, first } = see.documents.page, wanted = fixed || place.request || first || (ids.length ? ids[0].id : null);
     if (wanted === null || !found.value) { see.fill(at("empty"), see.missing(found.why || "Nothing was recorded yet.")); return; }
     select.value = wanted;
     await show(wanted, place);
