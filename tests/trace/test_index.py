@@ -19,7 +19,8 @@ from openwork.testing.echo import EchoRunner, VirtualClock, successor
 from openwork.trace import log, segments
 from openwork.trace.entry import Began
 from openwork.trace.recording import Recording
-from openwork.trace.view_request import Gathering, gather, request_document
+from openwork.trace.view.journey import Gathering, gather
+from openwork.trace.view.request import request_document
 
 
 @pytest.fixture(autouse=True)

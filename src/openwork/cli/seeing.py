@@ -18,10 +18,10 @@ from openwork.core.errors import RequestError
 from openwork.core.event import Event
 from openwork.core.request import Limits
 from openwork.core.settings import LoadSettings
-from openwork.trace.desk import Told
 from openwork.trace.recording import Recording
-from openwork.trace.view import Lamp, View, requests_document
-from openwork.trace.view_against import Beside
+from openwork.trace.view.against import Beside
+from openwork.trace.view.desk import Told
+from openwork.trace.view.documents import Lamp, View, requests_document
 
 if TYPE_CHECKING:
     from openwork.core.request import Request
@@ -114,14 +114,14 @@ class Seeing:
         view = self.view(id)
         if paths:
             return {path: view.document(path) for path in paths}
-        from openwork.trace.view_file import file_documents
+        from openwork.trace.view.file import file_documents
 
         return file_documents(view, requests_document(self.recording), 1 << 40, False)[0]
 
     def file(self, id: str, max_bytes: int) -> str:
         """A page that holds its documents."""
         from openwork.trace.page import page
-        from openwork.trace.view_file import file_documents
+        from openwork.trace.view.file import file_documents
 
         requests = requests_document(self.recording)
         documents, left_out = file_documents(self.view(id), requests, max_bytes)
