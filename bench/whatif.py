@@ -39,10 +39,10 @@ from openwork.engine.service import Engine
 from openwork.kv.cache import KVCache
 from openwork.run.runner import TensorRunner
 from openwork.schedule.scheduler import Scheduler
-from openwork.trace.arrivals import collect
-from openwork.trace.change import Change
 from openwork.trace.recording import Recording
-from openwork.trace.whatif import Oracle
+from openwork.trace.whatif.arrivals import collect
+from openwork.trace.whatif.change import Change
+from openwork.trace.whatif.oracle import Oracle
 from openwork.wiring import make_recorder
 
 FIGURES = ("duration_s", "output_tok_s", "first_token_p50_s", "first_token_p99_s", "gap_p50_s", "gap_p99_s")

@@ -21,7 +21,7 @@ from openwork.core.terms import Tenants, Terms
 from openwork.engine.loop import Loop
 from openwork.engine.service import Engine
 from openwork.trace.recording import Recording
-from openwork.trace.report import report
+from openwork.trace.report.incident import report
 from openwork.wiring import make_recorder
 
 BLOCK_BYTES = 48 << 10  # keys and values of 16 tokens

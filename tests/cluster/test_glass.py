@@ -17,14 +17,14 @@ from openwork.cluster.looking import Open
 from openwork.core.errors import EngineUnavailable, Overloaded, RequestError
 from openwork.core.request import Limits
 from openwork.core.settings import LoadSettings
-from openwork.trace.desk import Desk, Question
 from openwork.trace.recording import Recording
+from openwork.trace.view.desk import Desk, Question
 
 LOAD = LoadSettings(threads=1)
 SLOW = """
 import sys, time
 from openwork.cli import looker
-from openwork.trace.desk import Desk
+from openwork.trace.view.desk import Desk
 answer = Desk.answer
 def slowly(self, question):
     if question.path == "slow":

@@ -13,7 +13,7 @@ from openwork.core.settings import RecordSettings
 from openwork.core.terms import Tenant, Terms
 from openwork.trace.entry import Began, Replaced
 from openwork.trace.recording import Recording
-from openwork.trace.schedule import check
+from openwork.trace.replay.schedule import check
 
 
 async def eight(engine, count=60):

@@ -12,7 +12,7 @@ from openwork.core.constraint import Constraint
 from openwork.core.settings import LoadSettings, RecordSettings
 from openwork.trace.entry import Began
 from openwork.trace.recording import Recording
-from openwork.trace.replay import replay
+from openwork.trace.replay.bits import replay
 
 WAYS = (
     {"temperature": 0.0},

@@ -17,10 +17,10 @@ from openwork.core.step import Choice
 from openwork.core.terms import Terms
 from openwork.serve.keys import digest_of, parse_keys
 from openwork.serve.see import InThread, See
-from openwork.trace.desk import MOST_VIEWS, Desk
 from openwork.trace.log import FlightRecorder
 from openwork.trace.recording import Recording
-from openwork.trace.view import Lamp
+from openwork.trace.view.desk import MOST_VIEWS, Desk
+from openwork.trace.view.documents import Lamp
 
 KEYS = {name: f"key-of-{name}" for name in ("alice", "bob")}
 

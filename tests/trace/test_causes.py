@@ -7,7 +7,7 @@ import pytest
 from staged import Stage, chats, words
 
 from openwork.core.settings import ScheduleSettings
-from openwork.trace.report import report
+from openwork.trace.report.incident import report
 
 
 @dataclass

@@ -8,10 +8,10 @@ from openwork import LLM, SamplingParams
 from openwork.build import build
 from openwork.core.errors import RequestError
 from openwork.core.settings import LoadSettings, ScheduleSettings
-from openwork.trace.desk import MOST_VIEWS, Desk, Question
 from openwork.trace.reading import Reading
 from openwork.trace.recording import Recording
-from openwork.trace.view import Lamp
+from openwork.trace.view.desk import MOST_VIEWS, Desk, Question
+from openwork.trace.view.documents import Lamp
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def test_the_benchmark_reads_the_arrivals_again(tmp_path):
 def test_equal_blocks_have_equal_ids_and_namespaces_share_none():
     from openwork.core.request import Limits, Request, SamplingParams
     from openwork.core.terms import Terms
-    from openwork.trace.arrivals import Arrival
+    from openwork.trace.whatif.arrivals import Arrival
 
     limits = Limits(50, 4096)
 

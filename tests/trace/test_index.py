@@ -19,10 +19,10 @@ from openwork.testing.echo import EchoRunner, VirtualClock, successor
 from openwork.trace import log, segments
 from openwork.trace.entry import Began, Pictured
 from openwork.trace.recording import Recording
-from openwork.trace.schedule import check
+from openwork.trace.replay.schedule import check
 from openwork.trace.timeline import timeline
-from openwork.trace.view_journey import Gathering, gather
-from openwork.trace.view_request import request_document
+from openwork.trace.view.journey import Gathering, gather
+from openwork.trace.view.request import request_document
 
 
 @pytest.fixture(autouse=True)

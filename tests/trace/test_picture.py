@@ -23,7 +23,7 @@ from openwork.trace.coding.shape import PICTURE
 from openwork.trace.coding.state import APART, DERIVED, FIELDS
 from openwork.trace.entry import Began, Pictured, Planned
 from openwork.trace.recording import Recording
-from openwork.trace.schedule import check
+from openwork.trace.replay.schedule import check
 from openwork.trace.segments import MAGIC, MARK, Segment, SegmentReader, frame
 
 

@@ -23,7 +23,7 @@ from openwork.testing.echo import EchoRunner, VirtualClock, successor
 from openwork.trace import log
 from openwork.trace.entry import Began, Pictured, Planned, Ran, Submitted
 from openwork.trace.recording import Recording
-from openwork.trace.schedule import check
+from openwork.trace.replay.schedule import check
 
 SMALL = 60_000
 

@@ -12,7 +12,7 @@ from openwork.core.settings import LoadSettings
 from openwork.decode.strategy import Spent
 from openwork.testing.checkpoint import write_checkpoint
 from openwork.trace.recording import Recording
-from openwork.trace.replay_search import replay_search
+from openwork.trace.replay.search import replay_search
 from openwork.trace.searched import lives_of
 
 CONTEXT = {"threads": 2, "context": 160}

@@ -11,8 +11,8 @@ from openwork.cli.report import as_text
 from openwork.core.errors import RequestError
 from openwork.trace.entry import Began
 from openwork.trace.recording import Recording
-from openwork.trace.report import report
-from openwork.trace.schedule import check
+from openwork.trace.replay.schedule import check
+from openwork.trace.report.incident import report
 
 sys.path.append(str(Path(__file__).parents[2] / "examples"))
 

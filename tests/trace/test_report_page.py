@@ -7,8 +7,8 @@ from taped import drawn
 
 from openwork.cli.report import LABELS, SHOWN, as_text
 from openwork.cli.tables import MARKS, compared, figure
-from openwork.trace.report import report
-from openwork.trace.report_page import Simulated, report_page
+from openwork.trace.report.incident import report
+from openwork.trace.report.page import Simulated, report_page
 
 HOSTILE = '<script>alert(1)</script><img src=x>"'
 VOID = {"meta", "line", "rect", "polygon", "polyline"}

@@ -14,7 +14,7 @@ from openwork.core.event import Finished
 from openwork.core.step import Candidates
 from openwork.trace.entry import Began, Decided, Planned, Ran, Submitted, Waited
 from openwork.trace.recording import Recording
-from openwork.trace.schedule import check
+from openwork.trace.replay.schedule import check
 
 SEEDS = 40
 

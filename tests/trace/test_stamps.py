@@ -26,7 +26,7 @@ from openwork.models.decoder import Decoder
 from openwork.run.stamping import AT_ONCE
 from openwork.testing.checkpoint import ARCHITECTURES, write_checkpoint
 from openwork.trace.recording import Recording
-from openwork.trace.replay import replay
+from openwork.trace.replay.bits import replay
 from openwork.wiring import make_recorder
 
 CONTEXT = {"threads": 1, "context": 160, "dtype": "float32"}

@@ -13,11 +13,11 @@ from openwork.core.errors import RequestError
 from openwork.core.request import Limits
 from openwork.core.settings import LoadSettings, ScheduleSettings
 from openwork.trace.recording import Recording
-from openwork.trace.view import Lamp, View, requests_document
-from openwork.trace.view_costs import Shape, shape_of
-from openwork.trace.view_file import file_documents
-from openwork.trace.view_fork import fork_document, fork_request
-from openwork.trace.view_others import without
+from openwork.trace.view.costs import Shape, shape_of
+from openwork.trace.view.documents import Lamp, View, requests_document
+from openwork.trace.view.file import file_documents
+from openwork.trace.view.fork import fork_document, fork_request
+from openwork.trace.view.others import without
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from openwork import LLM, SamplingParams
 from openwork.cli.seeing import Seeing
 from openwork.core.errors import TraceError
 from openwork.trace.story import Line
-from openwork.trace.view_diff import diff_document, stamps_document
+from openwork.trace.view.diff import diff_document, stamps_document
 
 PROMPT = "Once upon a time there was a little girl named Lily. She"
 

@@ -11,13 +11,13 @@ from taped import drawn
 from openwork.core.errors import OpenworkError, RequestError
 from openwork.core.event import Token
 from openwork.core.settings import ScheduleSettings
-from openwork.trace.change import Change
-from openwork.trace.conversation import conversations
 from openwork.trace.cost import Lap, Work, fit
-from openwork.trace.figures import percentile
-from openwork.trace.sweep import sweep
-from openwork.trace.tempo import Tempo
-from openwork.trace.whatif import Oracle, collect, what_if
+from openwork.trace.whatif.change import Change
+from openwork.trace.whatif.conversation import conversations
+from openwork.trace.whatif.figures import percentile
+from openwork.trace.whatif.oracle import Oracle, collect, what_if
+from openwork.trace.whatif.sweep import sweep
+from openwork.trace.whatif.tempo import Tempo
 
 SEEDS = 8
 CHANGES = (

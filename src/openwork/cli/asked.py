@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from openwork.core.errors import RequestError
 from openwork.core.settings import First, Order, SpeculationSettings
-from openwork.trace.change import Change
+from openwork.trace.whatif.change import Change
 
 Fields = dict[str, Any]  # of a Change
 NONE = "none"

@@ -23,9 +23,9 @@ from openwork.cluster.looking import ASKED, TOLD, Far, Open, Shown, Told, Withhe
 from openwork.cluster.pipe import Gone, Pipe, stay_with
 from openwork.cluster.wire import as_trouble
 from openwork.core.errors import MemoryTooSmall, OpenworkError
-from openwork.trace.desk import Desk, Question
 from openwork.trace.recording import Recording
-from openwork.trace.view import Lamp
+from openwork.trace.view.desk import Desk, Question
+from openwork.trace.view.documents import Lamp
 
 NICE = 10
 ROOM_BYTES = 2 << 30  # beside the model and twice the keys and values of a sequence

@@ -37,7 +37,7 @@ def check(directory: Directory, as_json: Json = False) -> None:
     \b
     [bold]openwork trace check recording/[/]
     """
-    from openwork.trace.schedule import check as check_schedule
+    from openwork.trace.replay.schedule import check as check_schedule
 
     checked = check_schedule(lines_of(directory))
     if as_json:

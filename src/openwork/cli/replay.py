@@ -13,11 +13,11 @@ from openwork.cli.progress import Bars
 from openwork.core.stamp import EMBED, HEAD
 
 if TYPE_CHECKING:
-    from openwork.trace.difference import Difference
     from openwork.trace.entry import Began
     from openwork.trace.recording import Recording
-    from openwork.trace.replay import Verdict
-    from openwork.trace.search_difference import SearchDifference, SearchVerdict
+    from openwork.trace.replay.bits import Verdict
+    from openwork.trace.replay.difference import Difference
+    from openwork.trace.replay.search_difference import SearchDifference, SearchVerdict
     from openwork.trace.story import Story
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -68,8 +68,8 @@ def _replayed(recording: Recording, story: Story, step: int | None, model: str |
     """Open the model as it was opened for whoever served, and replay -> a Verdict, or of a search a SearchVerdict."""
     from openwork.build import examiner
     from openwork.core.settings import LoadSettings
-    from openwork.trace.replay import check, replay
-    from openwork.trace.replay_search import replay_search
+    from openwork.trace.replay.bits import check, replay
+    from openwork.trace.replay.search import replay_search
     from openwork.trace.searched import lives_of
 
     request = check(story, step)  # before a model is loaded

@@ -44,7 +44,7 @@ def report(
     if html is not None and as_json:
         raise RequestError("and --json are two answers: ask for one of them", param="html")
     from openwork.trace.recording import Recording
-    from openwork.trace.report import report as write
+    from openwork.trace.report.incident import report as write
 
     recording = Recording.open(directory)
     with reading() as told:
@@ -57,7 +57,7 @@ def report(
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
-    from openwork.trace.report_page import Simulated, report_page
+    from openwork.trace.report.page import Simulated, report_page
 
     text = report_page(document, LABELS, SHOWN, figure, Simulated(compared, " ".join(MARKS)))
     try:

@@ -20,11 +20,11 @@ from openwork.core.event import Event
 from openwork.core.request import Limits
 from openwork.core.settings import LoadSettings
 from openwork.trace.coding.thaw import Known
-from openwork.trace.desk import Told
 from openwork.trace.entry import Pictured, Submitted
 from openwork.trace.recording import Recording
-from openwork.trace.view import Lamp, View
-from openwork.trace.view_against import Beside
+from openwork.trace.view.against import Beside
+from openwork.trace.view.desk import Told
+from openwork.trace.view.documents import Lamp, View
 
 if TYPE_CHECKING:
     from openwork.core.request import Request
@@ -117,14 +117,14 @@ class Seeing:
         view = self.view(id)
         if paths:
             return {path: view.document(path) for path in paths}
-        from openwork.trace.view_file import file_documents
+        from openwork.trace.view.file import file_documents
 
         return file_documents(view, 1 << 40, False)[0]
 
     def file(self, id: str, max_bytes: int) -> str:
         """A page that holds its documents."""
         from openwork.trace.page import page
-        from openwork.trace.view_file import file_documents
+        from openwork.trace.view.file import file_documents
 
         documents, left_out = file_documents(self.view(id), max_bytes)
         about = {"live": False, "request": id, "left_out": left_out, "can_fork": False, **self._about()}

@@ -83,9 +83,9 @@ def what_if(
     """
     from openwork.cli import asked
     from openwork.cli.tables import sweep_table, what_if_table
-    from openwork.trace.arrivals import collect
-    from openwork.trace.sweep import sweep as ask_all
-    from openwork.trace.whatif import Oracle
+    from openwork.trace.whatif.arrivals import collect
+    from openwork.trace.whatif.oracle import Oracle
+    from openwork.trace.whatif.sweep import sweep as ask_all
 
     given = {
         "kv-blocks": kv_blocks,

@@ -16,7 +16,7 @@ from openwork.cluster.looking import ASKED, TOLD, Far, Look, Open, Shown, Withhe
 from openwork.cluster.process import Process
 from openwork.cluster.wire import as_error
 from openwork.core.errors import EngineUnavailable, Overloaded
-from openwork.trace.desk import Answer, Question
+from openwork.trace.view.desk import Answer, Question
 
 IDLE_S = 300.0
 DEADLINE_S = 120.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from openwork.cluster.frames import Direction
 from openwork.cluster.wire import Message, Trouble
 from openwork.core.settings import LoadSettings
-from openwork.trace.desk import Answer, Question
+from openwork.trace.view.desk import Answer, Question
 
 
 class Open(Message, tag=1):

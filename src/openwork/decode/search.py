@@ -22,7 +22,7 @@ def strategy_of(request: Request) -> SearchStrategy:
 
 
 class Strategies:
-    """New ones. Whoever tells a scheduler what to decide hands in others (trace/told.py)."""
+    """New ones. Whoever tells a scheduler what to decide hands in others (trace/replay/told.py)."""
 
     def drawing(self, fan: int) -> Strategy:
         """Of a sequence that becomes ``fan`` ones at its first token."""

@@ -2,13 +2,13 @@
 
     GET  /see                                 the page
     GET  /see/api/requests                    the caller's own requests of the recording
-    GET  /see/api/requests/ID/DOCUMENT        one document of one of them (trace/view.py lists them)
+    GET  /see/api/requests/ID/DOCUMENT        one document of one of them (trace/view/documents.py lists them)
     GET  /see/api/requests/ID/progress        how far that is, while it is computed: {"stage", "done", "total"}
     POST /see/api/requests/ID/fork            another token at a place, and what the engine makes of it
 
 A tenant sees its own requests and nobody else's: another's is as if it were not there. Nothing is computed here: what
-is shown is asked of a desk (trace/desk.py), which a server has in a process of its own (cluster/glass.py). It knows
-neither how a recording lies on disk nor how a model is opened.
+is shown is asked of a desk (trace/view/desk.py), which a server has in a process of its own (cluster/glass.py). It
+knows neither how a recording lies on disk nor how a model is opened.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from openwork.serve.app import Endpoint
 from openwork.serve.call import Call, Watch
 from openwork.serve.errors import ApiError, bad_request
 from openwork.serve.schema.reading import Body, read
-from openwork.trace.desk import Answer, Desk, OpenView, Question
 from openwork.trace.page import as_json, page, policy
 from openwork.trace.recording import Recording
-from openwork.trace.view import Lamp
-from openwork.trace.view_fork import fork_document
+from openwork.trace.view.desk import Answer, Desk, OpenView, Question
+from openwork.trace.view.documents import Lamp
+from openwork.trace.view.fork import fork_document
 
 MOST_WAITING = 32
 REQUEST_S = 120.0

@@ -19,10 +19,10 @@ from typing import Any
 
 import msgspec
 
-from openwork.trace.arrivals import Arrival, collect
 from openwork.trace.course import Asked, Course, Stepped
 from openwork.trace.entry import Entry, Pictured
 from openwork.trace.gather import gather
+from openwork.trace.whatif.arrivals import Arrival, collect
 
 MOONCAKE_BLOCK = 512  # tokens that one hash id stands for
 STEPS, LINES = 1, 1000  # threads of a process: all steps in one, each sequence in its own, since slices must nest

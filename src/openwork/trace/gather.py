@@ -18,7 +18,7 @@ from openwork.trace.coding.thaw import Known
 from openwork.trace.cost import work_of
 from openwork.trace.course import Asked, Course, Happened, Line, Sample, Stepped
 from openwork.trace.entry import Began, Cancelled, Entry, Failed, Pictured, Planned, Ran, Submitted
-from openwork.trace.schedule import Rerun, rerun
+from openwork.trace.replay.schedule import Rerun, rerun
 from openwork.trace.watch import Move, WatchedCache
 
 MOST_SAMPLES = 256  # of where the blocks are, over a whole recording

@@ -22,8 +22,8 @@ from openwork.core.errors import RequestError
 from openwork.core.request import Limits, Request
 from openwork.trace.page import as_json
 from openwork.trace.recording import Recording
-from openwork.trace.view import Lamp, View, requests_document
-from openwork.trace.view_fork import fork_request
+from openwork.trace.view.documents import Lamp, View, requests_document
+from openwork.trace.view.fork import fork_request
 
 Told = Callable[[str, int, int], None]
 OpenView = Callable[[str, Told], View]

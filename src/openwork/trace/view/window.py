@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from openwork.trace.entry import Entry, Planned
-from openwork.trace.view_journey import Journey
+from openwork.trace.view.journey import Journey
 
 AROUND = 20  # steps before the request's first one and after its last one
 MOST = 400  # steps that are shown at once

@@ -20,9 +20,9 @@ from openwork.schedule.scheduler import Scheduler
 from openwork.trace.coding.thaw import Known
 from openwork.trace.cost import Lap, work_of
 from openwork.trace.entry import Began, Entry, Failed, Pictured, Pinned, Planned, Ran, Replaced, Restored, Submitted
-from openwork.trace.figures import Counting
-from openwork.trace.schedule import Rerun, rerun
+from openwork.trace.replay.schedule import Rerun, rerun
 from openwork.trace.watch import WatchedCache
+from openwork.trace.whatif.figures import Counting
 
 
 @dataclass(slots=True)

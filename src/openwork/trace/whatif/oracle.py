@@ -26,14 +26,14 @@ from random import Random
 from typing import Any, Literal
 
 from openwork.core.errors import RequestError
-from openwork.trace import tempo
-from openwork.trace.arrivals import Recorded, collect
-from openwork.trace.change import Change, Settings
-from openwork.trace.conversation import Follows, conversations
 from openwork.trace.cost import PARTS, fit, usual
 from openwork.trace.entry import Entry
-from openwork.trace.figures import Figures
-from openwork.trace.simulate import Machine, simulate
+from openwork.trace.whatif import tempo
+from openwork.trace.whatif.arrivals import Recorded, collect
+from openwork.trace.whatif.change import Change, Settings
+from openwork.trace.whatif.conversation import Follows, conversations
+from openwork.trace.whatif.figures import Figures
+from openwork.trace.whatif.simulate import Machine, simulate
 
 VERSION = 2
 Clients = Literal["times", "answers"]

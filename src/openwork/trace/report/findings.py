@@ -19,8 +19,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from openwork.trace.blame import Blame
 from openwork.trace.course import Course
+from openwork.trace.report.blame import Blame
 
 KIND_OF = {
     "preempted": "memory",

@@ -14,8 +14,8 @@ from openwork.core.errors import RequestError
 from openwork.core.event import Event, Finished, Token
 from openwork.core.request import Limits, Request
 from openwork.core.terms import Terms
-from openwork.trace.view_journey import Journey
-from openwork.trace.view_search import TextOf
+from openwork.trace.view.journey import Journey
+from openwork.trace.view.search import TextOf
 
 MOST_TOKENS = 256
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from openwork.core.errors import OpenworkError
-from openwork.trace.arrivals import Recorded
-from openwork.trace.change import Change, Settings
-from openwork.trace.findings import Finding, span, whose
-from openwork.trace.whatif import Oracle
+from openwork.trace.report.findings import Finding, span, whose
+from openwork.trace.whatif.arrivals import Recorded
+from openwork.trace.whatif.change import Change, Settings
+from openwork.trace.whatif.oracle import Oracle
 
 MOST_TRIED = 3  # findings
 STRETCH = 1.5

@@ -17,9 +17,9 @@ from openwork.core.event import Account, Admitted, Finished, Preempted, Token
 from openwork.core.request import SamplingParams
 from openwork.core.step import Work
 from openwork.trace.story import Line
-from openwork.trace.view_guesses import guesses
-from openwork.trace.view_journey import Journey, Part
-from openwork.trace.view_search import TextOf, search_document
+from openwork.trace.view.guesses import guesses
+from openwork.trace.view.journey import Journey, Part
+from openwork.trace.view.search import TextOf, search_document
 
 MARKS = {
     "elapsed_s": "measured",

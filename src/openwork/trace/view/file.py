@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from openwork.trace.view import View, listed
-from openwork.trace.view_against import most_alike
+from openwork.trace.view.against import most_alike
+from openwork.trace.view.documents import View, listed
 
 MOST_DIFFS = 4
 

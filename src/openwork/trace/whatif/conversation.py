@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from openwork.core.terms import Namespace
-from openwork.trace.arrivals import Arrival
+from openwork.trace.whatif.arrivals import Arrival
 
 BLOCK = 16
 

@@ -28,8 +28,8 @@ from openwork.run.capture import Examiner
 from openwork.run.masks import DeadEnd, Masks
 from openwork.run.sample import candidates, logprobs
 from openwork.trace.entry import Began
-from openwork.trace.replay import check, check_model
-from openwork.trace.search_difference import SearchDifference, SearchVerdict, differs, pair, short
+from openwork.trace.replay.bits import check, check_model
+from openwork.trace.replay.search_difference import SearchDifference, SearchVerdict, differs, pair, short
 from openwork.trace.searched import Answered, Life, Line, Row
 from openwork.trace.story import Story
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from openwork.trace.view_journey import Journey
-from openwork.trace.view_search import TextOf
+from openwork.trace.view.journey import Journey
+from openwork.trace.view.search import TextOf
 
 
 def guesses(journey: Journey, text: TextOf) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ gave them: it is for the operator alone. Every number is measured, counted in th
     kind, version   "openwork.report", 1
     headline        who cost most, in a sentence or two
     recording       model, version, processes, steps, requests, refused, duration_s, replayed (steps), why_not | null
-    figures         as measured (trace/figures.py), by_tenant among them
+    figures         as measured (trace/whatif/figures.py), by_tenant among them
     findings[]      kind, culprit (tenant) | null, seconds, waits, victims {tenant: seconds}, requests (names of those
                     in the way), worst {request, step, process, seconds} | null, text: the costliest first
     culprits[]      tenant, seconds, of_others (of these, those of other tenants), by_kind {kind: seconds}
@@ -18,7 +18,7 @@ gave them: it is for the operator alone. Every number is measured, counted in th
                     (blocks in a stretch of neighbours), by_tenant {held_mean, held_peak}, growth [[s, held]], text[]
     prefix          prompt_tokens, hit_tokens, evicted [{sake, owner, blocks}], misses {cause: requests}, by_tenant,
                     text[]
-    what_if[]       label, figures (see trace/whatif.py), text: only where something can be said that is worth acting on
+    what_if[]       label, figures (see trace/whatif/oracle.py), text: only what is worth acting on
     notes[]
 """
 
@@ -31,16 +31,16 @@ from typing import Any
 
 from openwork.core.errors import RequestError
 from openwork.trace import cost
-from openwork.trace.arrivals import Collecting, Recorded
-from openwork.trace.blame import Blaming
 from openwork.trace.course import Course
 from openwork.trace.entry import Entry
-from openwork.trace.findings import Finding, culprits, findings, headline, whose
 from openwork.trace.gather import Gathering
-from openwork.trace.remedies import remedies
-from openwork.trace.schedule import rerun
-from openwork.trace.vain import guesses_document
+from openwork.trace.replay.schedule import rerun
+from openwork.trace.report.blame import Blaming
+from openwork.trace.report.findings import Finding, culprits, findings, headline, whose
+from openwork.trace.report.remedies import remedies
+from openwork.trace.report.vain import guesses_document
 from openwork.trace.watch import WatchedCache
+from openwork.trace.whatif.arrivals import Collecting, Recorded
 
 VERSION = 1
 MOST_SIMULATED = 100_000  # steps of a recording whose settings are tried out unasked

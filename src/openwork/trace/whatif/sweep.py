@@ -3,7 +3,7 @@
 kind, version   "openwork.sweep", 1
 measured, as_recorded   figure -> value
 rows[]          label, figures {name: {what_if, interval, is_good}} | null, error | null: why it cannot be
-recorded, assumed, cost, notes[]   as in a what-if (trace/whatif.py)
+recorded, assumed, cost, notes[]   as in a what-if (trace/whatif/oracle.py)
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from openwork.core.errors import OpenworkError, RequestError
-from openwork.trace.change import Change
-from openwork.trace.whatif import Oracle
+from openwork.trace.whatif.change import Change
+from openwork.trace.whatif.oracle import Oracle
 
 VERSION = 1
 MOST_ROWS = 32

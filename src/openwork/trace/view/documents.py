@@ -38,16 +38,16 @@ from openwork.trace.entry import Entry
 from openwork.trace.recording import Recording
 from openwork.trace.story import Line, Story
 from openwork.trace.timeline import timeline
-from openwork.trace.view_against import Beside, against_document
-from openwork.trace.view_costs import Shape, costs_document
-from openwork.trace.view_diff import Side, diff_document, lit_document, stamps_document
-from openwork.trace.view_journey import Gathering, Journey
-from openwork.trace.view_opened import Opened
-from openwork.trace.view_others import without
-from openwork.trace.view_request import model_name, request_document
-from openwork.trace.view_row import heads_document, layer_document, row_document, strip_document
-from openwork.trace.view_search import TextOf
-from openwork.trace.view_window import window_of
+from openwork.trace.view.against import Beside, against_document
+from openwork.trace.view.costs import Shape, costs_document
+from openwork.trace.view.diff import Side, diff_document, lit_document, stamps_document
+from openwork.trace.view.journey import Gathering, Journey
+from openwork.trace.view.opened import Opened
+from openwork.trace.view.others import without
+from openwork.trace.view.request import model_name, request_document
+from openwork.trace.view.row import heads_document, layer_document, row_document, strip_document
+from openwork.trace.view.search import TextOf
+from openwork.trace.view.window import window_of
 
 MOST_LISTED = 500  # requests
 

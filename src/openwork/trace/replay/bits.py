@@ -23,8 +23,8 @@ from openwork.core.step import Draw, Step, Work
 from openwork.run.capture import Examination, Examiner
 from openwork.run.masks import DeadEnd, Masks
 from openwork.run.sample import choose
-from openwork.trace.difference import Difference, damaged, locate
 from openwork.trace.entry import Began
+from openwork.trace.replay.difference import Difference, damaged, locate
 from openwork.trace.story import Line, Story
 
 

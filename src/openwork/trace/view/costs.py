@@ -18,7 +18,7 @@ from openwork.core.settings import LANES
 from openwork.core.spec import ModelSpec
 from openwork.ops.paged import PagedKV
 from openwork.run.capture import Examiner
-from openwork.trace.view_journey import Journey
+from openwork.trace.view.journey import Journey
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import numpy as np
 
 from openwork.core.request import Request
 from openwork.run.row import Lens, Row
-from openwork.trace.view_search import TextOf
+from openwork.trace.view.search import TextOf
 
 TOP = 24  # tokens that are listed of a distribution
 LENS = 3  # tokens that are listed of a layer

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from openwork.trace.story import Story
-from openwork.trace.view_journey import Journey
+from openwork.trace.view.journey import Journey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from openwork.run.capture import Examination
 from openwork.run.row import Row
-from openwork.trace.view_row import LENS
+from openwork.trace.view.row import LENS
 
 MOST_EXAMINED = 2  # sequences whose keys and values are kept
 MOST_ROWS = 64  # rows that are kept open

@@ -22,7 +22,6 @@ from openwork.kv.cache import KVCache
 from openwork.kv.saved import restore
 from openwork.schedule.scheduler import Scheduler
 from openwork.trace.coding.thaw import NotThawed
-from openwork.trace.compare import first_difference, short
 from openwork.trace.entry import (
     Began,
     Cancelled,
@@ -38,7 +37,8 @@ from openwork.trace.entry import (
     Submitted,
     Waited,
 )
-from openwork.trace.told import Told, ToldStrategies
+from openwork.trace.replay.compare import first_difference, short
+from openwork.trace.replay.told import Told, ToldStrategies
 
 MakeCache = Callable[[CacheSettings, Tenants], KVCache]
 

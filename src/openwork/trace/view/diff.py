@@ -29,7 +29,7 @@ from openwork.run.apart import distance, first_apart, is_alike
 from openwork.run.capture import Examination
 from openwork.run.row import Row
 from openwork.trace.story import Line
-from openwork.trace.view_search import TextOf
+from openwork.trace.view.search import TextOf
 
 SETTINGS = ("model", "contract_id", "dtype", "kv_dtype", "threads", "version")  # under which a run was computed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from openwork.trace.compare import SHOWN, first_difference
+from openwork.trace.replay.compare import SHOWN, first_difference
 from openwork.trace.searched import Line
 
 What = Literal["logits", "choice", "answer"]

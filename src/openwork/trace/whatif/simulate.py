@@ -22,13 +22,13 @@ from openwork.core.terms import Tenants
 from openwork.engine.loop import Loop
 from openwork.kv.saved import restore
 from openwork.schedule.scheduler import Scheduler
-from openwork.trace.arrivals import Arrival, Recorded, Timed, key
-from openwork.trace.change import Settings
-from openwork.trace.conversation import Follows
 from openwork.trace.cost import StepCost, work_of
-from openwork.trace.figures import Counting, Figures
-from openwork.trace.tempo import Tempo
 from openwork.trace.watch import WatchedCache
+from openwork.trace.whatif.arrivals import Arrival, Recorded, Timed, key
+from openwork.trace.whatif.change import Settings
+from openwork.trace.whatif.conversation import Follows
+from openwork.trace.whatif.figures import Counting, Figures
+from openwork.trace.whatif.tempo import Tempo
 
 _Line = tuple[float, int, int, Arrival | Timed | float]  # when, which kind first, its number, what
 

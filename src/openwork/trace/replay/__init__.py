@@ -1,0 +1,1 @@
+"""Replay: a recording done again, decisions and bits, and compared with what was recorded to the first difference."""

@@ -1,0 +1,1 @@
+"""Report: what happened, written for people after an incident: waits and their culprits, memory, hits and remedies."""
