@@ -121,7 +121,7 @@
         const here = list.value ? list.value.requests.filter((r) => r.id !== cursor.told.id && !r.error && r.output_tokens.length) : [], there = against.value ? against.value.requests : [];
         const values = [...there.map((r) => "against/" + r.id), ...here.map((r) => "diff/" + r.id)];
         const wanted = against.value ? "against/" + against.value.beside : page.beside ? "diff/" + page.beside : values[0] || null;
-        const left = list.value && here.length ? list.value.left_out : 0;
+        const isListed = list.value && list.value.requests.some((r) => r.id === cursor.told.id), left = list.value && here.length ? list.value.left_out - !isListed : 0;
         return { here, there, values, left, wanted: values.includes(wanted) ? wanted : values[0] || null, label: against.value && against.value.label, why: list.why || against.why };
       };
       return {
