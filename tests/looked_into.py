@@ -4,8 +4,9 @@ A shared beginning, chunks, a fork of two, filters, a constraint, a search with 
 """
 
 from openwork import LLM, SamplingParams
+from openwork.core.budget import Budget
 from openwork.core.constraint import Constraint
-from openwork.core.search import BestFirst, Budget, Search
+from openwork.core.search import BestFirst, Search
 from openwork.core.settings import ScheduleSettings
 
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\"> the"

@@ -12,11 +12,12 @@ import pytest
 
 from openwork import SamplingParams
 from openwork.build import wire
+from openwork.core.budget import Budget
 from openwork.core.constraint import Constraint
 from openwork.core.event import Admitted, Ended, Finished, Preempted, Token
 from openwork.core.penalty import Penalty
 from openwork.core.request import Request
-from openwork.core.search import Beam, BestFirst, Budget, Choose, Search
+from openwork.core.search import Beam, BestFirst, Choose, Search
 from openwork.core.settings import (
     AdmissionSettings,
     LoadSettings,

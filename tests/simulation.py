@@ -17,13 +17,14 @@ from random import Random
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
+from openwork.core.budget import Budget
 from openwork.core.constraint import Constraint
 from openwork.core.errors import Overloaded, RequestError
 from openwork.core.event import Admitted, Arrived, Ended, Finished, Preempted, Token
 from openwork.core.penalty import Penalty
 from openwork.core.repetition import Repetition
 from openwork.core.request import Limits, Request, SamplingParams
-from openwork.core.search import Beam, BestFirst, Budget, Choose, Search
+from openwork.core.search import Beam, BestFirst, Choose, Search
 from openwork.core.settings import AdmissionSettings, CacheSettings, ScheduleSettings, SpeculationSettings
 from openwork.core.terms import Tenant, Tenants, Terms
 from openwork.engine.loop import Loop

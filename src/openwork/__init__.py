@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from openwork.core import version
 
 if TYPE_CHECKING:
+    from openwork.core.budget import Budget
     from openwork.core.constraint import Constraint
     from openwork.core.errors import (
         BackendError,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from openwork.core.output import Chosen, Chunk, Completion, Found, Logprob, Option, Output, SearchReport, Timings
     from openwork.core.penalty import Penalty
     from openwork.core.request import SamplingParams
-    from openwork.core.search import Beam, BestFirst, Budget, Search
+    from openwork.core.search import Beam, BestFirst, Search
     from openwork.llm import LLM
 
 __version__ = version.VERSION
@@ -35,7 +36,8 @@ _HOME = {
     "Constraint": "openwork.core.constraint",
     "Penalty": "openwork.core.penalty",
     "Repetition": "openwork.core.repetition",
-    **dict.fromkeys(("Beam", "BestFirst", "Budget", "Search"), "openwork.core.search"),
+    "Budget": "openwork.core.budget",
+    **dict.fromkeys(("Beam", "BestFirst", "Search"), "openwork.core.search"),
     **dict.fromkeys(
         ("Chosen", "Chunk", "Completion", "Found", "Logprob", "Option", "Output", "SearchReport", "Timings"),
         "openwork.core.output",

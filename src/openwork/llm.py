@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from openwork.build import Progress, build
+from openwork.core.budget import Budget
 from openwork.core.errors import RequestError
 from openwork.core.output import Chosen, Chunk, Output
 from openwork.core.request import Request, SamplingParams
-from openwork.core.search import Beam, BestFirst, Budget, Choose, Search, as_search
+from openwork.core.search import Beam, BestFirst, Choose, Search, as_search
 from openwork.core.settings import (
     RECORD_BYTES,
     LoadSettings,

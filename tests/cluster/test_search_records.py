@@ -9,9 +9,10 @@ from searching import remembered, search_alone
 
 from openwork import LLM, Beam, BestFirst, Constraint, Penalty, Repetition, SamplingParams, Search
 from openwork.cluster import wire
+from openwork.core.budget import Budget
 from openwork.core.event import Ended, Finished, Token
 from openwork.core.request import Limits, Request
-from openwork.core.search import Budget, Choose
+from openwork.core.search import Choose
 from openwork.testing.echo import hashed
 
 LETTERS = Constraint.regex("[a-z]{2,3}")

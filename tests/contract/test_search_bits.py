@@ -9,9 +9,10 @@ import pytest
 from bits import ARCHITECTURES, World, alone, loaded, prompt_of
 
 from openwork import SamplingParams
+from openwork.core.budget import Budget
 from openwork.core.event import Ended
 from openwork.core.request import Request
-from openwork.core.search import Beam, BestFirst, Budget, Choose, Search
+from openwork.core.search import Beam, BestFirst, Choose, Search
 from openwork.ops.cpu import available
 
 WORLDS, MANY = 25, 150

@@ -7,9 +7,10 @@ import pytest
 from searching import every_sequence, remembered, search_alone
 
 from openwork import RequestError, SamplingParams
+from openwork.core.budget import Budget
 from openwork.core.penalty import Penalty
 from openwork.core.request import Limits, Request
-from openwork.core.search import Beam, Budget, Search
+from openwork.core.search import Beam, Search
 from openwork.testing.echo import hashed
 
 MODELS, MANY = 150, 2_000

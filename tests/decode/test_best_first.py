@@ -7,9 +7,10 @@ import pytest
 from searching import every_sequence, remembered, search_alone
 
 from openwork import RequestError, SamplingParams
+from openwork.core.budget import Budget
 from openwork.core.penalty import Penalty
 from openwork.core.request import Limits, Request
-from openwork.core.search import BestFirst, Budget, Search
+from openwork.core.search import BestFirst, Search
 from openwork.decode.best_first import LISTED
 from openwork.decode.objective import Objective
 from openwork.testing.echo import hashed

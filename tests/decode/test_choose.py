@@ -7,8 +7,9 @@ import pytest
 from searching import option_logprobs, remembered, search_alone
 
 from openwork import RequestError, SamplingParams
+from openwork.core.budget import Budget
 from openwork.core.request import Limits, Request
-from openwork.core.search import Budget, Choose, Search
+from openwork.core.search import Choose, Search
 from openwork.testing.echo import hashed
 
 MODELS, MANY = 300, 4_000

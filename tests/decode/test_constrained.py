@@ -7,9 +7,10 @@ import pytest
 from searching import every_legal, remembered, search_alone
 
 from openwork import Constraint, RequestError, SamplingParams
+from openwork.core.budget import Budget
 from openwork.core.penalty import Penalty
 from openwork.core.request import Limits, Request
-from openwork.core.search import Beam, BestFirst, Budget, Choose, Search
+from openwork.core.search import Beam, BestFirst, Choose, Search
 from openwork.testing.echo import hashed
 
 MODELS, MANY = 300, 6_000

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from openwork import LLM, Beam, BestFirst, Constraint, SamplingParams
-from openwork.core.search import Budget
+from openwork.core.budget import Budget
 from openwork.testing.byte_tokenizer import write_byte_tokenizer
 from openwork.testing.checkpoint import write_checkpoint
 

@@ -6,9 +6,10 @@ import threading
 import pytest
 
 from openwork import LLM, RequestError, SamplingParams
+from openwork.core.budget import Budget
 from openwork.core.event import Token
 from openwork.core.penalty import Penalty
-from openwork.core.search import Beam, BestFirst, Budget, Search
+from openwork.core.search import Beam, BestFirst, Search
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,10 @@ import pytest
 from searching import remembered, search_alone
 
 from openwork import RequestError, SamplingParams
+from openwork.core.budget import Budget
 from openwork.core.event import Admitted, Ended, Finished, Preempted, Token
 from openwork.core.request import Limits, Request
-from openwork.core.search import Beam, BestFirst, Budget, Choose, Search
+from openwork.core.search import Beam, BestFirst, Choose, Search
 from openwork.core.settings import AdmissionSettings, CacheSettings, ScheduleSettings
 from openwork.engine.loop import Loop
 from openwork.kv.cache import KVCache

@@ -6,12 +6,13 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 import msgspec
 import pytest
 
+from openwork.core.budget import Budget
 from openwork.core.errors import TraceError
 from openwork.core.event import Event, Miss, Token
 from openwork.core.output import Logprob
 from openwork.core.penalty import Penalty
 from openwork.core.request import Limits, Request, SamplingParams
-from openwork.core.search import Beam, BestFirst, Budget, Choose, Search
+from openwork.core.search import Beam, BestFirst, Choose, Search
 from openwork.core.step import Candidates, Choice, Copy, Draw, Expand, Outcome, Result, Score, Step, Why, Work
 from openwork.core.terms import Terms
 from openwork.decode.strategy import Generation, Leaf
@@ -22,7 +23,7 @@ from openwork.trace.coding.plain import Reader, others, plain, table, unknown
 from openwork.trace.coding.pseudonym import END, Hashes, Ids, KnownIds, StandIns
 from openwork.trace.coding.results import KNOWN as OF_OUTCOME
 from openwork.trace.coding.shape import WAITED, Bytes, rare
-from openwork.trace.coding.steps import KNOWN as OF_WORK
+from openwork.trace.coding.works import KNOWN as OF_WORK
 from openwork.trace.entry import WRITTEN, Began, Waited
 
 TABLE = table(WRITTEN)

@@ -14,7 +14,8 @@ from openwork.core.stamp import ATTEND, EMBED, FEED_FORWARD, HEAD, PROJECT
 from openwork.ops.reference import Reference
 from openwork.testing.checkpoint import write_checkpoint
 from openwork.trace.recording import Recording
-from openwork.trace.replay.bits import Verdict, replay
+from openwork.trace.replay.bits import replay
+from openwork.trace.replay.verdict import Verdict
 
 CONTEXT = {"threads": 2, "context": 160}
 

@@ -14,8 +14,8 @@ from openwork.cli.options import Backend, Dtype, KVDtype
 from openwork.cli.progress import Bars
 from openwork.cli.records import finite
 from openwork.cli.tree import drawn
+from openwork.core.budget import Budget
 from openwork.core.errors import RequestError
-from openwork.core.search import Budget
 
 if TYPE_CHECKING:
     from openwork.core.output import Chosen

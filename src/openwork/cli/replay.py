@@ -16,9 +16,9 @@ from openwork.core.stamp import EMBED, HEAD
 if TYPE_CHECKING:
     from openwork.trace.entry import Began
     from openwork.trace.recording import Recording
-    from openwork.trace.replay.bits import Verdict
     from openwork.trace.replay.difference import Difference
     from openwork.trace.replay.search_difference import SearchDifference, SearchVerdict
+    from openwork.trace.replay.verdict import Verdict
     from openwork.trace.story import Story
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -87,7 +87,7 @@ def _began(recording: Recording, story: Story) -> Began:
     return next(began for began in recording.processes if began.run == story.run)
 
 
-def _told(verdict: Verdict, num_lines: int) -> str:
+def _told(verdict: Verdict[Difference], num_lines: int) -> str:
     first = verdict.first_difference
     among = "" if num_lines == 1 else f" in {num_lines} sequences"
     if first is None:

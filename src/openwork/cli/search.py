@@ -14,10 +14,11 @@ from openwork.cli.options import Backend, Dtype, KVDtype
 from openwork.cli.progress import Bars
 from openwork.cli.records import finite
 from openwork.cli.tree import drawn
+from openwork.core.budget import Budget
 from openwork.core.errors import RequestError
 from openwork.core.penalty import Penalty
 from openwork.core.request import SamplingParams
-from openwork.core.search import Beam, BestFirst, Budget, Search
+from openwork.core.search import Beam, BestFirst, Search
 
 if TYPE_CHECKING:
     from openwork.core.output import Output

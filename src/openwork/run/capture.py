@@ -27,12 +27,12 @@ from openwork.ops.stamps import Stamps
 from openwork.ops.weights import Attention
 from openwork.run.masks import Guide
 from openwork.run.memory import available_bytes
-from openwork.run.row import Lens, Logits, Row
+from openwork.run.row import Lens, Row
+from openwork.run.saying import LOGITS_BYTES, said, would_say
 from openwork.run.watch import Watched
 
 BLOCK = 16
 CHUNK = 512  # rows of the prefill at a time
-LOGITS_BYTES = 32 << 20  # of logits at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,8 +175,8 @@ class Examination:
             heads=which,
             attention=attention,
             residual=residual,
-            logits=self._say(hidden, top),
-            lens=self._lens(residual, lens) if lens else None,
+            logits=said(self._model, hidden, top),
+            lens=would_say(self._model, residual, lens) if lens else None,
             **every,
         )
 
@@ -198,7 +198,7 @@ class Examination:
         stream: list[np.ndarray] = []
         self._forward(self._model, first, last, stream)
         by_row = np.stack(stream, axis=1)  # (rows, layers + 1, hidden_size)
-        return [self._lens(residual, top) for residual in by_row]
+        return [would_say(self._model, residual, top) for residual in by_row]
 
     def disagreement(self, position: int) -> Place | None:
         """Where ways of computing one row part that must give the same bits; None: they do.
@@ -274,36 +274,6 @@ class Examination:
                     scores = np.float32(w.softcap) * np.tanh(scores / np.float32(w.softcap))
                 weights = np.exp(scores.astype(np.float64) - scores.max())
                 out[place, lowest:] = weights / weights.sum()
-
-    def _say(self, hidden: np.ndarray, top: int) -> Logits:
-        ops = self._model.ops
-        row = self._model.logits(hidden)  # (1, vocab)
-        mass = float(ops.logsumexp(row)[0])
-        ids = ops.top_k(row[0], max(top, 2))
-        logprobs = row[0].astype(np.float64) - mass
-        return Logits(
-            row=row[0],
-            row_hash=int(ops.hash_rows(row)[0]),
-            logsumexp=mass,
-            entropy=float(-(np.exp(logprobs) * logprobs).sum()),
-            margin=float(row[0][ids[0]] - row[0][ids[-1 if len(ids) < 2 else 1]]),
-            top_ids=ids[:top],
-            top_logits=row[0][ids[:top]],
-        )
-
-    def _lens(self, residual: np.ndarray, top: int) -> Lens:
-        """residual (layers + 1, hidden_size), some layers at a time."""
-        ops, at_once = self._model.ops, max(1, LOGITS_BYTES // (4 * self.spec.vocab_size))
-        top = min(top, self.spec.vocab_size)
-        ids, best = np.empty((len(residual), top), np.int64), np.empty((len(residual), top), np.float32)
-        masses = np.empty(len(residual))
-        for first in range(0, len(residual), at_once):
-            logits = self._model.logits(residual[first : first + at_once])
-            masses[first : first + at_once] = ops.logsumexp(logits)
-            for place, row in enumerate(logits, first):
-                ids[place] = ops.top_k(row, top)
-                best[place] = row[ids[place]]
-        return Lens(ids, best, masses)
 
 
 def _as_cached(q: np.ndarray, dtype: KVDType) -> np.ndarray:

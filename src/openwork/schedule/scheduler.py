@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence as Line
 
-from openwork.core.event import Arrived, Ended, Event, Finished, Prefilled, Token
+from openwork.core.event import Arrived, Event, Prefilled, Token
 from openwork.core.gauges import Gauges
-from openwork.core.output import Failure, FinishReason
+from openwork.core.output import FinishReason
 from openwork.core.request import Request
 from openwork.core.sequence import Sequence, Status
 from openwork.core.settings import AdmissionSettings, ScheduleSettings
@@ -28,6 +28,7 @@ from openwork.decode.strategy import Continue, Fork, Stop
 from openwork.kv.cache import KVCache
 from openwork.kv.gauges import gauge
 from openwork.schedule.admission import Door, check_so_far
+from openwork.schedule.ends import Ends
 from openwork.schedule.planner import Planner
 from openwork.schedule.policy import Policy
 from openwork.schedule.roster import Entry, Roster
@@ -59,6 +60,7 @@ class Scheduler:
         self._door = Door(admission or AdmissionSettings(), cache.pool.num_blocks, cache.block_size)
         self._strategies = strategies or Strategies()
         self._searches = Searches(cache, self._roster, self._strategies)
+        self._ends = Ends(cache, self._roster, self._shares, self._searches)
         self._sequences = self._roster.sequences
 
     # -- requests ------------------------------------------------------------------------------------------------
@@ -114,10 +116,10 @@ class Scheduler:
         if entry is None:
             return []
         if entry.group is not None:
-            return self._end_search(request_id, reason, now) if (index or 0) < entry.request.params.n else []
+            return self._ends.finish_search(request_id, reason, now) if (index or 0) < entry.request.params.n else []
         events: list[Event] = []
         for sequence in [s for i, s in entry.living.items() if index is None or i == index]:
-            events += self._finish(sequence, reason, now)
+            events += self._ends.finish(sequence, reason, now)
         return events
 
     def pin(self, terms: Terms, tokens: Line[int], now: float, until: float) -> int:
@@ -169,7 +171,7 @@ class Scheduler:
         for work in step.works:
             sequence = self._sequences.get(work.sequence)  # the end of one may be that of others
             if sequence is not None:
-                events += self._finish(sequence, "error", now, message=message, failure="step")
+                events += self._ends.finish(sequence, "error", now, message=message, failure="step")
         return events
 
     def _take(self, sequence: Sequence, step: Step, work: Work, outcome: Outcome, now: float) -> list[Event]:
@@ -177,7 +179,7 @@ class Scheduler:
             if outcome.failed == "numbers":
                 # They were wrong before this row perhaps: nothing that it stood on is trusted any more.
                 self.cache.forget(sequence, is_poisoned=True)
-            return self._finish(sequence, "error", now, message=outcome.failure, failure=outcome.failed)
+            return self._ends.finish(sequence, "error", now, message=outcome.failure, failure=outcome.failed)
         if outcome.scores and sequence.to_score is None:
             positions = range(work.start + 1, work.start + 1 + len(outcome.scores))
             self._roster.entries[sequence.request_id].scores.update(zip(positions, outcome.scores, strict=True))
@@ -191,10 +193,10 @@ class Scheduler:
             events.append(Prefilled(sequence.request_id, sequence.index, done, sequence.prompt_len, now))
         if self._roster.entries[sequence.request_id].group is not None:
             events += self._searches.take(sequence, outcome, now)
-            return events + self._end_if_over(sequence.request_id, now)
+            return events + self._ends.over(sequence.request_id, now)
         if not work.draws:
             if sequence.request.max_tokens == 0 and end == sequence.known:
-                events += self._finish(sequence, "length", now)
+                events += self._ends.finish(sequence, "length", now)
             return events
         sequence.pending -= 1
         if work.drafts:
@@ -235,7 +237,7 @@ class Scheduler:
         sequence.since, sequence.gave_way = now, False
         events: list[Event] = [Token(sequence.request_id, sequence.index, position, decision.choice, now)]
         if isinstance(decision, Stop):
-            events += self._finish(sequence, decision.reason, now, stop_id=decision.stop_id)
+            events += self._ends.finish(sequence, decision.reason, now, stop_id=decision.stop_id)
         return events
 
     def _fork(self, sequence: Sequence, fork: Fork, now: float) -> list[Event]:
@@ -256,50 +258,6 @@ class Scheduler:
             line.strategy = branch.strategy
             events += self._append(line, branch.first, now)
         return events
-
-    # -- beginnings and ends -------------------------------------------------------------------------------------
-
-    def _finish(
-        self,
-        sequence: Sequence,
-        reason: FinishReason,
-        now: float,
-        stop_id: int | None = None,
-        message: str = "",
-        failure: Failure = "",
-    ) -> list[Event]:
-        entry = self._roster.entries[sequence.request_id]
-        if entry.group is not None:
-            return self._end_search(sequence.request_id, reason, now, message, failure)
-        entry.blocks.update(sequence.blocks)
-        entry.note_stall(sequence, now)
-        if reason == "error":
-            self.cache.forget(sequence, is_poisoned=False)
-        self.cache.free(sequence, keep=reason != "error")
-        self._roster.bury(sequence)
-        how = (reason, now, stop_id, message, failure)
-        events: list[Event] = [Finished(sequence.request_id, sequence.index, *how)]
-        # A sequence that was to fork and never did takes its unborn siblings with it.
-        if sequence.strategy.may_fork:
-            unborn = range(1, sequence.request.params.num_drawn)
-            events += [Finished(sequence.request_id, i, *how) for i in unborn]
-        return events + self._end_if_over(sequence.request_id, now)
-
-    def _end_search(
-        self, request_id: int, reason: FinishReason, now: float, message: str = "", failure: Failure = ""
-    ) -> list[Event]:
-        events = self._searches.end(request_id, reason, now, message, failure)
-        return events + self._end_if_over(request_id, now)
-
-    def _end_if_over(self, request_id: int, now: float) -> list[Event]:
-        """A request ends with its last sequence."""
-        entry = self._roster.entries[request_id]
-        if entry.living:
-            return []
-        del self._roster.entries[request_id]
-        self._shares.leave(entry.request.terms.tenant)
-        account = entry.tally.close(now - entry.arrived)
-        return [Ended(request_id, len(entry.blocks), now, entry.prompt_logprobs, account, entry.report)]
 
     def check(self) -> None:
         """Raise AssertionError unless the laws of conservation hold: blocks, references, places, lengths."""

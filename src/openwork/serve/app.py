@@ -90,6 +90,11 @@ def make_app(service: Service, more: Sequence[BaseRoute] = ()) -> Router:
 
 def routes(service: Service) -> list[Route]:
     """All routes of the API."""
+    return [*_answers(service), *_kept(service), *_about(service)]
+
+
+def _answers(service: Service) -> list[Route]:
+    """What the model is asked."""
     engine, texts, bounds, shelf = service.engine, service.texts, service.bounds, service.shelf
 
     async def completions(call: Call) -> None:
@@ -107,6 +112,17 @@ def routes(service: Service) -> list[Route]:
         facts = service.facts(call, body.model)
         await answer(call, engine, bounds, lambda: plan_response(body, texts, facts, call.caller, bounds, shelf))
 
+    return [
+        Route("/v1/completions", Endpoint(completions), methods=["POST"]),
+        Route("/v1/chat/completions", Endpoint(chat), methods=["POST"]),
+        Route("/v1/responses", Endpoint(responses), methods=["POST"]),
+    ]
+
+
+def _kept(service: Service) -> list[Route]:
+    """Responses that were kept."""
+    shelf = service.shelf
+
     async def response(call: Call) -> None:
         id, tenant = call.scope["path_params"]["response"], call.caller.tenant
         if call.scope.get("query_string"):
@@ -122,6 +138,16 @@ def routes(service: Service) -> list[Route]:
         if not shelf.cancel(tenant, id):
             raise bad_request("This response is complete already.", code="response_complete")
         await call.answer(Cancelled(id=id))
+
+    return [
+        Route("/v1/responses/{response}", Endpoint(response), methods=["GET", "DELETE"]),
+        Route("/v1/responses/{response}/cancel", Endpoint(cancelling), methods=["POST"]),
+    ]
+
+
+def _about(service: Service) -> list[Route]:
+    """What is known without asking the model."""
+    engine, texts, bounds = service.engine, service.texts, service.bounds
 
     async def models(call: Call) -> None:
         facts = engine.facts
@@ -146,11 +172,6 @@ def routes(service: Service) -> list[Route]:
         await call.answer(openapi(service.version))
 
     return [
-        Route("/v1/completions", Endpoint(completions), methods=["POST"]),
-        Route("/v1/chat/completions", Endpoint(chat), methods=["POST"]),
-        Route("/v1/responses", Endpoint(responses), methods=["POST"]),
-        Route("/v1/responses/{response}", Endpoint(response), methods=["GET", "DELETE"]),
-        Route("/v1/responses/{response}/cancel", Endpoint(cancelling), methods=["POST"]),
         Route("/v1/models", Endpoint(models), methods=["GET"]),
         Route("/v1/models/{model:path}", Endpoint(model), methods=["GET"]),
         Route("/tokenize", Endpoint(to_tokens), methods=["POST"]),

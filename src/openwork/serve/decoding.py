@@ -13,9 +13,10 @@ from typing import Any
 
 import msgspec
 
+from openwork.core.budget import Budget
 from openwork.core.errors import RequestError
 from openwork.core.penalty import Penalty
-from openwork.core.search import Beam, BestFirst, Budget, Choose, Search
+from openwork.core.search import Beam, BestFirst, Choose, Search
 from openwork.serve.bounds import Bounds
 from openwork.serve.errors import bad_request
 from openwork.serve.sampling import renamed

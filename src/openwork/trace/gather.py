@@ -9,19 +9,18 @@ One pass; what grows with the recording are the steps, the requests and four byt
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from itertools import pairwise
 
 from openwork.core.event import Admitted, Ended, Event, Finished, Preempted, Token
+from openwork.core.request import Request
 from openwork.core.step import Step
 from openwork.trace.coding.thaw import Known
 from openwork.trace.cost import work_of
-from openwork.trace.course import Asked, Course, Happened, Line, Sample, Stepped
+from openwork.trace.course import Asked, Course, Happened, Line, Stepped
 from openwork.trace.entry import Began, Cancelled, Entry, Failed, Pictured, Planned, Ran, Submitted
 from openwork.trace.replay.schedule import Rerun, rerun
-from openwork.trace.watch import Move, WatchedCache
+from openwork.trace.watch import WatchedCache
+from openwork.trace.whereabouts import Whereabouts
 
-MOST_SAMPLES = 256  # of where the blocks are, over a whole recording
 MOST_LEFT_OUT = 64  # of those who were left out of one step
 
 
@@ -45,8 +44,7 @@ class Gathering:
         self._in_flight: dict[int, int] = {}  # number of a step -> place
         self._guessed: dict[int, list[int]] = {}  # number of a step -> which of its works have guesses
         self._at = 0  # place of the step that the line in hand belongs to
-        self._cache: WatchedCache | None = None  # of the process in hand
-        self._every = 1  # steps between two samples
+        self._whereabouts = Whereabouts(self.course, window)
 
     def take(self, entry: Entry, process: Rerun | None) -> None:
         if process is not None and process.difference is not None:
@@ -59,7 +57,7 @@ class Gathering:
         match entry:
             case Began():
                 self._begin(entry)
-                self._outlive(process)
+                self._whereabouts.outlive(process)
             case Submitted():
                 self._submit(entry)
             case Planned():
@@ -75,7 +73,7 @@ class Gathering:
         for event in getattr(entry, "events", ()) if process is None else process.events:
             self._happen(event, process)
         if process is not None:
-            self._watch(entry, process)
+            self._whereabouts.watch(entry, process, self._at, self._places)
 
     def _begin(self, began: Began) -> None:
         first = self.course.processes[0][1] if self.course.processes else began
@@ -84,31 +82,12 @@ class Gathering:
         self._places, self._in_flight = {}, {}
         self.course.processes.append((at, began))
 
-    def _outlive(self, process: Rerun | None) -> None:
-        """What the last process had cached is gone, as far as both were replayed."""
-        cache = None if process is None else process.cache
-        assert cache is None or isinstance(cache, WatchedCache)
-        if cache is not None and self._cache is not None:
-            cache.outlive(self._cache)
-        self._cache = cache
-
     def _submit(self, entry: Submitted) -> None:
         request = entry.request
         known = self._names.get(entry.name) if entry.so_far is not None else None
         if known is None:
-            known = len(self.course.requests)
-            asked = Asked(
-                name=entry.name,
-                tenant=request.terms.tenant,
-                arrived_s=entry.time + self._offset,
-                prompt=len(request.prompt),
-                most=request.max_tokens,
-                is_search=request.search is not None,
-                process=max(0, len(self.course.processes) - 1),
-                number=entry.number,
-                error=entry.error,
-            )
-            self.course.requests.append(asked)
+            known = self._asked(entry.name, entry.number, request, entry.time)
+            self.course.requests[known].error = entry.error
         if not entry.error:
             self._names[entry.name] = self._places[entry.number] = known
             indices = [0] if entry.so_far is None else sorted(entry.so_far) or [0]
@@ -117,25 +96,29 @@ class Gathering:
 
     def _join(self, known: Known, time: float, process: Rerun) -> None:
         """A request that is under way where a replay begins."""
-        request, place = known.request, len(self.course.requests)
-        asked = Asked(
-            name=known.name,
-            tenant=request.terms.tenant,
-            arrived_s=known.arrived + self._offset,
-            prompt=len(request.prompt),
-            most=request.max_tokens,
-            is_search=request.search is not None,
-            process=max(0, len(self.course.processes) - 1),
-            number=known.number,
-            joined_s=time + self._offset,
-        )
-        self.course.requests.append(asked)
+        place = self._asked(known.name, known.number, known.request, known.arrived)
+        self.course.requests[place].joined_s = time + self._offset
         self._names[known.name] = self._places[known.number] = place
         for sequence in process.scheduler._roster.entries[known.number].living.values():
             line = self._line(place, sequence.index)
             line.computed, line.before = sequence.computed, sequence.generated
             state = "running" if sequence.blocks else "queued"
             line.spans.append((time + self._offset, state, ""))
+
+    def _asked(self, name: str, number: int, request: Request, arrived: float) -> int:
+        """The place of a request that is new to the course."""
+        asked = Asked(
+            name=name,
+            tenant=request.terms.tenant,
+            arrived_s=arrived + self._offset,
+            prompt=len(request.prompt),
+            most=request.max_tokens,
+            is_search=request.search is not None,
+            process=max(0, len(self.course.processes) - 1),
+            number=number,
+        )
+        self.course.requests.append(asked)
+        return len(self.course.requests) - 1
 
     def _line(self, place: int, index: int) -> Line:
         lines = self.course.requests[place].lines
@@ -274,45 +257,3 @@ class Gathering:
         if self._at in self._window:
             place = None if number is None else self._places.get(number)
             self.course.detail.happened.append(Happened(self._at, time + self._offset, place, what, dict(about)))
-
-    # -- memory --------------------------------------------------------------------------------------------------
-
-    def _watch(self, entry: Entry, process: Rerun) -> None:
-        cache = process.cache
-        assert isinstance(cache, WatchedCache)
-        moves = cache.take_moves()
-        course, is_planned = self.course, isinstance(entry, Planned)
-        for move in moves:
-            if move.what == "evict":
-                course.evicted[move.tenant, move.owner] += 1
-            if course.steps:
-                course.steps[self._at].moves[move.what] += 1
-        if is_planned and self._window and self._at == self._window.start:
-            blocks = range(cache.pool.num_blocks)
-            course.detail.start = [(cache.state(block), cache.pool.owner(block)) for block in blocks]
-        elif self._at in self._window and course.steps:
-            ends = [event for event in process.events if isinstance(event, (Preempted, Finished))]
-            for move in moves:
-                course.detail.moves.append((self._at, self._placed(move, ends)))
-        if is_planned and process.step is not None and (self._at in self._window or not self._at % self._every):
-            self._sample(process.step, process)
-
-    def _placed(self, move: Move, ends: list[Preempted | Finished]) -> Move:
-        """A move with the place of its request, and with why a sequence gave its blocks back."""
-        place = None if move.request is None else self._places.get(move.request)
-        if move.cause or move.what != "give":
-            return replace(move, request=place)
-        own = [event for event in ends if (event.request, event.index) == (move.request, move.index)]
-        cause = "let go" if not own else "preempted" if isinstance(own[0], Preempted) else "finished"
-        return replace(move, request=place, cause=cause)
-
-    def _sample(self, step: Step, process: Rerun) -> None:
-        samples = self.course.samples
-        tables = [work.blocks for work in step.works]
-        entries, distinct = sum(map(len, tables)), len({block for table in tables for block in table})
-        runs = sum(1 + sum(two != one + 1 for one, two in pairwise(table)) for table in tables if table)
-        gauges = process.scheduler.gauges()
-        samples.append(Sample(self._at, *gauges, entries, distinct, runs, len(self.course.detail.moves)))
-        if len(samples) > MOST_SAMPLES + len(self._window):
-            self._every *= 2
-            self.course.samples = [s for s in samples if not s.step % self._every or s.step in self._window]

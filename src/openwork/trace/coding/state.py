@@ -118,6 +118,7 @@ DERIVED: dict[type, set[str]] = {
         "_planner",
         "_door",
         "_searches",
+        "_ends",
         "_sequences",
         "_strategies",
     },

@@ -11,8 +11,6 @@ processes. What differs is named: the sequence, the token, and the layer and ope
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 
@@ -25,37 +23,11 @@ from openwork.run.masks import DeadEnd, Masks
 from openwork.run.sample import choose
 from openwork.trace.entry import Began
 from openwork.trace.replay.difference import Difference, damaged, locate
+from openwork.trace.replay.verdict import Verdict
 from openwork.trace.story import Line, Story
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What came of a replay. ``tokens`` were compared; of ``unhashed`` among them only the choice, not the bits."""
-
-    id: str
-    tokens: int
-    unhashed: int
-    first_difference: Difference | None
-
-    @property
-    def equal(self) -> bool:
-        return self.first_difference is None
-
-    def as_record(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        first = self.first_difference
-        return {
-            "id": self.id,
-            "equal": self.equal,
-            "tokens": self.tokens,
-            "unhashed": self.unhashed,
-            "first_difference": None
-            if first is None
-            else {each.name: getattr(first, each.name) for each in fields(first)},
-        }
-
-
-def replay(examiner: Examiner, began: Began, story: Story, token: int | None = None) -> Verdict:
+def replay(examiner: Examiner, began: Began, story: Story, token: int | None = None) -> Verdict[Difference]:
     """Derive a request again and compare it: all of it, or one ``token`` of each sequence that has so many. A search is
     replay_search's.
 

@@ -60,7 +60,7 @@ def replay_search(
     rows = [row for life in lives for row in life.rows if only is None or row.line == only]
     if not rows:
         if only is None:
-            return SearchVerdict(story.id, 0, 0, 0, None)
+            return SearchVerdict(story.id, 0, 0, None, 0)
         raise TraceError(f"no row that token {token} was chosen by is in the recording of request {story.id}")
     differences = _compare(examiner, request, rows)
     unhashed = sum(row.row_hash is None for row in rows)
@@ -75,7 +75,7 @@ def replay_search(
     if first is not None and first.what == "logits":
         otherwise = _ANY_WEIGHTS if began.weights is None else _SAME_WEIGHTS
         first = _located(first, examiner, (*request.prompt, *(first.line or ())), otherwise)
-    return SearchVerdict(story.id, tokens, len(rows), unhashed, first)
+    return SearchVerdict(story.id, tokens, unhashed, first, len(rows))
 
 
 def _located(first: SearchDifference, examiner: Examiner, line: Sequence[int], otherwise: str) -> SearchDifference:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from openwork.trace.replay.compare import SHOWN, first_difference
+from openwork.trace.replay.verdict import Verdict
 from openwork.trace.searched import Line
 
 What = Literal["logits", "choice", "answer"]
@@ -32,33 +33,10 @@ class SearchDifference:
 
 
 @dataclass(frozen=True, slots=True)
-class SearchVerdict:
-    """What came of a replay: ``rows`` were read and compared, ``unhashed`` of them without a hash, and an answer of so
-    many ``tokens``."""
+class SearchVerdict(Verdict[SearchDifference]):
+    """``rows`` were read and compared, ``unhashed`` of them without a hash."""
 
-    id: str
-    tokens: int
     rows: int
-    unhashed: int
-    first_difference: SearchDifference | None
-
-    @property
-    def equal(self) -> bool:
-        return self.first_difference is None
-
-    def as_record(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        first = self.first_difference
-        return {
-            "id": self.id,
-            "equal": self.equal,
-            "tokens": self.tokens,
-            "rows": self.rows,
-            "unhashed": self.unhashed,
-            "first_difference": None
-            if first is None
-            else {each.name: getattr(first, each.name) for each in fields(first)},
-        }
 
 
 def differs(
