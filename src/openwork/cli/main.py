@@ -2,7 +2,7 @@
 
 An error of our own tree is printed as ``error: ...`` and ``hint: ...`` on standard error, without a traceback unless
 OPENWORK_DEBUG=1. Exit codes: 0 done, 1 failed, 2 asked wrongly, 130 interrupted; commands that compare have their own
-(verdict.py). A subcommand's file is imported when it is named, so that each pays only for what it needs.
+(comparing.py). A subcommand's file is imported when it is named, so that each pays only for what it needs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from openwork.cli import terminal
-from openwork.cli.verdict import NOT_COMPARED, NotCompared
+from openwork.cli.comparing import NOT_COMPARED, NotCompared
 from openwork.core.errors import OpenworkError, RequestError
 
 SUBCOMMANDS = (

@@ -12,9 +12,9 @@ from typing import Annotated
 import typer
 
 from openwork.cli import terminal
+from openwork.cli.comparing import DIFFERENT, NOT_COMPARED, comparing
 from openwork.cli.lines import Directory, Json, lines_in, lines_of, opened
 from openwork.cli.quantity import counted
-from openwork.cli.verdict import DIFFERENT, NOT_COMPARED, comparing
 from openwork.cli.whatif import what_if
 from openwork.core.errors import RequestError
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from openwork.cli import options, terminal
+from openwork.cli.comparing import DIFFERENT, EQUAL, comparing
 from openwork.cli.progress import Bars
-from openwork.cli.verdict import DIFFERENT, EQUAL, comparing
 from openwork.core.stamp import EMBED, HEAD
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Verdict: the exit codes of the two commands that compare, ``openwork replay`` and ``openwork trace check``.
+"""Comparing: the exit codes of the two commands that compare, ``openwork replay`` and ``openwork trace check``.
 
 A program that runs them is to tell a difference from a comparison that never was. So 0 is equal, 1 is different, and
 whatever else goes wrong on the way (no recording, no tokens in it, another model, no memory) is 3; 2 stays with what
