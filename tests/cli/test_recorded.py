@@ -1,6 +1,7 @@
 """What a recording can be asked on the command line."""
 
 import json
+from pathlib import Path
 
 import pytest
 from taped import drawn_to
@@ -18,6 +19,21 @@ def test_a_schedule_is_checked(run, directory):
     assert done.exit_code == 0 and "all equal" in done.stdout
     document = json.loads(run("trace", "check", directory, "--json").stdout)
     assert document["equal"] and document["steps"] > 10 and not document["differences"] and not document["unread"]
+
+
+def test_a_schedule_that_differs_is_told_from_one_that_cannot_be_compared(run, directory, tmp_path, monkeypatch):
+    (path,) = Path(directory).glob("*.flight")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / path.name).write_bytes(data)
+    done = run("trace", "check", str(tmp_path))
+    assert done.exit_code == 3 and "differ" not in done.stdout
+    assert "1 part cannot be read" in done.stderr
+    document = json.loads(run("trace", "check", str(tmp_path), "--json").stdout)
+    assert not document["equal"] and not document["differences"] and document["damage"]
+    monkeypatch.setattr("openwork.trace.replay.schedule.Rerun._compare", lambda rerun, recorded: ("events", 1, 2))
+    done = run("trace", "check", directory)
+    assert done.exit_code == 1 and "a difference" in done.stdout
 
 
 def test_what_if_is_answered_beside_what_was_measured(run, directory):
@@ -86,7 +102,17 @@ def test_a_report_is_written(run, directory):
     assert json.loads(run("report", directory, "--json").stdout)["kind"] == "openwork.report"
 
 
-@pytest.mark.parametrize("words", [("trace", "check"), ("trace", "export"), ("report",)])
-def test_no_recording_is_one_line(run, tmp_path, words):
+@pytest.mark.parametrize(("words", "code"), [(("trace", "check"), 3), (("trace", "export"), 1), (("report",), 1)])
+def test_no_recording_is_one_line(run, tmp_path, words, code):
     done = run(*words, str(tmp_path))
-    assert done.exit_code == 1 and "no recording" in done.stderr
+    assert done.exit_code == code and "no recording" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["--first", "-5"], ["--count", "0"], ["--count", "1001"]])
+def test_a_timeline_that_cannot_be_is_refused(run, directory, words):
+    assert run("trace", "timeline", directory, *words).exit_code == 2
+
+
+def test_no_subcommand_is_answered_with_help(run):
+    done = run("trace")
+    assert done.exit_code == 2 and "what-if" in done.stdout and not done.stderr

@@ -48,16 +48,16 @@ def test_one_step(recorded):
     done = command("1", "--record", recorded / "kept", "--step", 8, "--json")
     assert done.returncode == 0 and json.loads(done.stdout)["tokens"] == 1
     done = command("1", "--record", recorded / "kept", "--step", 9)
-    assert done.returncode == 1 and "request 1 has no token 9" in done.stderr
+    assert done.returncode == 3 and "request 1 has no token 9" in done.stderr
 
 
 def test_what_cannot_be_replayed_says_what_to_do(recorded, tmp_path):
     done = command("0", "--record", recorded / "bare")
-    assert done.returncode == 1 and "without its tokens" in done.stderr and "prompts kept" in done.stderr
+    assert done.returncode == 3 and "without its tokens" in done.stderr and "prompts kept" in done.stderr
     done = command("nobody", "--record", recorded / "kept")
-    assert done.returncode == 1 and "no request 'nobody'" in done.stderr
+    assert done.returncode == 3 and "no request 'nobody'" in done.stderr
     done = command("0", "--record", tmp_path)
-    assert done.returncode == 1 and "no recording" in done.stderr
+    assert done.returncode == 3 and "no recording" in done.stderr
 
 
 def test_a_difference_is_told_with_its_layer_and_operation(tmp_path):
@@ -89,7 +89,7 @@ def test_another_model_is_not_compared(recorded, tmp_path):
 
     other = write_checkpoint(tmp_path / "other", dtype="bfloat16")
     done = command("0", "--record", recorded / "kept", "--model", other)
-    assert done.returncode == 1 and "vocabulary 2048, this is 259" in done.stderr
+    assert done.returncode == 3 and "vocabulary 2048, this is 259" in done.stderr
     same_size = write_checkpoint(tmp_path / "same", dtype="bfloat16", vocab_size=2048)
     done = command("0", "--record", recorded / "kept", "--model", same_size)
-    assert done.returncode == 1 and "made with other weights" in done.stderr and "fingerprint" in done.stderr
+    assert done.returncode == 3 and "made with other weights" in done.stderr and "fingerprint" in done.stderr

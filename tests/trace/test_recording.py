@@ -24,6 +24,7 @@ from openwork.trace import log
 from openwork.trace.entry import Began, Pictured, Planned, Ran, Submitted
 from openwork.trace.recording import Recording
 from openwork.trace.replay.schedule import check
+from openwork.trace.view.documents import Lamp, View
 
 SMALL = 60_000
 
@@ -159,6 +160,19 @@ def test_the_oldest_files_make_room_and_what_is_gone_is_said_to_be(tmp_path, mon
         else:
             tokens = story.lines[0].tokens
             assert story.lines[0].num_missing + len(tokens) == 40 and said[story.id][40 - len(tokens) :] == tokens
+
+
+def test_what_a_picture_knows_of_a_request_that_began_before_can_be_looked_into(tmp_path, monkeypatch):
+    monkeypatch.setattr(log.FlightRecorder, "_make_room", small_room(log.FlightRecorder._make_room))
+    _, said = served(tmp_path, num_requests=300, max_tokens=40)
+    recording = Recording.open(tmp_path)
+    known = [story for story in recording.requests() if story.is_known and not story.is_whole]
+    assert known
+    for story in known:
+        view = View(recording, story.id, Lamp(dark="no model"))
+        tokens = view.document("request")["sequences"][0]["ids"]
+        assert tokens == said[story.id] == recording.request(story.id).lines[0].tokens
+        view.document("timeline")
 
 
 def small_room(make_room):

@@ -1,8 +1,8 @@
 """The ``openwork`` command: finds a subcommand, runs it, and says in one line what went wrong.
 
 An error of our own tree is printed as ``error: ...`` and ``hint: ...`` on standard error, without a traceback unless
-OPENWORK_DEBUG=1. Exit codes: 0 done, 1 failed, 2 asked wrongly, 130 interrupted. A subcommand's file is imported when
-it is named, so that each pays only for what it needs.
+OPENWORK_DEBUG=1. Exit codes: 0 done, 1 failed, 2 asked wrongly, 130 interrupted; commands that compare have their own
+(comparing.py). A subcommand's file is imported when it is named, so that each pays only for what it needs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from openwork.cli import terminal
+from openwork.cli.comparing import NOT_COMPARED, NotCompared
 from openwork.core.errors import OpenworkError, RequestError
 
 SUBCOMMANDS = (
@@ -52,7 +53,7 @@ class Subcommands(TyperGroup):
         warnings.showwarning = terminal.show_warning
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
-        except (OpenworkError, UsageError, MemoryError, typer.Abort) as error:
+        except (OpenworkError, NotCompared, UsageError, MemoryError, typer.Abort) as error:
             if os.environ.get("OPENWORK_DEBUG") == "1":
                 raise
             code = report(error)
@@ -61,6 +62,9 @@ class Subcommands(TyperGroup):
 
 def report(error: BaseException) -> int:
     """Say what went wrong on standard error; returns the exit code."""
+    if isinstance(error, NotCompared) and error.__cause__ is not None:
+        report(error.__cause__)
+        return NOT_COMPARED
     if isinstance(error, OpenworkError):
         terminal.show_error(_without_hint(error), error.hint)
         return 2 if isinstance(error, RequestError) else 1
@@ -72,7 +76,8 @@ def report(error: BaseException) -> int:
         return 130
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "openwork"
-    terminal.show_error(error.format_message(), f"{path} --help shows what there is.")  # type: ignore[attr-defined]
+    if message := error.format_message():  # type: ignore[attr-defined]
+        terminal.show_error(message, f"{path} --help shows what there is.")  # else help has been shown instead
     return 2
 
 

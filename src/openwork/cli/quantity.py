@@ -25,6 +25,11 @@ def in_bytes(size: float) -> str:
     return f"{_scaled(size)}B"
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """1 -> "1 step", 2 -> "2 steps"."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def in_units(count: float) -> str:
     """1234567 -> "1.23 M"."""
     return _scaled(count).rstrip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,9 @@ from typing import Annotated
 import typer
 
 from openwork.cli import terminal
-from openwork.cli.lines import Directory, Json, lines_of
+from openwork.cli.comparing import DIFFERENT, NOT_COMPARED, comparing
+from openwork.cli.lines import Directory, Json, lines_in, lines_of, opened
+from openwork.cli.quantity import counted
 from openwork.cli.whatif import what_if
 from openwork.core.errors import RequestError
 
@@ -32,17 +34,23 @@ def add_to(app: typer.Typer) -> None:
 
 
 def check(directory: Directory, as_json: Json = False) -> None:
-    """Does the scheduler decide again what it decided? Replays every step; exit status 1 when one comes out otherwise.
+    """Does the scheduler decide again what it decided? Replays every step.
+
+    Exit code 0: it does; 1: a step came out otherwise; 3: not everything could be compared, for lines are
+    missing or damaged.
 
     \b
     [bold]openwork trace check recording/[/]
     """
     from openwork.trace.replay.schedule import check as check_schedule
 
-    checked = check_schedule(lines_of(directory))
+    with comparing():
+        recording = opened(directory)
+        checked = check_schedule(lines_in(recording))
+    is_all = checked.is_equal and not recording.damage
     if as_json:
         document = {
-            "equal": checked.is_equal,
+            "equal": is_all,
             "processes": checked.processes,
             "steps": checked.steps,
             "requests": checked.requests,
@@ -50,28 +58,30 @@ def check(directory: Directory, as_json: Json = False) -> None:
             "since": list(checked.since),
             "gaps": list(checked.gaps),
             "differences": [str(each) for each in checked.differences],
+            "damage": list(recording.damage),
         }
         terminal.write(json.dumps(document, ensure_ascii=False) + "\n")
     else:
         terminal.write(
-            f"{checked.steps} steps of {checked.requests} requests in {checked.processes} engine processes replayed: "
+            f"{counted(checked.steps, 'step')} of {counted(checked.requests, 'request')} in "
+            f"{counted(checked.processes, 'engine process', 'engine processes')} replayed: "
             f"{'all equal' if not checked.differences else 'a difference'}\n"
         )
         for unix_s in checked.since:
-            begin = f"{datetime.fromtimestamp(unix_s):%Y-%m-%d %H:%M:%S}"
+            begin = f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
             terminal.write(f"replayed from a picture of {begin} on: what was before is not in the recording\n")
         for text in (*map(str, checked.differences), *checked.gaps):
             terminal.write(f"{text}\n")
         if checked.unread:
-            terminal.write(f"{checked.unread} lines could not be compared\n")
-    if not checked.is_equal:
-        raise typer.Exit(1)
+            terminal.write(f"{counted(checked.unread, 'line')} could not be compared\n")
+    if not is_all:
+        raise typer.Exit(DIFFERENT if checked.differences else NOT_COMPARED)
 
 
 def timeline(
     directory: Directory,
-    first: Annotated[int, typer.Option(help="The first step to show.")] = 0,
-    count: Annotated[int, typer.Option(help="How many steps, at most 1000.")] = 400,
+    first: Annotated[int, typer.Option(help="The first step to show.", min=0)] = 0,
+    count: Annotated[int, typer.Option(help="How many steps.", min=1, max=1000)] = 400,
 ) -> None:
     """Steps, requests and blocks of a recording, as one JSON object.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from openwork.cli import options, terminal
+from openwork.cli.comparing import DIFFERENT, EQUAL, comparing
 from openwork.cli.progress import Bars
 from openwork.core.stamp import EMBED, HEAD
 
@@ -42,7 +43,7 @@ def replay(
 
     It was served among others, in chunks, with a prefix from the cache, preempted, taken over by another process: the
     bits are the same all the same. Exit code 0: equal; 1: not, and the first difference is told: the token, and the
-    layer and operation as far as rows were recorded layer by layer (--record-layers).
+    layer and operation as far as rows were recorded layer by layer (--record-layers); 3: it could not be compared.
 
     \b
     [bold]openwork replay cmpl-5b0f --record DIR[/]
@@ -50,9 +51,9 @@ def replay(
     """
     from openwork.trace.recording import Recording
 
-    recording = Recording.open(record)
-    story = recording.request(id)
-    with Bars() as bars:
+    with comparing(), Bars() as bars:
+        recording = Recording.open(record)
+        story = recording.request(id)
         verdict = _replayed(recording, story, step, model, bars, threads=threads, cache=weight_cache)
     if as_json:
         typer.echo(json.dumps(verdict.as_record()))
@@ -61,7 +62,7 @@ def replay(
         typer.echo(_told_of_search(verdict, step) if is_search else _told(verdict, len(story.lines)))
     for damage in recording.damage:
         terminal.show_note(f"not all of the recording can be read: {damage}")
-    raise typer.Exit(0 if verdict.equal else 1)
+    raise typer.Exit(EQUAL if verdict.equal else DIFFERENT)
 
 
 def _replayed(recording: Recording, story: Story, step: int | None, model: str | None, bars: Bars, **load: Any) -> Any:

@@ -10,7 +10,7 @@ import typer
 
 from openwork.cli import terminal
 from openwork.cli.long import reading
-from openwork.cli.quantity import in_bytes
+from openwork.cli.quantity import counted, in_bytes
 from openwork.cli.tables import LABELS, MARKS, aligned, columns, compared, figure, seconds
 from openwork.core.errors import OpenworkError, RequestError
 
@@ -42,7 +42,7 @@ def report(
     [bold]openwork report recording/ --json[/]
     """
     if html is not None and as_json:
-        raise RequestError("and --json are two answers: ask for one of them", param="html")
+        raise RequestError("--html and --json are two answers: ask for one of them")
     from openwork.trace.recording import Recording
     from openwork.trace.report.incident import report as write
 
@@ -73,8 +73,10 @@ def as_text(document: dict[str, Any]) -> str:
     lines = [
         document["headline"],
         "",
-        f"{recording['requests']} requests ({recording['refused']} refused) in {recording['steps']} steps of "
-        f"{recording['processes']} engine processes, {seconds(recording['duration_s'])}; model {recording['model']}.",
+        f"{counted(recording['requests'], 'request')} ({recording['refused']} refused) in "
+        f"{counted(recording['steps'], 'step')} of "
+        f"{counted(recording['processes'], 'engine process', 'engine processes')}, "
+        f"{seconds(recording['duration_s'])}; model {recording['model']}.",
         _replayed(recording),
         "",
         *_section("What was measured", _figures(document["figures"])),

@@ -95,9 +95,9 @@ def see(
     from openwork.cli.seeing import Seeing
 
     if html is not None and as_json:
-        raise RequestError("and --json are two answers: ask for one of them", param="html")
+        raise RequestError("--html and --json are two answers: ask for one of them")
     if document and not as_json:
-        raise RequestError("goes with --json", param="document")
+        raise RequestError("--document goes with --json")
     most = parse_bytes(html_bytes, "html_bytes")
     with Seeing(
         record,

@@ -58,8 +58,13 @@ def sweep_table(document: dict[str, Any]) -> str:
             refused.append(f"{row['label']}: cannot be: {row['error']}")
             continue
         cells = [(name, row["figures"][name]) for name in SWEPT]
-        rows.append((row["label"], *(within(name, each["what_if"], each["interval"]) for name, each in cells)))
+        rows.append((row["label"], *(_marked(name, each) for name, each in cells)))
     return "\n".join([*aligned(rows), "", *refused, *_trust(document)]) + "\n"
+
+
+def _marked(name: str, each: dict[str, Any]) -> str:
+    """A swept figure, and whether it is too wide to act on."""
+    return f"{within(name, each['what_if'], each['interval'])} {' ' if each['is_good'] else '?'}"
 
 
 def _trust(document: dict[str, Any]) -> list[str]:

@@ -156,15 +156,27 @@ class Stories:
         self._living = {number: self._goes_on(asked) for number, asked in mirror.asked.items()}
 
     def _goes_on(self, asked: Asked) -> Story:
-        story = self.by_id.get(asked.name)
-        if story is None:
-            story = self.by_id[asked.name] = Story(asked.name, asked.number, self._run)
-            story.prompt_len, story.tenant = asked.prompt_len, asked.request.terms.tenant
-            story.has_tokens = self._began is None or self._began.has_tokens
+        story = self.by_id.get(asked.name) or self._begun(asked.name, asked.number, asked.prompt_len, asked.request)
         story.is_whole = story.is_known = False
         for index, line in (asked.said if asked.is_search else asked.lines).items():
             known = story.line(index)
             known.num_missing = line.length - asked.prompt_len - len(known.tokens)
+        return story
+
+    def _begun(self, name: str, number: int, prompt_len: int, request: Request) -> Story:
+        """One whose beginning is not in the recording."""
+        story = self.by_id[name] = Story(name, number, self._run)
+        story.prompt_len, story.tenant = prompt_len, request.terms.tenant
+        story.has_tokens = self._began is None or self._began.has_tokens
+        return story
+
+    def join(self, known: Known) -> Story:
+        """A request that was under way at the picture with which reading began."""
+        story = self._living[known.number] = self._begun(
+            known.name, known.number, len(known.request.prompt), known.request
+        )
+        story.is_whole = False
+        self._recall(known)
         return story
 
     def _recall(self, known: Known) -> None:

@@ -27,6 +27,7 @@ from openwork.trace.entry import Ran
 IS_OLDEST, HAS_HASHES, SOME_HASHES, OTHER_COUNTS, HAS_REST, HAS_STAMPS = (1 << bit for bit in range(6))
 KNOWN = frozenset({"choices", "scores", "failure", "candidates", "failed", "row_hashes"})
 UNKNOWN = unknown(Outcome, KNOWN)
+_FIELDS = get_type_hints(Outcome)
 
 
 def _stamps(choices: Line_of[Choice]) -> bytes:
@@ -205,7 +206,6 @@ class ResultReader:
         targets = [0] * len(scores) if slot.score is None else self._targets(slot, len(scores))
         scored = tuple(self._logprob(*pair) for pair in zip(scores, targets, strict=True))
         self._score(slot, scored)
-        hints = get_type_hints(Outcome)
         return Outcome(
             choices=tuple(map(Choice, tokens, each, hashes)),
             scores=scored,  # type: ignore[arg-type]
@@ -213,7 +213,7 @@ class ResultReader:
             candidates=None if found is None else self._candidates(slot, *found),
             failed=self._records.read(Failure, failed),
             row_hashes=tuple(array("Q", more[0])) if more else (),
-            **{name: self._records.read(hints[name], value) for name, value in unknown.items()},
+            **{name: self._records.read(_FIELDS[name], value) for name, value in unknown.items()},
         )
 
     def _targets(self, slot: Slot, count: int) -> list[int]:

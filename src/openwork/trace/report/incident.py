@@ -190,8 +190,8 @@ def _prefix(course: Course) -> dict[str, Any]:
         causes = ", ".join(f"{cause} {count}" for cause, count in misses.most_common())
         text.append(f"Why no more was, by requests: {causes}.")
     for (sake, owner), n in evicted[:MOST_PAIRS]:
-        named = f" of {whose(owner)}, for {whose(sake)}" if sake or owner else ""
-        text.append(f"{n:,} blocks{named} were evicted.")
+        of, by = (f" of {whose(owner)}", f" for {whose(sake)}") if sake or owner else ("", "")
+        text.append(f"{n:,} {'block' if n == 1 else 'blocks'}{of} {'was' if n == 1 else 'were'} evicted{by}.")
     return {
         "prompt_tokens": prompt,
         "hit_tokens": hits,

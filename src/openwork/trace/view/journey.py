@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from openwork.core.event import Event
 from openwork.core.request import Request
 from openwork.core.step import Copy, Outcome, Step, Work
-from openwork.trace.entry import Began, Cancelled, Entry, Failed, Planned, Ran, Submitted, Waited
+from openwork.trace.entry import Began, Cancelled, Entry, Failed, Pictured, Planned, Ran, Submitted, Waited
 from openwork.trace.story import Stories, Story
 
 
@@ -83,10 +83,18 @@ class Gathering:
                 self._number = entry.number
                 self._journey = self._journey or Journey(story, self._began)
                 self._journey.story = story
+            case Pictured() if self._journey is None:  # it came before the recording begins
+                self._join(entry)
             case Planned() | Ran() | Failed() | Waited() | Cancelled() if self._journey is not None:
                 self._happen(entry, self._journey)
             case _:
                 pass
+
+    def _join(self, pictured: Pictured) -> None:
+        for known in pictured.known or ():
+            if known.name == self._id:
+                self._number = known.number
+                self._journey = Journey(self._stories.join(known), self._began)
 
     def _happen(self, entry: Planned | Ran | Failed | Waited | Cancelled, journey: Journey) -> None:
         if self._began is None:
