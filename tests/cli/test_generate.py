@@ -25,7 +25,8 @@ def test_options_reach_the_model(run, fake):
     run(
         "generate", "Hello", "--model", "org/name", "--dtype", "bfloat16", "--backend", "reference",
         "--kv-cache-bytes", "2MiB", "--context", "77", "--threads", "3", "--kv-dtype", "int8", "--no-weight-cache",
-        "--speculate", "ngram", "--max-draft", "7", "--record", "here", "--record-bytes", "1MiB", "--record-layers", "3",
+        "--speculate", "ngram", "--max-draft", "7", "--record", "here", "--record-bytes", "1MiB",
+        "--record-layers", "3",
     )  # fmt: skip
     progress = fake.opened_with.pop("progress")
     assert callable(progress)

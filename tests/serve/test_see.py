@@ -20,7 +20,7 @@ from openwork.serve.see import InThread, See
 from openwork.trace.log import FlightRecorder
 from openwork.trace.recording import Recording
 from openwork.trace.view.desk import MOST_VIEWS, Desk
-from openwork.trace.view.documents import Lamp
+from openwork.trace.view.lamp import Lamp
 
 KEYS = {name: f"key-of-{name}" for name in ("alice", "bob")}
 

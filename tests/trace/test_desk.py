@@ -11,7 +11,7 @@ from openwork.core.settings import LoadSettings, ScheduleSettings
 from openwork.trace.reading import Reading
 from openwork.trace.recording import Recording
 from openwork.trace.view.desk import MOST_VIEWS, Desk, Question
-from openwork.trace.view.documents import Lamp
+from openwork.trace.view.lamp import Lamp
 
 
 @pytest.fixture(scope="module")

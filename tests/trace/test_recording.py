@@ -24,7 +24,8 @@ from openwork.trace import log
 from openwork.trace.entry import Began, Pictured, Planned, Ran, Submitted
 from openwork.trace.recording import Recording
 from openwork.trace.replay.schedule import check
-from openwork.trace.view.documents import Lamp, View
+from openwork.trace.view.documents import View
+from openwork.trace.view.lamp import Lamp
 
 SMALL = 60_000
 

@@ -14,9 +14,10 @@ from openwork.core.request import Limits
 from openwork.core.settings import LoadSettings, ScheduleSettings
 from openwork.trace.recording import Recording
 from openwork.trace.view.costs import Shape, shape_of
-from openwork.trace.view.documents import Lamp, View, requests_document
+from openwork.trace.view.documents import View, requests_document
 from openwork.trace.view.file import file_documents
 from openwork.trace.view.fork import fork_document, fork_request
+from openwork.trace.view.lamp import Lamp
 from openwork.trace.view.others import without
 
 

@@ -17,7 +17,7 @@ from openwork.core.event import Ended, Event
 from openwork.core.settings import LoadSettings
 from openwork.run.capture import Examiner
 from openwork.trace.view.costs import shape_of
-from openwork.trace.view.documents import Lamp
+from openwork.trace.view.lamp import Lamp
 
 if TYPE_CHECKING:
     from openwork.cluster.supervisor import Service

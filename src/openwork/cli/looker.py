@@ -25,7 +25,7 @@ from openwork.cluster.wire import as_trouble
 from openwork.core.errors import MemoryTooSmall, OpenworkError
 from openwork.trace.recording import Recording
 from openwork.trace.view.desk import Desk, Question
-from openwork.trace.view.documents import Lamp
+from openwork.trace.view.lamp import Lamp
 
 NICE = 10
 ROOM_BYTES = 2 << 30  # beside the model and twice the keys and values of a sequence

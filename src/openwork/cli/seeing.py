@@ -24,7 +24,8 @@ from openwork.trace.entry import Pictured, Submitted
 from openwork.trace.recording import Recording
 from openwork.trace.view.against import Beside
 from openwork.trace.view.desk import Told
-from openwork.trace.view.documents import Lamp, View
+from openwork.trace.view.documents import View
+from openwork.trace.view.lamp import Lamp
 
 if TYPE_CHECKING:
     from openwork.core.request import Request

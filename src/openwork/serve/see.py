@@ -33,8 +33,8 @@ from openwork.serve.schema.reading import Body, read
 from openwork.trace.page import as_json, page, policy
 from openwork.trace.recording import Recording
 from openwork.trace.view.desk import Answer, Desk, OpenView, Question
-from openwork.trace.view.documents import Lamp
 from openwork.trace.view.fork import fork_document
+from openwork.trace.view.lamp import Lamp
 
 MOST_WAITING = 32
 REQUEST_S = 120.0

@@ -22,8 +22,9 @@ from openwork.core.errors import RequestError
 from openwork.core.request import Limits, Request
 from openwork.trace.page import as_json
 from openwork.trace.recording import Recording
-from openwork.trace.view.documents import Lamp, View, requests_document
+from openwork.trace.view.documents import View, requests_document
 from openwork.trace.view.fork import fork_request
+from openwork.trace.view.lamp import Lamp
 
 Told = Callable[[str, int, int], None]
 OpenView = Callable[[str, Told], View]

@@ -22,8 +22,7 @@ examinations is bounded. It computes in whatever thread asks, one at a time. Who
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,7 +30,7 @@ import numpy as np
 
 from openwork.core.errors import OpenworkError, RequestError
 from openwork.core.step import Draw, Step, Work
-from openwork.run.capture import Examination, Examiner
+from openwork.run.capture import Examination
 from openwork.run.masks import DeadEnd, Masks
 from openwork.run.row import Row
 from openwork.trace.entry import Entry
@@ -39,29 +38,17 @@ from openwork.trace.recording import Recording
 from openwork.trace.story import Line, Story
 from openwork.trace.timeline import timeline
 from openwork.trace.view.against import Beside, against_document
-from openwork.trace.view.costs import Shape, costs_document
+from openwork.trace.view.costs import costs_document
 from openwork.trace.view.diff import Side, diff_document, lit_document, stamps_document
 from openwork.trace.view.journey import Gathering, Journey
+from openwork.trace.view.lamp import Lamp
 from openwork.trace.view.opened import Opened
 from openwork.trace.view.others import without
 from openwork.trace.view.request import model_name, request_document
 from openwork.trace.view.row import heads_document, layer_document, row_document, strip_document
-from openwork.trace.view.search import TextOf
 from openwork.trace.view.window import window_of
 
 MOST_LISTED = 500  # requests
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lamp:
-    """What lights a recording up: a model to compute rows again with, its words, and the machine's ceilings."""
-
-    examiner: Examiner | None = None
-    dark: str = "No model was opened, so rows cannot be computed again."  # said when there is no examiner
-    text_of: TextOf = lambda token: None
-    shape: Shape | None = None
-    ceilings: Mapping[str, Any] | None = None
-    examine_bytes: int = 1 << 30  # of keys and values of one examination
 
 
 class View:
