@@ -199,7 +199,7 @@ def test_new_requests_wait_while_a_suspect_runs_alone():
     async def test():
         async with remote(command=faulty(f"abort={FATAL}")) as engine:
             poison = asyncio.ensure_future(ask(engine, 5, FATAL, 6))
-            await until(lambda: engine.status().restarts == 1 and engine.status().state == "ready")
+            await until(lambda: engine.status().restarts >= 1 and engine.status().state == "ready")
             others = await asyncio.gather(*[ask(engine, i) for i in range(4)])
             assert [len(tokens(events)) for events in others] == [20] * 4
             assert failures(await poison) == ["quarantined"]

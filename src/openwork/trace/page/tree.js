@@ -34,6 +34,7 @@
   const words = (each) => each.parent === null ? "prompt" : each.state === "rest" ? "all others" : each.ids.length ? each.texts.map((t, j) => see.plainToken(t, each.ids[j])).join("") : "end";
 
   const drawing = (search) => {
+    const most = search.tree_by === "rows" ? "is likelier than" : "scores above";
     const { trace } = search, { nodes, rows } = layout(trace);
     const depth = Math.max(...nodes.map((n) => n.depth), 0);
     const x = (n) => 24 + n.depth * COLUMN, y = (n) => 18 + n.y * ROW;
@@ -44,7 +45,7 @@
       const before = node.parent ? trace[node.parent.i].logprob : null;
       const share = each && isSeen && before !== null && each.logprob !== null ? Math.exp(Math.min(0, each.logprob - before)) : 0;
       const from = node.parent && { x: x(node.parent) + COLUMN - 62, y: y(node.parent) };
-      return svg("g", {}, svg("title", {}, each ? `${said}: ${state}; log-probability ${see.number(each.logprob, 5)}, nothing behind it scores above ${see.number(bound, 5)}` : `${said}, not drawn`),
+      return svg("g", {}, svg("title", {}, each ? `${said}: ${state}; log-probability ${see.number(each.logprob, 5)}, nothing behind it ${most} ${see.number(bound, 5)}${each.hash ? `; row of logits ${each.hash}` : ""}` : `${said}, not drawn`),
         from ? svg("path", { d: `M${from.x} ${from.y}C${from.x + 34} ${from.y} ${x(node) - 38} ${y(node)} ${x(node) - 8} ${y(node)}`, fill: "none",
           stroke: node.leads ? "var(--brass)" : "var(--faint)", "stroke-width": isSeen ? 0.8 + 5 * share : 1, "stroke-dasharray": isSeen ? null : "2 3" }) : null,
         svg("rect", { x: x(node) - 6, y: y(node) - 5, width: 10, height: 10, rx: state === "found" ? 5 : 0, fill: state === "found" ? "var(--brass)" : state === "rest" ? "url(#p-cut)" : isSeen ? "var(--ink)" : "var(--sheet)", stroke: node.leads ? "var(--brass)" : "var(--ink)" }),
@@ -61,22 +62,24 @@
   see.views.push({
     key: "search", title: "The search tree",
     build(root) {
-      const tree = h("div", {}), facts = h("div", {}), found = h("div", {}), whole = h("div", { class: "plates" }), none = h("div", {});
+      const tree = h("div", {}), facts = h("div", {}), found = h("div", {}), whole = h("div", { class: "plates" }), none = h("div", {}), how = h("p", { class: "soft" });
       whole.append(see.plate("What is certain", "", facts), see.plate("What was looked at", "Numbers are log-probabilities of the line so far; the thicker a line, the likelier its token. A dashed one leads to what was never looked at, because its bound was below what had been found.", tree,
-        h("div", { class: "legend" }, ["■ looked at", "● found", "□ open: only its bound is known", "▨ all others together"].map((t) => h("span", {}, t)))), see.plate("What was found", "", found));
+        how, h("div", { class: "legend" }, ["■ looked at", "● found", "□ open: only its bound is known", "▨ all others together"].map((t) => h("span", {}, t)))), see.plate("What was found", "", found));
       root.append(none, whole);
       return {
         async draw(cursor) {
           const { search } = cursor.told;
           whole.hidden = !search;
-          if (!search) { see.caption(["This request was not a search: each token was chosen as it came."]); see.fill(none, see.missing("There is no tree. Search with openwork search, LLM.search or LLM.choose, with trace, to have one recorded.")); return; }
+          if (!search) { see.caption(["This request was not a search: each token was chosen as it came."]); see.fill(none, see.missing("There is no tree. Search with openwork search, LLM.search or LLM.choose to have one.")); return; }
           see.fill(none);
           const open = search.trace.filter((t) => t.state === "open" || t.state === "rest");
           see.caption([search.proved ? ["Proved: ", h("b", {}, "nothing scores higher"), " than what was found. "] : search.upper_bound === null ? "A beam proves nothing. " : ["Not proved: at most ", h("b", {}, see.number(search.gap)), " from the best. "],
             `${see.count(search.nodes, "place")} looked at in ${see.count(search.generations, "step")}.`]);
           see.fill(facts, see.facts(["ended by", search.ended_by, "measured"], ["no answer scores above", see.number(search.upper_bound, 5), "derived", "the greatest bound of what is open"], ["gap", see.number(search.gap, 4), "derived"],
             ["places looked at", String(search.nodes), "measured"], open.length ? ["left unseen", h("span", {}, see.percent(Math.min(1, unseen(search.trace))), h("small", {}, ` in ${open.length} places`)), "derived", "probability of all lines that lead to a place that was never looked at, of those recorded"] : null));
-          see.fill(tree, search.trace.length ? drawing(search) : see.missing("The tree was not recorded: it is when the search is asked for its trace."));
+          how.textContent = search.tree_by !== "rows" ? "" : "Drawn from the rows that were read; bounds are of log-probabilities, and an open place was given up or not come to."
+            + (search.tree_left_out ? ` ${see.count(search.tree_left_out, "further place")} left out.` : "");
+          see.fill(tree, search.trace.length ? drawing(search) : see.missing("The tree was not recorded: without its tokens it is only where the search is asked for its trace."));
           see.fill(found, h("table", {}, h("thead", {}, h("tr", {}, h("th", { class: "num" }, "score"), h("th", { class: "num" }, "log Pr"), h("th", {}, "text"), h("th", {}, "end"))),
             h("tbody", {}, search.found.map((each) => h("tr", {}, h("td", { class: "num" }, see.number(each.score, 5)), h("td", { class: "num" }, see.number(each.logprob, 5)), h("td", { class: "token" }, each.texts.map((t, i) => see.shown(t, each.ids[i])).join("")), h("td", {}, each.finish_reason))))));
         },

@@ -46,6 +46,7 @@ from openwork.trace.view.opened import Opened
 from openwork.trace.view.others import without
 from openwork.trace.view.request import model_name, request_document
 from openwork.trace.view.row import heads_document, layer_document, row_document, strip_document
+from openwork.trace.view.tree import tree_document
 from openwork.trace.view.window import window_of
 
 MOST_LISTED = 500  # requests
@@ -84,6 +85,10 @@ class View:
         if is_new:
             self._request = request_document(self.journey, self._lamp.text_of)
             self._strips.clear()
+            story = self.journey.story
+            if story.search is not None and not story.search.trace and story.has_tokens:
+                entries = self._recording.entries_of(story.id)
+                self._request["search"] |= tree_document(entries, story.id, story.search.found, self._lamp.text_of)
 
     @property
     def why_dark(self) -> str:

@@ -41,4 +41,6 @@ def search_document(report: SearchReport, text: TextOf) -> dict[str, Any]:
             }
             for each in report.trace
         ],
+        "tree_by": "the search",  # or "rows": from what it read (view/tree.py); bounds are then of log-probabilities
+        "tree_left_out": 0,
     }
