@@ -52,7 +52,7 @@
         svg("text", { x: x(node) + 10, y: y(node) + 4.5, class: isSeen ? "serif" : "serif soft", "font-size": 14.5, "font-weight": node.leads ? 600 : 400 }, said.length > 10 ? said.slice(0, 9) + "…" : said),
         svg("text", { x: x(node) + COLUMN - 68, y: y(node) + 4, class: "mono soft", "text-anchor": "end", "font-size": 11 }, value));
     });
-    return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "the tree", style: { maxHeight: "46rem" } },
+    return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "the tree", "data-root": String(y(nodes[0])), style: { maxHeight: "46rem" } },
       svg("svg", { width: 40 + (depth + 1) * COLUMN, height: 30 + rows * ROW, role: "img", "aria-label": `a tree of ${trace.length} places` }, parts));
   };
 
@@ -62,9 +62,9 @@
   see.views.push({
     key: "search", title: "The search tree",
     build(root) {
-      const tree = h("div", {}), facts = h("div", {}), found = h("div", {}), whole = h("div", { class: "plates" }), none = h("div", {}), how = h("p", { class: "soft" });
-      whole.append(see.plate("What is certain", "", facts), see.plate("What was looked at", "Numbers are log-probabilities of the line so far; the thicker a line, the likelier its token. A dashed one leads to what was never looked at, because its bound was below what had been found.", tree,
-        how, h("div", { class: "legend" }, ["■ looked at", "● found", "□ open: only its bound is known", "▨ all others together"].map((t) => h("span", {}, t)))), see.plate("What was found", "", found));
+      const tree = h("div", {}), facts = h("div", {}), found = h("div", {}), whole = h("div", { class: "plates" }), none = h("div", {}), how = h("p", { class: "note" });
+      whole.append(see.plate("What is certain", "", facts), see.plate("What was looked at", "Numbers are log-probabilities of the line so far; the thicker a line, the likelier its token. A dashed one leads to what was never looked at.", how, tree,
+        h("div", { class: "legend" }, ["■ looked at", "● found", "□ open: only its bound is known", "▨ all others together"].map((t) => h("span", {}, t)))), see.plate("What was found", "", found));
       root.append(none, whole);
       return {
         async draw(cursor) {
@@ -77,8 +77,10 @@
             `${see.count(search.nodes, "place")} looked at in ${see.count(search.generations, "step")}.`]);
           see.fill(facts, see.facts(["ended by", search.ended_by, "measured"], ["no answer scores above", see.number(search.upper_bound, 5), "derived", "the greatest bound of what is open"], ["gap", see.number(search.gap, 4), "derived"],
             ["places looked at", String(search.nodes), "measured"], open.length ? ["left unseen", h("span", {}, see.percent(Math.min(1, unseen(search.trace))), h("small", {}, ` in ${open.length} places`)), "derived", "probability of all lines that lead to a place that was never looked at, of those recorded"] : null));
-          how.textContent = search.tree_by !== "rows" ? "" : "Drawn from the rows that were read; bounds are of log-probabilities, and an open place was given up or not come to."
+          how.textContent = search.tree_by !== "rows" ? "Its bound was below what had been found." : "Drawn from the rows that were read; bounds are of log-probabilities, and an open place was given up or not come to."
             + (search.tree_left_out ? ` ${see.count(search.tree_left_out, "further place")} left out.` : "");
+          // The root stands beside the middle of all that hangs on it: there one begins to read.
+          requestAnimationFrame(() => { const box = tree.firstChild; if (box && box.dataset.root) box.scrollTop = Number(box.dataset.root) - box.clientHeight / 2; });
           see.fill(tree, search.trace.length ? drawing(search) : see.missing("The tree was not recorded: without its tokens it is only where the search is asked for its trace."));
           see.fill(found, h("table", {}, h("thead", {}, h("tr", {}, h("th", { class: "num" }, "score"), h("th", { class: "num" }, "log Pr"), h("th", {}, "text"), h("th", {}, "end"))),
             h("tbody", {}, search.found.map((each) => h("tr", {}, h("td", { class: "num" }, see.number(each.score, 5)), h("td", { class: "num" }, see.number(each.logprob, 5)), h("td", { class: "token" }, each.texts.map((t, i) => see.shown(t, each.ids[i])).join("")), h("td", {}, each.finish_reason))))));

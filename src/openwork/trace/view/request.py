@@ -227,6 +227,6 @@ def _missing(journey: Journey) -> list[str]:
     hashes = [each for line in story.lines.values() for each in line.row_hashes]
     if hashes and story.search is None and all(each is None for each in hashes):
         found.append("No hashes of logits were recorded, so nothing can be proved to be the bits that were served.")
-    if story.search is not None and not story.search.trace:
-        found.append("The search was not asked for its tree (trace).")
+    if story.search is not None and not story.search.trace and not story.has_tokens:
+        found.append("The search was not asked for its tree (trace); without tokens it cannot be drawn from rows.")
     return found
