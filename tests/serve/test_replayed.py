@@ -62,4 +62,4 @@ def test_it_is_told_in_words_and_by_token(recorded):
     done = replayed(directory, answers[1]["id"], "--step", "7")
     assert done.exit_code == 0 and "1 row by which token 7 of the best answer was chosen" in done.stdout
     done = replayed(directory, answers[1]["id"], "--step", "8")
-    assert done.exit_code == 1 and "has no token 8" in done.stderr
+    assert done.exit_code == 3 and "has no token 8" in done.stderr
